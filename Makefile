@@ -1,0 +1,102 @@
+# Everything runs in .venv, which these targets make: python3 (3.10 or newer), a C++17 compiler and
+# make are all that must be there before. `make help` lists what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Installed first, so that the build finds it; any requirement pip understands, e.g. TORCH="torch==2.12.0 torchvision".
+TORCH ?= torch torchvision
+# A folder of your own pictures for `make demo`.
+DATA ?=
+# Further arguments for pytest or the demo.
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := $(VENV)/bin
+STARTED := $(shell date +%s)
+# The big downloads and the end result; pip's other hundred lines only where something goes wrong.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
+COMPILED := CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: help demo test lint bench build clean
+
+help:
+	@echo 'make demo    train both stages on photographs and sample; DATA=folder for your own pictures'
+	@echo 'make test    every test; ARGS="-k name" for some'
+	@echo 'make lint    ruff and clang-format through pre-commit, on every file'
+	@echo 'make bench   benchmarks of the ops, with their peers'
+	@echo 'make build   compile what changed under csrc/'
+	@echo 'make clean   remove .venv, compiled files and caches; runs/ stays'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder another place for the environment.'
+
+demo: $(VENV)/.demo build
+	@ready=$$(date +%s); \
+	echo "The environment stands (it took $$((ready - $(STARTED))) s). Starting the demo."; \
+	$(BIN)/vqgan-fast demo $(if $(DATA),--data "$(DATA)") $(ARGS); \
+	echo "Environment: $$((ready - $(STARTED))) s. Demo: $$(($$(date +%s) - ready)) s."
+
+test: $(VENV)/.test build
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
+	  echo 'make lint needs a git checkout: pre-commit looks at the files git tracks.' >&2; exit 1; }
+	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+bench: $(VENV)/.bench build
+	@$(BIN)/python -m pytest benchmarks $(ARGS)
+
+build: $(VENV)/.built
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info vqgan_fast/*.so .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- The environment, in layers: each is a stamp file, so that a second run does nothing ----------
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo '$(PYTHON) must be Python 3.10 or newer; choose one with make PYTHON=...' >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.python
+	@if $(BIN)/python -c 'import torch, torchvision' 2>/dev/null; then \
+	  echo 'torch is there'; \
+	else \
+	  echo 'Installing $(TORCH) (can be several GB)'; $(INSTALL) $(TORCH) $(QUIETLY); \
+	fi
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.torch
+	@echo 'Installing the build tools'
+	@$(INSTALL) 'setuptools>=77' 'cmake>=3.25' ninja 'pybind11>=2.13' $(QUIETLY)
+	@touch $@
+
+$(VENV)/.demo: pyproject.toml setup.py $(VENV)/.tools
+	@echo 'Installing vqgan_fast and what the demo needs'
+	@$(INSTALL) --no-build-isolation -e '.[demo]' $(QUIETLY)
+	@touch $@ $(VENV)/.built
+
+$(VENV)/.test: pyproject.toml setup.py $(VENV)/.tools
+	@echo 'Installing vqgan_fast and what the tests need'
+	@$(INSTALL) --no-build-isolation -e '.[test]' $(QUIETLY)
+	@$(INSTALL) --no-deps taming-transformers-rom1504 $(QUIETLY)
+	@touch $@ $(VENV)/.demo $(VENV)/.built
+
+$(VENV)/.bench: pyproject.toml setup.py $(VENV)/.tools
+	@echo 'Installing vqgan_fast and what the benchmarks need'
+	@$(INSTALL) --no-build-isolation -e '.[bench]' $(QUIETLY)
+	@touch $@ $(VENV)/.built
+
+# After .demo, .test or .bench, so that nothing compiles twice.
+$(VENV)/.built: $(COMPILED) | $(VENV)/.tools
+	@echo 'Compiling what changed'
+	@$(BIN)/python setup.py -q build_ext --inplace
+	@touch $@

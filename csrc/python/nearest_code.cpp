@@ -1,0 +1,128 @@
+#include "python/nearest_code.h"
+
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/nearest_code.h"
+#include "python/threads.h"
+
+namespace py = pybind11;
+
+namespace vqgan_fast {
+namespace {
+
+std::string shape_text(const py::array& array) {
+  std::string text = "(";
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    text += (i > 0 ? ", " : "") + std::to_string(array.shape(i));
+  }
+  return text + (array.ndim() == 1 ? ",)" : ")");
+}
+
+DType dtype_of(const py::array& array, const char* name) {
+  const py::dtype dtype = array.dtype();
+  if (dtype.kind() == 'f' && dtype.attr("isnative").cast<bool>()) {
+    switch (dtype.itemsize()) {
+      case 2:
+        return DType::kFloat16;
+      case 4:
+        return DType::kFloat32;
+      case 8:
+        return DType::kFloat64;
+    }
+  }
+  throw py::value_error(std::string(name) + " must be float16, float32 or float64, got " +
+                        py::str(dtype).cast<std::string>());
+}
+
+// Whether strides can be counted in elements; fields of a structured array may not be.
+bool has_element_strides(const py::array& array) {
+  if (!array.attr("flags").attr("aligned").cast<bool>()) return false;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.strides(i) % array.itemsize() != 0) return false;
+  }
+  return true;
+}
+
+// The leading axes of `array` as two levels of rows, read in place; false if they are more.
+bool rows_in_place(const py::array& array, DType dtype, Rows* rows) {
+  if (!has_element_strides(array)) return false;
+  struct Axis {
+    int64_t size;
+    int64_t stride;
+  };
+  std::vector<Axis> axes;  // neighbours that are one longer axis in memory are joined
+  for (py::ssize_t i = 0; i + 1 < array.ndim(); ++i) {
+    const Axis axis{array.shape(i), array.strides(i) / array.itemsize()};
+    if (axis.size == 1) continue;
+    if (!axes.empty() && axes.back().stride == axis.stride * axis.size) {
+      axes.back() = {axes.back().size * axis.size, axis.stride};
+    } else {
+      axes.push_back(axis);
+    }
+  }
+  if (axes.size() > 2) return false;
+  const Axis inner = axes.empty() ? Axis{1, 0} : axes.back();
+  const int64_t outer_stride = axes.size() == 2 ? axes.front().stride : 0;
+  const py::ssize_t last = array.ndim() - 1;
+  *rows = Rows{array.data(), dtype,        inner.size > 0 ? inner.size : 1,
+               outer_stride, inner.stride, array.strides(last) / array.itemsize()};
+  return true;
+}
+
+// A copy, kept in `array`, where the strides need one.
+Rows rows_of(py::array* array, DType dtype) {
+  Rows rows;
+  if (!rows_in_place(*array, dtype, &rows)) {
+    *array = array->attr("copy")("C");
+    rows_in_place(*array, dtype, &rows);
+  }
+  return rows;
+}
+
+}  // namespace
+
+py::tuple nearest_code_numpy(const py::array& z_given, const py::array& codebook_given, bool exact,
+                             bool return_distance, int64_t num_threads) {
+  py::array z = z_given;
+  py::array codebook = codebook_given;
+  const DType z_dtype = dtype_of(z, "z");
+  const DType codebook_dtype = dtype_of(codebook, "codebook");
+  if (z.ndim() < 2 || z.shape(z.ndim() - 1) == 0) {
+    throw py::value_error("z must be (..., N, D) with D >= 1, got " + shape_text(z));
+  }
+  const int64_t dim = z.shape(z.ndim() - 1);
+  if (codebook.ndim() != 2 || codebook.shape(0) == 0 || codebook.shape(1) != dim) {
+    throw py::value_error("codebook must be (K, D) with K >= 1 and D = " + std::to_string(dim) +
+                          ", got " + shape_text(codebook));
+  }
+  if (num_threads < 1) {
+    throw py::value_error("num_threads must be at least 1, got " + std::to_string(num_threads));
+  }
+
+  NearestCodeArgs args;
+  args.z = rows_of(&z, z_dtype);
+  args.codebook = rows_of(&codebook, codebook_dtype);
+  args.num_rows = z.size() / dim;
+  args.num_codes = codebook.shape(0);
+  args.dim = dim;
+  args.exact = exact;
+  const std::vector<py::ssize_t> shape(z.shape(), z.shape() + z.ndim() - 1);
+  py::array_t<int64_t> indices(shape);
+  args.indices = indices.mutable_data();
+  py::object distances = py::none();
+  if (return_distance) {
+    const bool wide = z_dtype == DType::kFloat64 || codebook_dtype == DType::kFloat64;
+    py::array values(wide ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
+    args.distance_dtype = wide ? DType::kFloat64 : DType::kFloat32;
+    args.distances = values.mutable_data();
+    distances = values;
+  }
+  if (args.num_rows > 0) {
+    py::gil_scoped_release release;
+    nearest_code(args, std_threads(num_threads));
+  }
+  return py::make_tuple(indices, distances);
+}
+
+}  // namespace vqgan_fast

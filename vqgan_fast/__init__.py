@@ -1,0 +1,57 @@
+"""Train VQGANs, quantise exactly and fast, and sample pictures larger than the training crop.
+
+Names load on first use: `import vqgan_fast` alone, or `vqgan_fast.numpy`, never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Where each public name lives; a name that equals its module's is the module itself.
+_HOME = {
+    "VQGAN": "models",
+    "GPT": "models",
+    "PatchGANDiscriminator": "models",
+    "LatentTransformer": "models",
+    "KVCache": "models",
+    "VectorQuantizer": "quantizers",
+    "sample_codes": "sampling",
+    "sample": "sampling",
+    "ops": "ops",
+}
+
+__all__ = [
+    "GPT",
+    "VQGAN",
+    "KVCache",
+    "LatentTransformer",
+    "PatchGANDiscriminator",
+    "VectorQuantizer",
+    "__version__",
+    "ops",
+    "sample",
+    "sample_codes",
+]
+
+if TYPE_CHECKING:
+    from . import ops
+    from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
+    from .quantizers import VectorQuantizer
+    from .sampling import sample, sample_codes
+
+
+def __getattr__(name: str) -> object:
+    """Imports the module that holds `name` (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_HOME[name]}", __name__)
+    value = module if name == _HOME[name] else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

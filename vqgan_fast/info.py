@@ -1,0 +1,142 @@
+"""What `vqgan-fast info` tells: versions, hardware, compiled parts and why one is not in use."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+
+_OPTIONAL = ("torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
+
+
+def collect() -> dict[str, Any]:
+    """Everything about this installation as plain values that `json.dumps` takes.
+
+    Reports what is broken instead of raising: a missing library, a torch that does not import, a
+    VQGAN_FAST_ISA that cannot be had each become a text under the part they concern.
+    """
+    return {
+        "versions": _versions(),
+        "build": _build(),
+        "cpu": _cpu(),
+        "cuda": _cuda(),
+        "libraries": _libraries(),
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    names = ("torch", "numpy", *_OPTIONAL)
+    versions: dict[str, str | None] = {
+        "vqgan_fast": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def _build() -> dict[str, Any]:
+    try:
+        from . import _native
+    except ImportError as error:
+        return {"problem": f"the module _native does not load: {error}"}
+    return _native.build_info()
+
+
+def _cpu() -> dict[str, Any]:
+    cpu: dict[str, Any] = {"model": _cpu_model()}
+    try:
+        from . import _native
+
+        cpu |= {"simd": _native.cpu_features()}
+    except (ImportError, RuntimeError) as error:
+        cpu["problem"] = str(error)
+    try:
+        import torch
+
+        cpu["threads"] = torch.get_num_threads()
+    except ImportError:
+        pass
+    return cpu
+
+
+def _cpu_model() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cuda() -> dict[str, Any]:
+    try:
+        import torch
+
+        from . import _library
+    except ImportError as error:
+        return {"problem": f"torch does not import: {error}"}
+    driver = _library.cuda_driver_version()
+    devices = [
+        torch.cuda.get_device_properties(index)
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    ]
+    return {
+        "torch_cuda": torch.version.cuda,
+        "driver_cuda": f"{driver[0]}.{driver[1]}" if driver else None,
+        "devices": [
+            {"name": device.name, "capability": f"{device.major}.{device.minor}"}
+            for device in devices
+        ],
+    }
+
+
+def _libraries() -> list[dict[str, Any]]:
+    try:
+        from . import _library
+
+        statuses = _library.load_libraries()
+    except ImportError as error:
+        return [{"name": "libvqgan_fast.so", "loaded": False, "reason": str(error)}]
+    return [
+        {"name": status.name, "loaded": status.loaded, "reason": status.reason}
+        for status in statuses
+    ]
+
+
+def render(info: dict[str, Any]) -> str:
+    """The dictionary of `collect` as text for a terminal."""
+    lines = []
+    for title, content in (
+        ("Versions", info["versions"]),
+        ("Build", info["build"]),
+        ("CPU", info["cpu"]),
+        ("CUDA", info["cuda"]),
+    ):
+        lines += [title, *_rows(content), ""]
+    lines.append("Op libraries")
+    for library in info["libraries"]:
+        state = "loaded" if library["loaded"] else f"not loaded: {library['reason']}"
+        lines.append(f"  {library['name']:<24} {state}")
+    return "\n".join(lines)
+
+
+def _rows(content: dict[str, Any]) -> list[str]:
+    return [f"  {name.replace('_', ' '):<24} {_text(value)}" for name, value in content.items()]
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_text, value)) or "none"
+    return str(value) or "none"
