@@ -1,0 +1,28 @@
+// Moves blocks of rows between their place in memory, at any dtype and strides, and a contiguous
+// block of doubles. fp16, bf16 and fp32 become doubles without loss, so no kernel behind this sees
+// a dtype.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/rows.h"
+
+namespace vqgan_fast {
+
+// block[r * dim + d] = rows[begin + r][d] for r < count.
+void load_rows(const Rows& rows, int64_t begin, int64_t count, int64_t dim, double* block);
+
+// rows[begin + r][d] = block[r * dim + d], rounded to the dtype of `rows` to nearest even (to a
+// 16-bit type by way of fp32, as torch does). `rows.data` must be writable.
+void store_rows(const Rows& rows, int64_t begin, int64_t count, int64_t dim, const double* block);
+
+// The same for the columns first_column .. first_column + num_columns - 1 of one row.
+void load_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
+                  double* out);
+void store_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
+                   const double* in);
+
+// A value rounded to a dtype, as a double again.
+double round_to(DType dtype, double value);
+
+}  // namespace vqgan_fast

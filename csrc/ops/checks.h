@@ -1,0 +1,116 @@
+// What every implementation of an op asks of its arguments, on any device. Each error names the
+// argument, what was expected, and what came. vqgan_fast/ops/checks.py says the same in Python for
+// fake kernels and for devices without a kernel.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <cstdint>
+#include <string>
+
+namespace vqgan_fast::ops {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// (2, 3, 4)
+inline std::string shape_text(const Tensor& t) {
+  std::string text = "(";
+  for (int64_t i = 0; i < t.dim(); ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(t.size(i));
+  }
+  return text + (t.dim() == 1 ? ",)" : ")");
+}
+
+inline bool is_float(ScalarType type) {
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+         type == ScalarType::BFloat16;
+}
+
+inline void check_float(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(is_float(t.scalar_type()), name,
+                  " must be float16, bfloat16, float32 or float64, got ", t.scalar_type());
+}
+
+inline void check_same_device(const Tensor& t, const char* name, const Tensor& z) {
+  STD_TORCH_CHECK(t.device() == z.device(), name, " must be on the device of z");
+}
+
+// The sizes of z (..., num_rows, dim) against codebook (..., num_codes, dim). With one codebook,
+// num_heads is 1 and num_rows counts all rows of z; else each of the num_heads leading entries has
+// its own.
+struct SearchSizes {
+  int64_t num_heads;
+  int64_t num_rows;
+  int64_t num_codes;
+  int64_t dim;
+};
+
+inline SearchSizes check_search(const Tensor& z, const Tensor& codebook) {
+  check_float(z, "z");
+  check_float(codebook, "codebook");
+  check_same_device(codebook, "codebook", z);
+  STD_TORCH_CHECK(z.dim() >= 2, "z must be (..., N, D), got ", shape_text(z));
+  STD_TORCH_CHECK(codebook.dim() >= 2, "codebook must be (K, D) or (..., K, D), got ",
+                  shape_text(codebook));
+  const int64_t dim = z.size(z.dim() - 1);
+  STD_TORCH_CHECK(dim >= 1, "z must be (..., N, D) with D >= 1, got ", shape_text(z));
+  STD_TORCH_CHECK(codebook.size(codebook.dim() - 1) == dim, "codebook must be (",
+                  codebook.dim() > 2 ? "..., " : "", "K, D) with D = ", dim, ", got ",
+                  shape_text(codebook));
+  const int64_t num_codes = codebook.size(codebook.dim() - 2);
+  STD_TORCH_CHECK(num_codes >= 1, "codebook must have at least one code, got ",
+                  shape_text(codebook));
+  if (codebook.dim() == 2) {
+    int64_t num_rows = 1;
+    for (int64_t i = 0; i + 1 < z.dim(); ++i) num_rows *= z.size(i);
+    return {1, num_rows, num_codes, dim};
+  }
+  bool same = codebook.dim() == z.dim();
+  int64_t num_heads = 1;
+  for (int64_t i = 0; same && i + 2 < z.dim(); ++i) {
+    same = codebook.size(i) == z.size(i);
+    num_heads *= z.size(i);
+  }
+  STD_TORCH_CHECK(same, "codebook must be (K, D) or (..., K, D) with the leading sizes of z ",
+                  shape_text(z), ", got ", shape_text(codebook));
+  return {num_heads, z.size(z.dim() - 2), num_codes, dim};
+}
+
+// indices must be int64 of shape z.shape[:-1].
+inline void check_indices(const Tensor& indices, const Tensor& z) {
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64, got ",
+                  indices.scalar_type());
+  check_same_device(indices, "indices", z);
+  bool same = indices.dim() + 1 == z.dim();
+  for (int64_t i = 0; same && i < indices.dim(); ++i) same = indices.size(i) == z.size(i);
+  STD_TORCH_CHECK(same, "indices must have the shape of z ", shape_text(z),
+                  " without its last dimension, got ", shape_text(indices));
+}
+
+struct StatsSizes {
+  int64_t num_rows;
+  int64_t dim;
+};
+
+inline StatsSizes check_stats(const Tensor& z, const Tensor& indices, int64_t num_codes) {
+  check_float(z, "z");
+  STD_TORCH_CHECK(z.dim() >= 2, "z must be (..., N, D), got ", shape_text(z));
+  STD_TORCH_CHECK(num_codes >= 1, "num_codes must be at least 1, got ", num_codes);
+  const int64_t dim = z.size(z.dim() - 1);
+  STD_TORCH_CHECK(dim >= 1, "z must be (..., N, D) with D >= 1, got ", shape_text(z));
+  check_indices(indices, z);
+  return {indices.numel(), dim};
+}
+
+// The type of distances, losses and sums: fp32, or fp64 if an input is.
+inline ScalarType accumulation_type(const Tensor& z, const Tensor& codebook) {
+  const bool fp64 =
+      z.scalar_type() == ScalarType::Double || codebook.scalar_type() == ScalarType::Double;
+  return fp64 ? ScalarType::Double : ScalarType::Float;
+}
+
+}  // namespace vqgan_fast::ops

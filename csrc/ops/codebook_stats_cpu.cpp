@@ -1,0 +1,36 @@
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+
+#include "kernels/cpu/codebook_stats.h"
+#include "ops/checks.h"
+#include "ops/rows_cpu.h"
+
+namespace vqgan_fast::ops {
+namespace {
+
+std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& indices,
+                                              int64_t num_codes) {
+  const StatsSizes sizes = check_stats(z, indices, num_codes);
+  const Tensor rows = torch::stable::contiguous(indices);
+  const auto* index = static_cast<const int64_t*>(rows.data_ptr());
+  const int64_t bad = find_bad_index(index, sizes.num_rows, num_codes);
+  STD_TORCH_CHECK(bad < 0, "indices must lie in [0, ", num_codes, "), got ", index[bad],
+                  " at flat position ", bad);
+  const ScalarType sums_type = accumulation_type(z, z);
+  Tensor counts = torch::stable::new_empty(z, {num_codes}, ScalarType::Long);
+  Tensor sums = torch::stable::new_empty(z, {num_codes, sizes.dim}, sums_type);
+  Tensor holder;
+  codebook_stats(rows_of(z, &holder), index, sizes.num_rows, num_codes, sizes.dim,
+                 static_cast<int64_t*>(counts.data_ptr()), dtype_of(sums_type), sums.data_ptr(),
+                 torch_parallel());
+  return {counts, sums};
+}
+
+}  // namespace
+}  // namespace vqgan_fast::ops
+
+STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CPU, m) {
+  m.impl("codebook_stats", TORCH_BOX(&vqgan_fast::ops::codebook_stats_cpu));
+}

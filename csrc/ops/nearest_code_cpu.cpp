@@ -1,0 +1,72 @@
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+#include <vector>
+
+#include "kernels/cpu/nearest_code.h"
+#include "kernels/cpu/nearest_code_oracle.h"
+#include "ops/checks.h"
+#include "ops/rows_cpu.h"
+
+namespace vqgan_fast::ops {
+namespace {
+
+std::vector<int64_t> index_shape(const Tensor& z) {
+  std::vector<int64_t> shape;
+  for (int64_t i = 0; i + 1 < z.dim(); ++i) shape.push_back(z.size(i));
+  return shape;
+}
+
+std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codebook, bool exact) {
+  const SearchSizes sizes = check_search(z, codebook);
+  const ScalarType distance_type = accumulation_type(z, codebook);
+  Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
+  Tensor distances = torch::stable::new_empty(z, index_shape(z), distance_type);
+  Tensor holder;
+  const int64_t distance_bytes = static_cast<int64_t>(distances.element_size());
+  for (int64_t h = 0; h < sizes.num_heads; ++h) {
+    NearestCodeArgs args;
+    args.z = codebook.dim() == 2 ? rows_of(z, &holder) : head_rows(z, h);
+    args.codebook = head_rows(codebook, h);
+    args.num_rows = sizes.num_rows;
+    args.num_codes = sizes.num_codes;
+    args.dim = sizes.dim;
+    args.exact = exact;
+    args.indices = static_cast<int64_t*>(indices.data_ptr()) + h * sizes.num_rows;
+    args.distances = static_cast<char*>(distances.data_ptr()) + h * sizes.num_rows * distance_bytes;
+    args.distance_dtype = dtype_of(distance_type);
+    nearest_code(args, torch_parallel());
+  }
+  return {indices, distances};
+}
+
+// z (N, D) and codebook (K, D) -> indices (N) and fp64 distances (N), by the scalar definition.
+std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor& codebook) {
+  const SearchSizes sizes = check_search(z, codebook);
+  STD_TORCH_CHECK(codebook.dim() == 2, "codebook must be (K, D), got ", shape_text(codebook));
+  const auto as_fp64 = [](const Tensor& t) {
+    return torch::stable::contiguous(torch::stable::to(t, ScalarType::Double));
+  };
+  const Tensor z64 = as_fp64(z), codebook64 = as_fp64(codebook);
+  Tensor indices = torch::stable::new_empty(z64, index_shape(z), ScalarType::Long);
+  Tensor distances = torch::stable::new_empty(z64, index_shape(z));
+  nearest_code_oracle(static_cast<const double*>(z64.data_ptr()),
+                      static_cast<const double*>(codebook64.data_ptr()), sizes.num_rows,
+                      sizes.num_codes, sizes.dim, static_cast<int64_t*>(indices.data_ptr()),
+                      static_cast<double*>(distances.data_ptr()));
+  return {indices, distances};
+}
+
+}  // namespace
+}  // namespace vqgan_fast::ops
+
+// The oracle is no op of the library: only the tests call it, so its schema stands here.
+STABLE_TORCH_LIBRARY_FRAGMENT(vqgan_fast, m) {
+  m.def("_nearest_code_oracle(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CPU, m) {
+  m.impl("nearest_code", TORCH_BOX(&vqgan_fast::ops::nearest_code_cpu));
+  m.impl("_nearest_code_oracle", TORCH_BOX(&vqgan_fast::ops::nearest_code_oracle_cpu));
+}

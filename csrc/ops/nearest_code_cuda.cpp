@@ -1,0 +1,49 @@
+#include <torch/csrc/stable/library.h>
+
+#include <tuple>
+
+#include "kernels/cuda/nearest_code.cuh"
+#include "ops/cuda_launch.h"
+
+namespace vqgan_fast::ops {
+namespace {
+
+// Every distance is computed in fp64, so that `exact` has nothing to add.
+std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& z, const Tensor& codebook,
+                                             bool /*exact*/) {
+  const SearchSizes sizes = check_search(z, codebook);
+  const ScalarType distance_type = accumulation_type(z, codebook);
+  const Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
+  const Tensor distances = torch::stable::new_empty(z, index_shape(z), distance_type);
+  if (indices.numel() == 0) return {indices, distances};
+
+  const CudaContext context(z);
+  size_t bytes = 0;
+  check_cuda(cuda::nearest_code_workspace_bytes(sizes.num_rows, sizes.num_codes, &bytes),
+             "nearest_code");
+  const Tensor workspace = scratch(z, bytes);
+  Tensor holder;
+  cuda::NearestCodeArgs args;
+  args.num_rows = sizes.num_rows;
+  args.num_codes = sizes.num_codes;
+  args.dim = sizes.dim;
+  args.distance_dtype = dtype_of(distance_type);
+  args.workspace = workspace.data_ptr();
+  for (int64_t h = 0; h < sizes.num_heads; ++h) {
+    const int64_t first = h * sizes.num_rows;
+    args.z = codebook.dim() == 2 ? rows_of(z, &holder) : head_rows(z, h);
+    args.codebook = head_rows(codebook, h);
+    args.indices = static_cast<int64_t*>(indices.data_ptr()) + first;
+    args.distances = static_cast<char*>(distances.data_ptr()) +
+                     first * static_cast<int64_t>(distances.element_size());
+    check_cuda(cuda::nearest_code(args, context.stream()), "nearest_code");
+  }
+  return {indices, distances};
+}
+
+}  // namespace
+}  // namespace vqgan_fast::ops
+
+STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CUDA, m) {
+  m.impl("nearest_code", TORCH_BOX(&vqgan_fast::ops::nearest_code_cuda));
+}

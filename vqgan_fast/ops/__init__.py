@@ -1,0 +1,13 @@
+"""The operators: nearest code, quantisation, and per-code statistics, on tensors of any device.
+
+Each has C++ kernels (`csrc/`), a plain-torch definition (`reference`), autograd and fake kernels.
+`docs/numerics.md` says what exactly they compute.
+"""
+
+from __future__ import annotations
+
+from .codebook_stats import codebook_stats
+from .nearest_code import nearest_code
+from .vector_quantize import vector_quantize
+
+__all__ = ["codebook_stats", "nearest_code", "vector_quantize"]

@@ -1,0 +1,82 @@
+"""What every op asks of its arguments, as `csrc/ops/checks.h` has it in C++.
+
+The compiled kernels check for themselves; this is for the fake kernels, which see shapes before any
+kernel runs, and for devices that have no kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def is_exact(precision: str) -> bool:
+    """The ops' `exact` flag for a `precision` argument.
+
+    Raises:
+        ValueError: precision is neither "exact" nor "fast".
+    """
+    if precision not in ("exact", "fast"):
+        raise ValueError(f'precision must be "exact" or "fast", got {precision!r}')
+    return precision == "exact"
+
+
+def check_float(tensor: Tensor, name: str) -> None:
+    if tensor.dtype not in FLOAT_TYPES:
+        raise ValueError(
+            f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}"
+        )
+
+
+def check_search(z: Tensor, codebook: Tensor) -> None:
+    """z (..., N, D) against codebook (K, D), or (..., K, D) with the leading sizes of z."""
+    check_float(z, "z")
+    check_float(codebook, "codebook")
+    if codebook.device != z.device:
+        raise ValueError(f"codebook must be on {z.device} like z, got {codebook.device}")
+    _check_rows(z)
+    shape = tuple(codebook.shape)
+    if codebook.dim() < 2:
+        raise ValueError(f"codebook must be (K, D) or (..., K, D), got {shape}")
+    if codebook.shape[-1] != z.shape[-1]:
+        form = "(K, D)" if codebook.dim() == 2 else "(..., K, D)"
+        raise ValueError(f"codebook must be {form} with D = {z.shape[-1]}, got {shape}")
+    if codebook.shape[-2] < 1:
+        raise ValueError(f"codebook must have at least one code, got {shape}")
+    if codebook.dim() > 2 and codebook.shape[:-2] != z.shape[:-2]:
+        raise ValueError(
+            "codebook must be (K, D) or (..., K, D) with the leading sizes of z "
+            f"{tuple(z.shape)}, got {shape}"
+        )
+
+
+def check_stats(z: Tensor, indices: Tensor, num_codes: int) -> None:
+    """z (..., N, D) with one index below num_codes for each row."""
+    check_float(z, "z")
+    _check_rows(z)
+    if num_codes < 1:
+        raise ValueError(f"num_codes must be at least 1, got {num_codes}")
+    if indices.dtype != torch.int64:
+        raise ValueError(f"indices must be int64, got {indices.dtype}")
+    if indices.device != z.device:
+        raise ValueError(f"indices must be on {z.device} like z, got {indices.device}")
+    if indices.shape != z.shape[:-1]:
+        raise ValueError(
+            f"indices must have the shape of z {tuple(z.shape)} without its last dimension, "
+            f"got {tuple(indices.shape)}"
+        )
+
+
+def accumulation_type(*inputs: Tensor) -> torch.dtype:
+    """The type of distances, losses and sums: float32, or float64 if an input is."""
+    fp64 = any(tensor.dtype == torch.float64 for tensor in inputs)
+    return torch.float64 if fp64 else torch.float32
+
+
+def _check_rows(z: Tensor) -> None:
+    if z.dim() < 2:
+        raise ValueError(f"z must be (..., N, D), got {tuple(z.shape)}")
+    if z.shape[-1] < 1:
+        raise ValueError(f"z must be (..., N, D) with D >= 1, got {tuple(z.shape)}")

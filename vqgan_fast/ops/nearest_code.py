@@ -1,0 +1,95 @@
+"""The nearest code of every latent."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .checks import accumulation_type, check_search, is_exact
+from .registration import register_fallback
+
+_OP = "vqgan_fast::nearest_code"
+
+
+@overload
+def nearest_code(
+    z: Tensor, codebook: Tensor, precision: str = ..., return_distance: Literal[True] = ...
+) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def nearest_code(
+    z: Tensor, codebook: Tensor, precision: str, return_distance: Literal[False]
+) -> Tensor: ...
+
+
+def nearest_code(
+    z: Tensor, codebook: Tensor, precision: str = "exact", return_distance: bool = True
+) -> tuple[Tensor, Tensor] | Tensor:
+    """The index of, and squared distance to, the code nearest to each latent.
+
+        index[n] = argmin_k  sum_d (z[n, d] - codebook[k, d])^2,   ties to the lowest k
+
+    "exact" evaluates the sum in fp64, d ascending, on the inputs as given: the same index for every
+    device, thread count, batch split and memory layout. "fast" trusts fp32 scores instead. Either
+    way the distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets
+    index 0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The
+    N x K distances are never held. `docs/numerics.md` has the definition and the proof.
+
+    Source: van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. 2.
+
+    Args:
+        z: latents (..., N, D), float16, bfloat16, float32 or float64, with any strides: images
+            (B, D, H, W) are passed as `z.movedim(1, -1)` and read in place.
+        codebook: (K, D); or (..., K, D) with the leading sizes of z, a codebook for each head. Its
+            type may differ from that of z.
+        precision: "exact" or "fast".
+        return_distance: also return the distances.
+
+    Returns:
+        indices (..., N) int64, and distances (..., N), float32 (float64 if an input is), in squared
+        units of z. The distance is differentiable with the choice held fixed: its gradient is
+        2 (z - e) for z and minus that, summed over the rows of a code, for the codebook.
+
+    Raises:
+        ValueError: precision is unknown.
+        RuntimeError: sizes, types or devices do not fit; K or D is 0.
+    """
+    indices, distances = torch.ops.vqgan_fast.nearest_code(z, codebook, is_exact(precision))
+    return (indices, distances) if return_distance else indices
+
+
+register_fallback(_OP, reference.nearest_code)
+
+
+@torch.library.register_fake(_OP)
+def _fake(z: Tensor, codebook: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
+    check_search(z, codebook)
+    shape = z.shape[:-1]
+    distances = z.new_empty(shape, dtype=accumulation_type(z, codebook))
+    return z.new_empty(shape, dtype=torch.int64), distances
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    z, codebook, _ = inputs
+    ctx.save_for_backward(z, codebook, output[0])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, _: None, grad_distances: Tensor | None) -> tuple:
+    if grad_distances is None:
+        return None, None, None
+    z, codebook, indices = ctx.saved_tensors
+    gradient = 2 * grad_distances.unsqueeze(-1) * (z - reference.lookup(codebook, indices))
+    grad_z = grad_codebook = None
+    if ctx.needs_input_grad[0]:
+        grad_z = gradient.to(z.dtype)
+    if ctx.needs_input_grad[1]:
+        grad_codebook = -reference.sum_by_code(gradient, indices, codebook).to(codebook.dtype)
+    return grad_z, grad_codebook, None
+
+
+torch.library.register_autograd(_OP, _backward, setup_context=_setup_context)

@@ -1,0 +1,34 @@
+"""Loads the op libraries, and gives every op an implementation on devices that have no kernel."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import torch
+
+from .._library import load_libraries
+
+load_libraries()
+
+
+def register_fallback(op: str, definition: Callable) -> None:
+    """Runs `definition` where `op` has no kernel, with one warning for each device type."""
+    name = op.split("::")[1]
+    warned: set[str] = set()
+
+    @functools.wraps(definition)
+    def fallback(*args):
+        device = next(arg.device.type for arg in args if isinstance(arg, torch.Tensor))
+        if device not in warned:
+            warned.add(device)
+            warnings.warn(
+                f"vqgan_fast has no {name} kernel for {device} here: it runs in plain torch, "
+                "slowly (`vqgan-fast info` says what was loaded)",
+                stacklevel=2,
+            )
+        return definition(*args)
+
+    # CompositeExplicitAutograd: every device without a kernel of its own.
+    torch.library.register_kernel(op, None, fallback)
