@@ -1,0 +1,42 @@
+"""When ActNorm takes its statistics, and that two ranks take the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from vqgan_fast.models.actnorm import ActNorm
+
+
+def test_starts_again_from_loaded_state() -> None:
+    fresh = ActNorm(3).state_dict()
+    norm = ActNorm(3)
+    norm(torch.randn(8, 3, 4, 4))
+    norm.load_state_dict(fresh)
+    y = norm(5 + 2 * torch.randn(8, 3, 4, 4))
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_starts_alike_on_two_ranks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 4, 4) * torch.tensor([1.0, 2.0, 3.0])[:, None, None] + 1
+    expected = ActNorm(3)
+    expected(x)
+    mp.spawn(_start_actnorm, args=(x, tmp_path), nprocs=2)
+    for rank in range(2):
+        state = torch.load(tmp_path / f"rank{rank}.pt")
+        for key, value in expected.state_dict().items():
+            torch.testing.assert_close(state[key], value, rtol=1e-5, atol=1e-6)
+
+
+def _start_actnorm(rank: int, x: torch.Tensor, folder: Path) -> None:
+    store = f"file://{folder / 'store'}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    norm = ActNorm(3)
+    norm(x.chunk(2)[rank])
+    torch.save(norm.state_dict(), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()

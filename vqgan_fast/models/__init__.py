@@ -1,0 +1,10 @@
+"""The networks: VQGAN, its discriminator, and the transformer over its codes."""
+
+from .conditions import SOSCondition
+from .discriminator import PatchGANDiscriminator
+from .gpt import GPT
+from .kv_cache import KVCache
+from .latent_transformer import LatentTransformer
+from .vqgan import VQGAN
+
+__all__ = ["GPT", "VQGAN", "KVCache", "LatentTransformer", "PatchGANDiscriminator", "SOSCondition"]

@@ -1,0 +1,56 @@
+"""What stands before the codes of an image in the transformer's sequence.
+
+A condition is an nn.Module that turns its input into tokens of the transformer's vocabulary:
+
+- `num_tokens`: how many tokens it gives for each image;
+- `vocab_size`: the smallest vocabulary that has all of them;
+- `config`: a JSON-able dict with its `name` in CONDITIONS and its constructor's arguments;
+- `forward(batch_size, device, condition_input=None)` -> (batch_size, num_tokens) int64.
+
+A new condition is a new class here and its line in CONDITIONS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class SOSCondition(nn.Module):
+    """No condition: one constant start-of-sequence token."""
+
+    num_tokens = 1
+
+    def __init__(self, token: int = 0) -> None:
+        super().__init__()
+        if token < 0:
+            raise ValueError(f"token must not be negative, got {token}")
+        self.token = token
+        self.config = {"name": "sos", "token": token}
+
+    @property
+    def vocab_size(self) -> int:
+        return self.token + 1
+
+    def forward(
+        self, batch_size: int, device: torch.device | str, condition_input: Tensor | None = None
+    ) -> Tensor:
+        """(batch_size, 1) int64; ValueError if there is an input to condition on."""
+        if condition_input is not None:
+            raise ValueError("condition_input must be None for a model without a condition")
+        return torch.full((batch_size, 1), self.token, dtype=torch.int64, device=device)
+
+
+CONDITIONS: dict[str, type[nn.Module]] = {"sos": SOSCondition}
+
+
+def build_condition(config: Mapping[str, Any]) -> nn.Module:
+    """The condition that a `config` describes; ValueError for a name that is not in CONDITIONS."""
+    arguments = dict(config)
+    name = arguments.pop("name", None)
+    if name not in CONDITIONS:
+        raise ValueError(f"condition must be one of {sorted(CONDITIONS)}, got {name!r}")
+    return CONDITIONS[name](**arguments)

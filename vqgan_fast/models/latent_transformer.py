@@ -1,0 +1,152 @@
+"""The second stage: a transformer over the codes of a frozen first stage (Section 3.2)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .conditions import build_condition
+from .gpt import GPT
+from .pretrained import read_config, write_config
+from .vqgan import VQGAN
+
+
+class LatentTransformer(nn.Module):
+    """Predicts the codes of an image one after another, row by row, behind a condition's tokens.
+
+    Codes and condition tokens share one vocabulary. The first stage and the condition are frozen:
+    they take no gradient and stay in eval mode whatever `train()` says.
+
+    Args:
+        first_stage_model: encodes images to codes and decodes codes to images.
+        cond_stage_model: gives the tokens before the codes, see `conditions`.
+        transformer: the GPT that is trained.
+        pkeep: probability with which each input code is kept in training; the others are replaced
+            by random tokens, which regularises small data sets. 1 keeps all.
+
+    Raises:
+        ValueError: pkeep outside [0, 1], or a vocabulary too small for the codes or the condition.
+    """
+
+    def __init__(
+        self,
+        first_stage_model: VQGAN,
+        cond_stage_model: nn.Module,
+        transformer: GPT,
+        pkeep: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= pkeep <= 1:
+            raise ValueError(f"pkeep must lie in [0, 1], got {pkeep}")
+        needed = max(first_stage_model.quantize.codebook_size, cond_stage_model.vocab_size)
+        if transformer.vocab_size < needed:
+            raise ValueError(
+                f"transformer must have a vocab_size of at least {needed} (codes and condition "
+                f"tokens share it), got {transformer.vocab_size}"
+            )
+        self.first_stage_model = first_stage_model.requires_grad_(False)
+        self.cond_stage_model = cond_stage_model.requires_grad_(False)
+        self.transformer = transformer
+        self.pkeep = pkeep
+        self.train(self.training)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What config.json holds besides the two models' own folders."""
+        return {"condition": self.cond_stage_model.config, "pkeep": self.pkeep}
+
+    def train(self, mode: bool = True) -> LatentTransformer:
+        """Training mode for the transformer only."""
+        super().train(mode)
+        self.first_stage_model.eval()
+        self.cond_stage_model.eval()
+        return self
+
+    @torch.no_grad()
+    def encode_to_codes(self, x: Tensor) -> Tensor:
+        """Codes (B, h, w) of images (B, C, H, W).
+
+        Autocast is switched off inside: a picture's codes must not depend on how the transformer
+        is trained.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            return self.first_stage_model.encode_indices(x)
+
+    def forward(
+        self,
+        x: Tensor,
+        condition_input: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of every code of an image, given the condition and the codes before it.
+
+        Args:
+            x: images (B, C, H, W) in [-1, 1], or their codes, int64 (B, h, w) or (B, h w).
+            condition_input: what the condition is made of; None for SOSCondition.
+            generator: draws the codes that pkeep < 1 replaces in training; required then.
+
+        Returns:
+            Logits (B, h w, vocab_size) and the target codes (B, h w), for the cross-entropy.
+
+        Raises:
+            ValueError: another dtype; pkeep < 1 in training without a generator; a sequence longer
+                than the transformer's block_size; what encoder and transformer refuse.
+        """
+        if not x.is_floating_point() and x.dtype != torch.int64:
+            raise ValueError(f"x must be floating-point images or int64 codes, got {x.dtype}")
+        target = (self.encode_to_codes(x) if x.is_floating_point() else x).flatten(1)
+        condition = self.cond_stage_model(len(target), target.device, condition_input)
+        inputs = self._replace_some(target, generator) if self.training else target
+        # The last code predicts nothing, and rows before the condition's last token predict the
+        # condition.
+        sequence = torch.cat([condition, inputs], dim=1)[:, :-1]
+        return self.transformer(sequence, logits_from=condition.shape[1] - 1), target
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        gpt_state_dict: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Writes `vqgan/`, `gpt/` and config.json, every file replaced atomically.
+
+        Args:
+            folder: made where missing.
+            gpt_state_dict: weights to write for the transformer instead of its own.
+        """
+        folder = Path(folder)
+        self.first_stage_model.save_pretrained(folder / "vqgan")
+        self.transformer.save_pretrained(folder / "gpt", gpt_state_dict)
+        write_config(folder, type(self).__name__, self.config)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> LatentTransformer:
+        """Builds the model of a folder that `save_pretrained` wrote: on the CPU, in eval mode.
+
+        Raises:
+            FileNotFoundError, ValueError: as VQGAN.from_pretrained.
+        """
+        folder = Path(folder)
+        config = read_config(folder, cls.__name__)
+        return cls(
+            VQGAN.from_pretrained(folder / "vqgan"),
+            build_condition(config["condition"]),
+            GPT.from_pretrained(folder / "gpt"),
+            pkeep=config["pkeep"],
+        ).eval()
+
+    def _replace_some(self, codes: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.pkeep == 1:
+            return codes
+        if generator is None:
+            raise ValueError("generator must be given in training with pkeep < 1, got None")
+        device = generator.device
+        keep = torch.rand(codes.shape, generator=generator, device=device) < self.pkeep
+        random = torch.randint(
+            self.transformer.vocab_size, codes.shape, generator=generator, device=device
+        )
+        return torch.where(keep.to(codes.device), codes, random.to(codes.device))

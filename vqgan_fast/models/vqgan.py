@@ -1,0 +1,172 @@
+"""The first stage: an autoencoder whose latents are codes (Esser et al. 2021, Section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..quantizers import QuantizerInfo, VectorQuantizer
+from .decoder import Decoder
+from .encoder import Encoder
+from .layers import GROUPS
+from .pretrained import Pretrained
+
+
+class VQGAN(nn.Module, Pretrained):
+    """Encoder, quantiser and decoder. Images are (B, C, H, W) in [-1, 1], H and W multiples of f.
+
+    The number of levels gives the downsampling factor f = 2^(len(ch_mult) - 1): one entry is f1,
+    five are f16. State-dict keys are the reference's.
+
+    Args:
+        codebook_size: K, the number of codes.
+        embed_dim: D, the length of a code.
+        ch: channels at full resolution, a multiple of 32.
+        ch_mult: channels of each level as multiples of `ch`.
+        num_res_blocks: residual blocks of each level (the decoder has one more).
+        attn_resolutions: the sides of feature maps, for a `resolution` image, with attention.
+        resolution: side of a training image; only places the attention, other sizes work.
+        in_channels: channels of the images encoded.
+        out_ch: channels of the images decoded.
+        z_channels: channels between the encoder or decoder and its 1x1 convolution.
+        dropout: rate inside the residual blocks.
+        double_z: the encoder gives 2 z_channels, all of which `quant_conv` reads.
+        beta: weight of one quantiser loss term.
+        legacy: which one, see VectorQuantizer. True as in the reference.
+
+    Raises:
+        ValueError: an argument that cannot work, named.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int = 1024,
+        embed_dim: int = 256,
+        ch: int = 128,
+        ch_mult: Sequence[int] = (1, 1, 2, 2, 4),
+        num_res_blocks: int = 2,
+        attn_resolutions: Sequence[int] = (16,),
+        resolution: int = 256,
+        in_channels: int = 3,
+        out_ch: int = 3,
+        z_channels: int = 256,
+        dropout: float = 0.0,
+        double_z: bool = False,
+        beta: float = 0.25,
+        legacy: bool = True,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "codebook_size": codebook_size,
+            "embed_dim": embed_dim,
+            "ch": ch,
+            "ch_mult": list(ch_mult),
+            "num_res_blocks": num_res_blocks,
+            "attn_resolutions": list(attn_resolutions),
+            "resolution": resolution,
+            "in_channels": in_channels,
+            "out_ch": out_ch,
+            "z_channels": z_channels,
+            "dropout": dropout,
+            "double_z": double_z,
+            "beta": beta,
+            "legacy": legacy,
+        }
+        _check_config(self.config)
+        shape = {
+            "ch": ch,
+            "ch_mult": ch_mult,
+            "num_res_blocks": num_res_blocks,
+            "attn_resolutions": attn_resolutions,
+            "resolution": resolution,
+            "z_channels": z_channels,
+            "dropout": dropout,
+        }
+        self.encoder = Encoder(in_channels=in_channels, double_z=double_z, **shape)
+        self.decoder = Decoder(out_ch=out_ch, **shape)
+        self.quantize = VectorQuantizer(codebook_size, embed_dim, beta=beta, legacy=legacy)
+        self.quant_conv = nn.Conv2d(z_channels * (1 + double_z), embed_dim, 1)
+        self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    @property
+    def downsampling_factor(self) -> int:
+        """f: pixels for each latent along either side."""
+        return 2 ** (len(self.config["ch_mult"]) - 1)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The decoder's last weight, at which the adaptive GAN weight compares gradients."""
+        return self.decoder.conv_out.weight
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        """Quantised latents of images.
+
+        Args:
+            x: (B, in_channels, H, W) floating point in [-1, 1], H and W multiples of f.
+
+        Returns:
+            z_q (B, embed_dim, H / f, W / f), the quantiser's loss, QuantizerInfo.
+
+        Raises:
+            ValueError: another shape or an integer dtype.
+        """
+        return self.quantize(self._latents(x))
+
+    def encode_indices(self, x: Tensor) -> Tensor:
+        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`."""
+        return self.quantize.encode(self._latents(x))
+
+    def decode(self, z_q: Tensor) -> Tensor:
+        """Images (B, out_ch, h f, w f) of quantised latents (B, embed_dim, h, w); not clamped."""
+        return self.decoder(self.post_quant_conv(z_q))
+
+    def decode_indices(self, indices: Tensor) -> Tensor:
+        """Images (B, out_ch, h f, w f) of codes (B, h, w); ValueError for one out of range."""
+        if indices.ndim != 3:
+            raise ValueError(f"indices must be (B, h, w), got {tuple(indices.shape)}")
+        return self.decode(self.quantize.lookup(indices))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        """Reconstructions of x, the quantiser's loss, QuantizerInfo; arguments as `encode`."""
+        z_q, quantizer_loss, info = self.encode(x)
+        return self.decode(z_q), quantizer_loss, info
+
+    def _latents(self, x: Tensor) -> Tensor:
+        channels, factor = self.config["in_channels"], self.downsampling_factor
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(f"x must be (B, C, H, W) with C = {channels}, got {tuple(x.shape)}")
+        if x.shape[2] % factor or x.shape[3] % factor:
+            raise ValueError(
+                f"x must have a height and width that are multiples of the downsampling factor "
+                f"{factor}, got {x.shape[2]} x {x.shape[3]}"
+            )
+        if not x.is_floating_point():
+            raise ValueError(f"x must be floating point in [-1, 1], got {x.dtype}")
+        return self.quant_conv(self.encoder(x))
+
+
+def _check_config(config: dict) -> None:
+    """Checks what the parts cannot see or would report in their own terms."""
+    for name in (
+        "codebook_size", "embed_dim", "ch", "num_res_blocks", "resolution", "in_channels",
+        "out_ch", "z_channels",
+    ):  # fmt: skip
+        if config[name] < 1:
+            raise ValueError(f"{name} must be at least 1, got {config[name]}")
+    ch, ch_mult, resolution = config["ch"], config["ch_mult"], config["resolution"]
+    if not ch_mult or any(multiple < 1 or multiple != int(multiple) for multiple in ch_mult):
+        raise ValueError(f"ch_mult must be a non-empty list of positive integers, got {ch_mult}")
+    if ch % GROUPS:
+        raise ValueError(
+            f"ch must be a multiple of {GROUPS}, the number of groups of each GroupNorm (so that "
+            f"ch * ch_mult is one at every level), got ch = {ch}"
+        )
+    factor = 2 ** (len(ch_mult) - 1)
+    if resolution % factor:
+        raise ValueError(
+            f"resolution must be a multiple of the downsampling factor {factor} that "
+            f"ch_mult = {ch_mult} gives, got {resolution}"
+        )
+    if not 0 <= config["dropout"] < 1:
+        raise ValueError(f"dropout must lie in [0, 1), got {config['dropout']}")

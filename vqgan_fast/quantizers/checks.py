@@ -1,0 +1,27 @@
+"""The check that every table lookup by user-given indices shares."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = False) -> None:
+    """Makes sure that `indices` can look up a table of `size` rows.
+
+    The dtype is always checked. The values are checked where that is cheap: on CPU tensors. On
+    another device it would make the host wait for the device, so a caller that draws its tokens
+    step by step checks its inputs once with `synchronize=True` and not at every step.
+
+    Raises:
+        ValueError: not an integer tensor, or an index outside [0, size).
+    """
+    if indices.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}")
+    if torch.compiler.is_compiling() or indices.numel() == 0:
+        return
+    if synchronize or indices.device.type == "cpu":
+        low, high = (int(bound) for bound in indices.aminmax())
+        if low < 0 or high >= size:
+            bad = low if low < 0 else high
+            raise ValueError(f"{name} must lie in [0, {size}), got {bad}")
