@@ -1,0 +1,91 @@
+"""The direction of imports, as `docs/architecture.md` draws it.
+
+The source is read, not imported, so that imports inside functions count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "vqgan_fast"
+
+# Each part of the package and the parts it may import besides itself, from the kernels upwards.
+ALLOWED: dict[str, set[str]] = {
+    "_library": set(),
+    "_native": set(),
+    "numpy": {"_native"},
+    "ops": {"_library"},
+    "info": {"_library", "_native"},
+    "quantizers": {"ops"},
+    "models": {"quantizers", "ops"},
+    "compat": {"models", "quantizers", "ops"},
+    "losses": {"models", "quantizers", "ops"},
+    "data": {"models", "quantizers", "ops"},
+    "train": {"losses", "data", "models", "quantizers", "ops"},
+    "sampling": {"models", "quantizers", "ops"},
+}
+# The programs stand on top: they may use every part, and no part may use them.
+PROGRAMS = {"cli", "demo", "report", "__main__"}
+
+
+def part_of(path: Path) -> str:
+    """The part a source file belongs to: its first folder or its own name below the package."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported_parts(path: Path, tree: ast.Module) -> set[tuple[str, int]]:
+    """Every part of vqgan_fast that a file imports, with the line."""
+    package = ("vqgan_fast", *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            pieces = name.split(".")
+            if pieces[0] == "vqgan_fast" and len(pieces) > 1:
+                found.add((pieces[1], node.lineno))
+    return found
+
+
+SOURCES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    part = part_of(path)
+    if part in PROGRAMS:
+        return
+    assert part in ALLOWED, f"{part} has no place in ALLOWED: say what it may import"
+    known = set(ALLOWED) | PROGRAMS
+    for imported, line in imported_parts(path, ast.parse(path.read_text())):
+        if imported in known and imported != part:
+            assert imported in ALLOWED[part], f"{path.name}:{line}: {part} imports {imported}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_ops_calls_the_registered_operators(path: Path) -> None:
+    if part_of(path) == "ops":
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.ops."):
+            assert ast.unparse(node) == "torch.ops.load_library", (
+                f"{path.name}:{node.lineno}: only vqgan_fast/ops may say {ast.unparse(node)}"
+            )
+
+
+def test_the_rules_see_a_violation() -> None:
+    relative = PACKAGE / "sampling" / "made_up.py"
+    tree = ast.parse("from ..train import stage1\nfrom vqgan_fast.models.gpt import GPT\n")
+    assert imported_parts(relative, tree) == {("train", 1), ("models", 2)}
+    assert "train" not in ALLOWED["sampling"]
+    assert "sampling" not in ALLOWED["train"]
