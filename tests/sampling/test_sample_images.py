@@ -1,0 +1,107 @@
+"""sample: the codes of sample_codes, decoded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_models import tiny_gpt
+
+from vqgan_fast.models import VQGAN, LatentTransformer, SOSCondition
+from vqgan_fast.sampling import sample, sample_codes
+
+CODEBOOK_SIZE = 20
+TOKEN = 21
+
+
+@pytest.fixture(scope="module")
+def model() -> LatentTransformer:
+    """An f2 model whose vocabulary (24) is larger than its codebook, with wild weights."""
+    torch.manual_seed(0)
+    vqgan = VQGAN(
+        codebook_size=CODEBOOK_SIZE,
+        embed_dim=8,
+        ch=32,
+        ch_mult=(1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        resolution=8,
+        z_channels=16,
+    ).double()
+    with torch.no_grad():
+        vqgan.quantize.embedding.weight.normal_()
+        vqgan.decoder.conv_out.weight.mul_(8)
+    return LatentTransformer(vqgan, SOSCondition(TOKEN), tiny_gpt(block_size=31)).eval()
+
+
+def test_images_are_the_decoded_codes_of_the_models_own_condition(model):
+    images = sample(model, grid=(4, 7), window=4, seeds=[5, 6], top_k=8)
+    codes = sample_codes(
+        model.transformer,
+        torch.full((2, 1), TOKEN),
+        (4, 7),
+        window=4,
+        seeds=[5, 6],
+        top_k=8,
+        num_codes=CODEBOOK_SIZE,
+    )
+    with torch.no_grad():
+        decoded = model.first_stage_model.decode_indices(codes)
+    assert images.shape == (2, 3, 8, 14)
+    assert decoded.abs().max() > 1, "the clamp has nothing to do"
+    torch.testing.assert_close(images, decoded.clamp(-1, 1))
+
+
+def test_an_image_is_the_same_bits_alone_and_in_a_batch(model):
+    together = sample(model, grid=(4, 4), window=4, seeds=[5, 6, 7])
+    assert torch.equal(sample(model, grid=(4, 4), window=4, seeds=[6])[0], together[1])
+
+
+def test_a_given_condition_stands_for_the_models_own(model):
+    own = sample(model, window=4, seeds=[3])
+    assert torch.equal(sample(model, torch.tensor([[TOKEN]]), window=4, seeds=[3]), own)
+    assert not torch.equal(sample(model, torch.tensor([[2]]), window=4, seeds=[3]), own)
+    spatial = torch.zeros(1, 4, 5, dtype=torch.int64)
+    assert sample(model, spatial, (4, 5), window=4).shape == (1, 3, 8, 10)
+
+
+def test_the_size_may_be_told_in_pixels(model):
+    by_size = sample(model, size=(8, 14), window=4, seeds=[1])
+    assert torch.equal(by_size, sample(model, grid=(4, 7), window=4, seeds=[1]))
+
+
+def test_the_number_of_images(model):
+    assert len(sample(model, window=4)) == 1
+    assert len(sample(model, window=4, num_images=3)) == 3
+    assert len(sample(model, window=4, seeds=[1, 2])) == 2
+
+
+def test_images_may_be_used_in_training_and_modes_come_back(model):
+    model.train()
+    images = sample(model, window=4)
+    torch.nn.Conv2d(3, 1, 1, dtype=torch.float64)(images).sum().backward()
+    assert model.transformer.training
+    assert not model.first_stage_model.training
+    model.eval()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": (4, 4), "size": (8, 8)}, r"size must be None where grid is given, got \(8, 8\)"),
+        ({"size": (8, 9)}, r"size must be .* multiples of the downsampling factor 2, got \(8, 9\)"),
+        ({"size": (0, 8)}, r"size must be .* multiples of the downsampling factor 2, got \(0, 8\)"),
+        ({"size": (8,)}, r"size must be \(height, width\) in pixels, .* got \(8,\)"),
+        ({"size": (4, 8)}, r"grid must be at least as large as the window, .* got 2 x 4"),
+        ({"num_images": 0}, r"num_images must be at least 1, got 0"),
+        ({"num_images": 2, "seeds": [1]}, r"seeds must hold one integer .* 2 of them, got 1"),
+        ({"seeds": 5}, r"seeds must hold one integer for each image, got 5"),
+        (
+            {"cond": torch.zeros(1, 1, dtype=torch.int64), "num_images": 2},
+            r"num_images must be None where cond is given, got 2",
+        ),
+        ({"top_k": 21}, r"top_k must be at most the 20 codes, got 21"),
+    ],
+)
+def test_bad_arguments(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        sample(model, **{"window": 4, **change})

@@ -1,0 +1,277 @@
+"""sample_codes against the reference's loop, and what it promises besides."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import taming_peer
+import torch
+from reference_loop import reference_codes, reference_draw, up_to
+from tiny_models import VOCAB_SIZE, tiny_gpt, tokens
+
+from vqgan_fast.models import GPT
+from vqgan_fast.sampling import sample_codes
+from vqgan_fast.sampling.draw import DrawRule
+from vqgan_fast.sampling.windows import CodeGrid, exact_raster
+
+SOS = torch.zeros(2, 1, dtype=torch.int64)
+
+
+def peer_of(gpt: GPT) -> torch.nn.Module:
+    """The reference's own GPT with the same weights."""
+    peer = taming_peer.gpt_class()(
+        vocab_size=gpt.vocab_size,
+        block_size=gpt.block_size,
+        n_layer=gpt.n_layer,
+        n_head=gpt.n_head,
+        n_embd=gpt.n_embd,
+        n_unmasked=gpt.n_unmasked,
+    ).double()
+    peer.load_state_dict(gpt.state_dict())
+    return peer.eval()
+
+
+def check_against_reference(gpt, cond, grid, window, **options):
+    seeds = torch.arange(len(cond)) + 100
+    expected = reference_codes(peer_of(gpt), cond, grid, window, DrawRule(**options), seeds)
+    codes = sample_codes(gpt, cond, grid, window=window, seeds=seeds, **options)
+    assert torch.equal(codes, expected)
+    assert codes.dtype == torch.int64
+    # A constant picture would prove little.
+    assert len(codes.unique()) > 4
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (4, 9), (9, 4), (7, 6)])
+@pytest.mark.parametrize("cond", ["sos", "class", "prefix", "spatial"])
+def test_codes_equal_the_reference(grid, cond):
+    conditions = {
+        "sos": SOS,
+        "class": torch.tensor([[3], [17]]),
+        "prefix": tokens(2, 5),
+        "spatial": tokens(2, *grid),
+    }
+    gpt = tiny_gpt(block_size=31)
+    check_against_reference(gpt, conditions[cond], grid, 4)
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 5])
+def test_codes_equal_the_reference_for_other_windows(window):
+    check_against_reference(tiny_gpt(block_size=50), tokens(2, 6, 7), (6, 7), window)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.6},
+        {"top_k": 5},
+        {"top_p": 0.8},
+        {"temperature": 1.3, "top_k": 9, "top_p": 0.7},
+        {"greedy": True},
+    ],
+)
+def test_codes_equal_the_reference_under_every_draw_rule(options):
+    check_against_reference(tiny_gpt(block_size=16), tokens(3, 1), (6, 8), 4, **options)
+
+
+@pytest.mark.parametrize("cond", [SOS, tokens(2, 17, 20)], ids=["sos", "spatial"])
+def test_codes_equal_the_reference_for_its_own_window_of_16(cond):
+    gpt = tiny_gpt(block_size=511)
+    peer, seeds = peer_of(gpt), torch.tensor([3, 4])
+    codes = sample_codes(gpt, cond, (17, 20), seeds=seeds)
+    # Each draw follows from the codes before it, so that cells can be checked one by one; 7 has no
+    # common divisor with 17 or 20 and meets every column and row.
+    for index in range(0, 17 * 20, 7):
+        cell = divmod(index, 20)
+        drawn = reference_draw(peer, cond, up_to(codes, cell), cell, 16, DrawRule(), seeds)
+        assert torch.equal(drawn, codes[:, cell[0], cell[1]])
+
+
+@pytest.mark.parametrize("cond", [tokens(2, 4), tokens(2, 6, 5)], ids=["prefix", "spatial"])
+def test_codes_equal_the_reference_where_the_condition_sees_itself_both_ways(cond):
+    gpt = tiny_gpt(block_size=31, n_unmasked=4 if cond.ndim == 2 else 16)
+    check_against_reference(gpt, cond, (6, 5), 4)
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (5, 7)])
+def test_an_image_does_not_depend_on_its_batch(grid):
+    gpt = tiny_gpt(block_size=31)
+    cond = tokens(5, *grid)
+    seeds = [9, 2**63 + 1, -5, 0, 77]
+    together = sample_codes(gpt, cond, grid, window=4, seeds=seeds, top_k=12)
+    order = [3, 0, 4, 2, 1]
+    permuted = sample_codes(
+        gpt, cond[order], grid, window=4, seeds=[seeds[i] for i in order], top_k=12
+    )
+    assert torch.equal(permuted, together[order])
+    for row in range(5):
+        alone = sample_codes(
+            gpt, cond[row : row + 1], grid, window=4, seeds=seeds[row : row + 1], top_k=12
+        )
+        assert torch.equal(alone[0], together[row])
+
+
+def test_seeds_decide_the_image_and_default_to_the_global_generator():
+    gpt = tiny_gpt(block_size=16)
+    same = sample_codes(gpt, SOS, (4, 4), window=4, seeds=[8, 8])
+    assert torch.equal(same[0], same[1])
+    torch.manual_seed(1)
+    first = sample_codes(gpt, SOS, (4, 4), window=4)
+    second = sample_codes(gpt, SOS, (4, 4), window=4)
+    torch.manual_seed(1)
+    assert torch.equal(sample_codes(gpt, SOS, (4, 4), window=4), first)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first, second)
+
+
+def forwarded_tokens(gpt: GPT, cond: torch.Tensor, grid: tuple[int, int]) -> list[int]:
+    """Length of each sequence that sampling forwards, of windows of 4 x 4."""
+    lengths = []
+    hook = gpt.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1]))
+    sample_codes(gpt, cond, grid, window=4, seeds=range(len(cond)))
+    hook.remove()
+    return lengths
+
+
+@pytest.mark.parametrize(("cond", "length"), [(SOS, 1), (tokens(2, 4, 4), 16)])
+def test_a_grid_of_one_window_forwards_the_condition_and_then_one_token_a_code(cond, length):
+    assert forwarded_tokens(tiny_gpt(block_size=31), cond, (4, 4)) == [length] + [1] * 15
+
+
+def expected_lengths(grid: CodeGrid, cond_length: int) -> list[int]:
+    """One token where the window stands still, else the prefix up to the cell."""
+    cells = list(exact_raster(grid))
+    starts = [None] + [(cell.top, cell.left) for cell in cells]
+    return [
+        1 if (cell.top, cell.left) == before else cond_length + cell.rank
+        for cell, before in zip(cells, starts, strict=False)
+    ]
+
+
+def test_larger_grids_forward_the_prefix_only_where_the_window_moves():
+    lengths = forwarded_tokens(tiny_gpt(block_size=31), tokens(1, 6, 9), (6, 9))
+    assert lengths == expected_lengths(CodeGrid(6, 9, 4), 16)
+
+
+@pytest.mark.parametrize(
+    ("grid", "per_draw"), [((16, 16), 2), ((16, 64), 294), ((32, 32), 206), ((64, 64), 299)]
+)
+def test_tokens_forwarded_for_each_draw_of_a_spatial_condition(grid, per_draw):
+    lengths = expected_lengths(CodeGrid(*grid, 16), 256)
+    assert round(sum(lengths) / len(lengths)) == per_draw
+
+
+def test_callback_sees_the_codes_so_far():
+    calls = []
+    codes = sample_codes(
+        tiny_gpt(block_size=16),
+        SOS,
+        (4, 5),
+        window=4,
+        seeds=[1, 2],
+        callback=lambda *call: calls.append(call),
+    )
+    assert [(done, total) for done, total, _ in calls] == [(i + 1, 20) for i in range(20)]
+    for done, _, partial in calls:
+        assert torch.equal(partial.flatten(1)[:, :done], codes.flatten(1)[:, :done])
+        assert (partial.flatten(1)[:, done:] == -1).all()
+
+
+def test_progress_shows_a_bar(capsys):
+    sample_codes(tiny_gpt(block_size=16), SOS, (4, 5), window=4, seeds=[1, 2], progress=True)
+    shown = capsys.readouterr().err
+    assert "20/20" in shown
+    assert "code/s" in shown
+
+
+def test_progress_without_tqdm_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    with pytest.raises(ImportError, match="progress=True needs tqdm: pip install tqdm"):
+        sample_codes(tiny_gpt(block_size=16), SOS, (4, 4), window=4, progress=True)
+
+
+def test_dropout_is_off_and_every_part_gets_its_mode_back():
+    gpt = tiny_gpt(block_size=16, dropout=0.5)
+    expected = sample_codes(gpt, SOS, (4, 4), window=4, seeds=[1, 2])
+    gpt.train()
+    gpt.head.eval()
+    modes = {name: part.training for name, part in gpt.named_modules()}
+    assert torch.equal(sample_codes(gpt, SOS, (4, 4), window=4, seeds=[1, 2]), expected)
+    assert {name: part.training for name, part in gpt.named_modules()} == modes
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample_codes(gpt, SOS, (4, 4), window=4, callback=interrupt)
+    assert {name: part.training for name, part in gpt.named_modules()} == modes
+
+
+def test_codes_may_be_trained_on():
+    gpt = tiny_gpt(block_size=16)
+    partial = []
+    codes = sample_codes(gpt, SOS, (4, 4), window=4, callback=lambda *call: partial.append(call[2]))
+    for sampled in (codes, partial[-1]):
+        gpt(sampled.flatten(1)).sum().backward()
+    assert gpt.tok_emb.weight.grad.abs().sum() > 0
+
+
+def test_samples_under_autocast():
+    gpt = tiny_gpt(block_size=16).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = sample_codes(gpt, SOS, (4, 6), window=4, seeds=[1, 2])
+    assert codes.min() >= 0
+    assert codes.max() < VOCAB_SIZE
+
+
+def test_num_codes_keeps_the_vocabularys_other_tokens_out():
+    cond = torch.full((8, 1), VOCAB_SIZE - 1)
+    codes = sample_codes(
+        tiny_gpt(block_size=16), cond, (4, 4), window=4, temperature=100.0, num_codes=5
+    )
+    assert codes.unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_weights_that_diverged_are_reported():
+    gpt = tiny_gpt(block_size=16)
+    with torch.no_grad():
+        gpt.head.weight[3] = torch.nan
+    with pytest.raises(ValueError, match="logits must hold no NaN"):
+        sample_codes(gpt, SOS, (4, 4), window=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": (3, 8)}, r"grid must be at least as large as the window, 4 x 4 codes, got 3 x 8"),
+        ({"grid": (8, 3)}, r"grid must be at least as large as the window, 4 x 4 codes, got 8 x 3"),
+        ({"grid": (4, 4, 4)}, r"grid must be \(H, W\), got \(4, 4, 4\)"),
+        ({"cond": SOS + VOCAB_SIZE}, r"cond must lie in \[0, 24\), got 24"),
+        ({"cond": SOS - 1}, r"cond must lie in \[0, 24\), got -1"),
+        ({"cond": SOS.float()}, r"cond must be int64 or int32, got torch\.float32"),
+        ({"cond": SOS[:, 0]}, r"cond must be \(B, T\) tokens .*, got shape \(2,\)"),
+        ({"cond": SOS[:, :0]}, r"cond must be \(B, T\) tokens .*, got shape \(2, 0\)"),
+        ({"cond": SOS[:0]}, r"cond must hold at least one image, got a batch of 0"),
+        ({"cond": tokens(2, 4, 5)}, r"cond must be .* or \(B, 4, 4\) for the grid, got shape"),
+        ({"cond": tokens(2, 2)}, r"window must satisfy window\^2 \+ T - 1 <= gpt\.block_size = 16"),
+        ({"seeds": [1, 2, 3]}, r"seeds must hold one integer for each image, 2 of them, got 3"),
+        ({"schedule": "blocks"}, r"schedule must be one of \['exact'\], got 'blocks'"),
+        ({"order": "spiral"}, r"order must be one of \['raster'\] .*, got 'spiral'"),
+        ({"top_k": 25}, r"top_k must be at most the 24 codes, got 25"),
+        ({"top_k": 6, "num_codes": 5}, r"top_k must be at most the 5 codes, got 6"),
+        ({"num_codes": 25}, r"num_codes must lie in \[1, 24\], got 25"),
+        ({"temperature": 0.0}, r"temperature must be finite and > 0, got 0\.0"),
+        ({"top_p": 2.0}, r"top_p must be in \(0, 1\] or None, got 2\.0"),
+        ({"window": 0}, r"window must be at least 1, got 0"),
+    ],
+)
+def test_bad_arguments(change, message):
+    arguments = {"cond": SOS, "grid": (4, 4), "window": 4, **change}
+    with pytest.raises(ValueError, match=message):
+        sample_codes(tiny_gpt(block_size=16), **arguments)
+
+
+def test_a_condition_shorter_than_the_unmasked_prefix():
+    gpt = tiny_gpt(block_size=31, n_unmasked=3)
+    with pytest.raises(ValueError, match=r"cond must have at least the 3 tokens .*, got 1"):
+        sample_codes(gpt, SOS, (4, 4), window=4)

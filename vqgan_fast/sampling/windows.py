@@ -1,0 +1,93 @@
+"""Where windows lie on a grid of codes, and the order in which cells are visited.
+
+A transformer that has learned `window` x `window` codes draws a larger grid by sliding: the window
+of cell (i, j) starts at row s(i, H) and column s(j, W), with s(x, N) = clamp(x - window // 2, 0, N
+- window), so that the cell lies in its middle, or nearer to the grid's border where the window
+would leave the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a grid and the window in which its code is drawn."""
+
+    row: int
+    column: int
+    index: int  # row * width of the grid + column: the cell's number in the random counter
+    top: int  # first row of the window
+    left: int  # first column of the window
+    rank: int  # how many codes of the window come before this one in raster order
+
+
+@dataclass(frozen=True)
+class CodeGrid:
+    """A height x width grid of codes that is drawn through square windows.
+
+    Raises:
+        ValueError: the window is not positive, or the grid is smaller than it in either direction.
+    """
+
+    height: int
+    width: int
+    window: int
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError(f"window must be at least 1, got {self.window}")
+        if min(self.height, self.width) < self.window:
+            raise ValueError(
+                f"grid must be at least as large as the window, {self.window} x {self.window} "
+                f"codes, got {self.height} x {self.width}"
+            )
+
+    @property
+    def num_cells(self) -> int:
+        return self.height * self.width
+
+    def cell(self, row: int, column: int) -> Cell:
+        """The cell at (row, column) with its window."""
+        top = self._window_start(row, self.height)
+        left = self._window_start(column, self.width)
+        return Cell(
+            row=row,
+            column=column,
+            index=row * self.width + column,
+            top=top,
+            left=left,
+            rank=(row - top) * self.window + (column - left),
+        )
+
+    def _window_start(self, position: int, size: int) -> int:
+        return min(max(position - self.window // 2, 0), size - self.window)
+
+
+def exact_raster(grid: CodeGrid) -> Iterator[Cell]:
+    """Every cell with its own window, row by row from the top, each row from the left."""
+    for row in range(grid.height):
+        for column in range(grid.width):
+            yield grid.cell(row, column)
+
+
+# SCHEDULES[schedule][order]: which window each cell is drawn in, and when. A generator yields each
+# cell of the grid once, only after every cell that its window shows before it, and the cells of one
+# window in raster order for as long as it stands still; the sampler needs nothing else of it.
+SCHEDULES: dict[str, dict[str, Callable[[CodeGrid], Iterator[Cell]]]] = {
+    "exact": {"raster": exact_raster},
+}
+
+
+def cell_generator(schedule: str, order: str) -> Callable[[CodeGrid], Iterator[Cell]]:
+    """The generator of a schedule in an order; a ValueError says which there are."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
+    orders = SCHEDULES[schedule]
+    if order not in orders:
+        raise ValueError(
+            f"order must be one of {sorted(orders)} for schedule {schedule!r}, got {order!r}"
+        )
+    return orders[order]
