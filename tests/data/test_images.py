@@ -1,0 +1,108 @@
+"""Listing and reading pictures of every kind that lies around in folders."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+from sample_pictures import pixels, write_pictures, write_truncated_jpeg
+
+from vqgan_fast.data import DataError, UnreadableImageError, list_images, read_image
+from vqgan_fast.data.images import read_size
+
+
+def test_a_folder_is_searched_recursively_and_sorted(tmp_path):
+    write_pictures(tmp_path / "b", 2)
+    write_pictures(tmp_path / "a" / "deep", 1)
+    (tmp_path / "a" / "notes.md").write_text("no picture")
+    (tmp_path / "a" / ".hidden.png").write_text("no picture either")
+    Image.new("RGB", (4, 4)).save(tmp_path / "C.JPEG")
+    names = [file.relative_to(tmp_path).as_posix() for file in list_images(tmp_path)]
+    assert names == ["C.JPEG", "a/deep/picture_000.png", "b/picture_000.png", "b/picture_001.png"]
+
+
+def test_a_link_to_a_folder_is_followed_and_a_circle_ends(tmp_path):
+    write_pictures(tmp_path / "elsewhere", 2)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "circle").symlink_to(folder)
+    assert len(list_images(folder)) == 2
+
+
+def test_a_list_file_keeps_its_order_and_finds_files_beside_it(tmp_path):
+    files = write_pictures(tmp_path / "pictures", 3)
+    listed = tmp_path / "train.txt"
+    listed.write_text(f"pictures/picture_002.png\n\n{files[0]}\nmissing.png\n")
+    assert [str(file) for file in list_images(listed)] == [
+        str(files[2]),
+        str(files[0]),
+        "missing.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path, "does not exist"),
+        (lambda path: path.mkdir() or path, "holds no picture"),
+        (
+            lambda path: path.with_suffix(".txt").write_text("\n") and path.with_suffix(".txt"),
+            "empty",
+        ),
+        (
+            lambda path: path.with_suffix(".zip").write_text("x") and path.with_suffix(".zip"),
+            "txt list",
+        ),
+    ],
+    ids=["missing", "empty folder", "empty list", "another file"],
+)
+def test_nothing_to_list_is_an_error_that_names_the_path(tmp_path, make, message):
+    path = make(tmp_path / "given")
+    with pytest.raises(DataError, match=message) as error:
+        list_images(path)
+    assert "given" in str(error.value)
+
+
+def test_grey_and_16_bit_pictures_keep_their_brightness(tmp_path):
+    grey = pixels(1, 20, 10)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+    for name in ("grey.png", "grey16.png"):
+        image = read_image(tmp_path / name)
+        assert image.mode == "RGB"
+        assert (np.asarray(image) == grey[..., None]).all(), name
+
+
+def test_cmyk_palette_and_transparent_pictures(tmp_path):
+    rgb = Image.fromarray(pixels(2, 32, 32))
+    rgb.convert("CMYK").save(tmp_path / "cmyk.tif")
+    rgb.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "palette.png")
+    for name in ("cmyk.tif", "palette.png"):
+        difference = np.abs(np.asarray(read_image(tmp_path / name), float) - np.asarray(rgb, float))
+        assert difference.mean() < 8, name
+    transparent = Image.new("RGBA", (4, 4), (200, 0, 0, 0))
+    transparent.putpixel((1, 1), (200, 0, 0, 255))
+    transparent.save(tmp_path / "transparent.png")
+    read = read_image(tmp_path / "transparent.png")
+    assert read.getpixel((0, 0)) == (255, 255, 255)
+    assert read.getpixel((1, 1)) == (200, 0, 0)
+
+
+def test_a_rotated_photograph_comes_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise to see it upright
+    picture = pixels(3, 24, 16)
+    Image.fromarray(picture).save(tmp_path / "rotated.png", exif=exif)
+    upright = np.rot90(picture, -1)
+    assert read_size(tmp_path / "rotated.png") == (16, 24)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "rotated.png")), upright)
+
+
+def test_unreadable_files_are_named(tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "empty.jpg").touch()
+    files = [write_truncated_jpeg(tmp_path / "cut.jpg"), tmp_path / "text.png"]
+    for file in [*files, tmp_path / "empty.jpg", tmp_path / "gone.png"]:
+        with pytest.raises(UnreadableImageError, match=file.name):
+            read_image(file)

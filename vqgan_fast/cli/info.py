@@ -1,0 +1,28 @@
+"""`vqgan-fast info`: what is installed, what was loaded, and why not where something was not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+SUMMARY = "versions, SIMD level, GPU support, and what loaded"
+DESCRIPTION = """\
+Tells what this installation can do: versions, the SIMD level that the CPU kernels chose, the GPU
+architectures that were compiled, which of the two op libraries loaded and, where one did not, why.
+Please put its output into a bug report.
+"""
+EXAMPLES = """\
+  vqgan-fast info
+  vqgan-fast info --json | jq .versions.torch
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> None:
+    from .. import info
+
+    collected = info.collect()
+    print(json.dumps(collected, indent=2) if args.json else info.render(collected))

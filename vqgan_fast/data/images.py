@@ -1,0 +1,127 @@
+"""Finding image files and reading them as 8-bit RGB."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+class DataError(ValueError):
+    """Something is wrong with the pictures or codes that were given; the message says what."""
+
+
+class UnreadableImageError(DataError):
+    """One file that cannot be decoded: truncated, damaged, missing, or not a picture."""
+
+
+def list_images(path: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a folder (searched recursively, links followed) or of a `.txt` list file.
+
+    A folder's pictures come sorted by their path, so that the order does not depend on the file
+    system. A list file has one picture on each line, in the list's own order; a relative line is
+    looked up beside the list file first, then in the working directory.
+
+    Raises:
+        DataError: the path does not exist, or holds no picture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = _walk(path)
+        if not files:
+            raise DataError(
+                f"the folder {path} holds no picture (searched recursively for "
+                f"{', '.join(sorted(EXTENSIONS))})"
+            )
+        return files
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; expected a folder of pictures or a .txt list of them"
+        )
+    if path.suffix.lower() != ".txt":
+        raise DataError(
+            f"expected a folder of pictures or a .txt list of them, got the file {path}"
+        )
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    files = [_resolve(line, path.parent) for line in lines if line]
+    if not files:
+        raise DataError(f"the list {path} is empty; expected the path of a picture on each line")
+    return files
+
+
+def _walk(folder: Path) -> list[Path]:
+    files, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        real = os.path.realpath(root)
+        if real in seen:  # a link that leads back up: walking it again would never end
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [
+            Path(root, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+        ]
+    return sorted(files, key=lambda file: file.relative_to(folder).as_posix())
+
+
+def _resolve(line: str, beside: Path) -> Path:
+    candidate = beside / line
+    return candidate if candidate.exists() else Path(line)
+
+
+def read_image(path: str | os.PathLike[str]) -> Image.Image:
+    """A file as an RGB picture, upright (EXIF orientation applied), 8 bits a channel.
+
+    16-bit pictures are scaled to 8 bits, grey ones repeated over the channels, CMYK and palettes
+    converted, and a transparent picture is laid on white. Of an animation the first frame is taken.
+
+    Raises:
+        UnreadableImageError: the file cannot be decoded, whatever the reason.
+    """
+    try:
+        with Image.open(path) as opened:
+            return _to_rgb(ImageOps.exif_transpose(opened))
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error ...
+        raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of the upright picture, from the file's header alone.
+
+    Raises:
+        UnreadableImageError: there is no header that can be read.
+    """
+    try:
+        with Image.open(path) as opened:
+            width, height = opened.size
+            rotated = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except Exception as error:
+        raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
+    return (height, width) if rotated else (width, height)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey, which convert("RGB") would clip at 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _reason(error: Exception) -> str:
+    """A decoder's complaint, without the path that the caller names anyway."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a picture in a known format"
+    return str(error) or type(error).__name__

@@ -1,0 +1,242 @@
+"""The endless stream of training crops, addressed by global position."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .crops import (
+    WHOLE_PICTURE,
+    Box,
+    center_crop,
+    fits,
+    random_crop,
+    region_box,
+    resize_shorter_side,
+    resized_size,
+)
+from .images import DataError, UnreadableImageError, read_image, read_size
+from .order import AUGMENTATION, SampleOrder, counter_generator, rank_positions
+
+
+class Sample(NamedTuple):
+    """One crop: `image` uint8 (3, S, S), its global position, the files skipped on its way."""
+
+    image: Tensor
+    position: int
+    skipped: tuple[str, ...]
+
+
+class Batch(NamedTuple):
+    """`images` uint8 (B, 3, S, S), their B global `positions`, and unreadable files `skipped`."""
+
+    images: Tensor
+    positions: list[int]
+    skipped: tuple[str, ...]
+
+
+class ImageStream(Dataset[Sample]):
+    """Crops of pictures; item p is a pure function of (files, settings, seed, p), with no end of p.
+
+    A file that cannot be read gives its places to the next readable file of the list.
+
+    Args:
+        files: the pictures, as `list_images` returns them.
+        size: side S of the crops in pixels.
+        resize: each picture's shorter side becomes this many pixels before cropping; None keeps it.
+        crop: "random" or "center".
+        flip: mirror half of the crops.
+        region: (left, top, right, bottom) as fractions of each picture; crops stay inside.
+        seed: of order and augmentation.
+        shuffle: a new permutation each epoch; False keeps the order of `files`.
+        cache: decode and resize every picture once, now, and keep them in memory as 8-bit RGB.
+
+    Raises:
+        DataError: no file can be read, or a picture (named) has a region smaller than a crop.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        *,
+        size: int,
+        resize: int | None = None,
+        crop: str = "random",
+        flip: bool = False,
+        region: Sequence[float] = WHOLE_PICTURE,
+        seed: int = 0,
+        shuffle: bool = True,
+        cache: bool = False,
+    ) -> None:
+        if crop not in ("random", "center"):
+            raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
+        self.files = list(files)
+        self.size, self.resize, self.crop, self.flip, self.region = size, resize, crop, flip, region
+        self.seed = seed
+        self.order = SampleOrder(len(self.files), seed, shuffle)
+        self._unreadable: set[int] = set()
+        self._cached: dict[int, np.ndarray] = {}
+        self._find_readable()
+        self._check_sizes()
+        if cache:
+            self._fill_cache()
+
+    def __getitem__(self, position: int) -> Sample:
+        epoch, index = self.order.locate(position)
+        picture, index, skipped = self._readable_picture(index)
+        box = self._region(picture.shape[1], picture.shape[0], self.files[index])
+        generator = counter_generator(self.seed, AUGMENTATION, epoch, position)
+        if self.crop == "random":
+            left, top, right, bottom = random_crop(box, self.size, generator)
+        else:
+            left, top, right, bottom = center_crop(box, self.size)
+        pixels = picture[top:bottom, left:right]
+        if self.flip and generator.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        return Sample(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), position, skipped)
+
+    def _readable_picture(self, index: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
+        skipped = []
+        for offset in range(len(self.files)):
+            candidate = (index + offset) % len(self.files)
+            if candidate not in self._unreadable:
+                try:
+                    return self._picture(candidate), candidate, tuple(skipped)
+                except UnreadableImageError:
+                    self._unreadable.add(candidate)
+            skipped.append(str(self.files[candidate]))
+        raise DataError(f"none of the {len(self.files)} pictures can be read any more")
+
+    def _picture(self, index: int) -> np.ndarray:
+        """The resized picture, uint8 (height, width, 3)."""
+        if index in self._cached:
+            return self._cached[index]
+        return np.asarray(resize_shorter_side(read_image(self.files[index]), self.resize))
+
+    def _region(self, width: int, height: int, file: Path) -> Box:
+        box = region_box(width, height, self.region)
+        if not fits(box, self.size):
+            raise DataError(
+                f"{file}: the region {tuple(self.region)} of its {width} x {height} pixels "
+                f"{'after resizing ' if self.resize else ''}is {box.right - box.left} x "
+                f"{box.bottom - box.top}, smaller than a crop of {self.size} x {self.size}; use a "
+                f"larger region, a larger resize or a smaller size"
+            )
+        return box
+
+    def _find_readable(self) -> None:
+        """Fail now, with the reason, if there is no picture at all that can be read."""
+        reason = ""
+        for index, file in enumerate(self.files):
+            try:
+                read_image(file)
+            except UnreadableImageError as error:
+                self._unreadable.add(index)
+                reason = reason or str(error)
+            else:
+                return
+        raise DataError(f"none of the {len(self.files)} pictures can be read; the first: {reason}")
+
+    def _check_sizes(self) -> None:
+        """Fail now, not hours later, if some picture's region cannot hold a crop (headers only)."""
+        if self.resize is not None and fits(
+            region_box(self.resize, self.resize, self.region), self.size
+        ):
+            return  # holds for every picture: no side is shorter than `resize`
+        for file in self.files:
+            try:
+                size = read_size(file)
+            except UnreadableImageError:
+                continue
+            self._region(*resized_size(*size, self.resize), file)
+
+    def _fill_cache(self) -> None:
+        def load(index: int) -> tuple[int, np.ndarray | None]:
+            try:
+                return index, self._picture(index)
+            except UnreadableImageError:
+                return index, None
+
+        with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+            loaded = dict(pool.map(load, range(len(self.files))))
+        self._cached = {i: picture for i, picture in loaded.items() if picture is not None}
+        self._unreadable = {i for i, picture in loaded.items() if picture is None}
+
+
+def batches(
+    stream: ImageStream,
+    batch_size: int,
+    *,
+    start: int = 0,
+    count: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """One rank's batches from global position `start` on (`count` of them; None: no end).
+
+    The number of worker processes changes the speed and nothing else.
+    """
+
+    def positions() -> Iterator[range]:
+        for number in itertools.count() if count is None else range(count):
+            first = start + number * world_size * batch_size
+            yield rank_positions(first, batch_size, rank, world_size)
+
+    loader = DataLoader(
+        stream,
+        batch_sampler=_Positions(positions()),
+        collate_fn=_collate,
+        num_workers=num_workers,
+        worker_init_fn=_ignore_signals,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # otherwise the loader draws from the training's random state
+    )
+    return iter(loader)
+
+
+class _Positions:
+    """A batch sampler over an iterator, which may be endless."""
+
+    def __init__(self, positions: Iterator[range]) -> None:
+        self.positions = positions
+
+    def __iter__(self) -> Iterator[range]:
+        return self.positions
+
+
+def _collate(samples: list[Sample]) -> Batch:
+    skipped = dict.fromkeys(name for sample in samples for name in sample.skipped)
+    return Batch(
+        torch.stack([sample.image for sample in samples]),
+        [sample.position for sample in samples],
+        tuple(skipped),
+    )
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach workers too; the training process ends them itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def to_model_range(images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 pixels to floats in [-1, 1] on the device, in torch's default dtype."""
+    pixels = images.to(device, non_blocking=True).to(torch.get_default_dtype())
+    return pixels.div_(127.5).sub_(1.0)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Floats, nominally in [-1, 1], to uint8 pixels on the CPU; what is beyond is clipped."""
+    return images.float().clamp(-1, 1).add(1.0).mul(127.5).round().to("cpu", torch.uint8)

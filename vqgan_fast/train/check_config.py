@@ -1,0 +1,131 @@
+"""The constraints on the values of a configuration, checked before anything is built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .config import ConfigError, DataConfig, Run, TransformerRun, VQGANRun
+
+CHOICES = {
+    "device": ("auto", "cpu", "cuda"),
+    "data.crop": ("random", "center"),
+    "optim.precision": ("fp32", "bf16"),
+    "loss.disc_loss": ("hinge", "vanilla"),
+    "loss.perceptual_net": ("vgg", "alex", "squeeze"),
+    "loss.perceptual_weights": ("pretrained", "random", "auto"),
+    "condition": ("sos",),
+}
+AT_LEAST_ONE = (
+    "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
+    "log.every", "log.images_every", "log.checkpoint_every", "log.keep_checkpoints",
+    "codebook.restart_after", "codebook.usage_window", "loss.disc_num_layers", "loss.disc_ndf",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "seed", "data.num_workers", "optim.weight_decay", "loss.disc_start", "loss.disc_weight",
+    "loss.disc_factor", "loss.codebook_weight", "loss.perceptual_weight", "model.beta",
+)  # fmt: skip
+POSITIVE = ("optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes")
+SHARES = ("pkeep", "codebook.collapse_usage", "optim.ema_decay")
+
+
+def check_config(config: Run) -> None:
+    """Raise a ConfigError that names the key if a value cannot be used."""
+    for key, choices in CHOICES.items():
+        value = _value(config, key)
+        if value is not None and value not in choices:
+            raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    for keys, holds, expected in (
+        (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
+        (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
+        (POSITIVE, lambda value: value > 0, "above 0"),
+        (SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+    ):
+        for key in keys:
+            value = _value(config, key)
+            if value is not None and not holds(value):
+                raise ConfigError(f"{key} must be {expected}, got {value}")
+    if not config.run_dir:
+        raise ConfigError("run_dir must be given: the folder that everything of the run goes into")
+    _check_data(config.data)
+    if isinstance(config, VQGANRun):
+        _check_vqgan(config)
+    if isinstance(config, TransformerRun):
+        _check_transformer(config)
+
+
+def check_divisible(size: int, factor: int) -> None:
+    """The side of a crop must be a whole number of codes."""
+    if size % factor:
+        raise ConfigError(
+            f"data.size must be a multiple of the VQGAN's downsampling factor f = {factor}, got "
+            f"{size}; the nearest is {max(factor, round(size / factor) * factor)}"
+        )
+
+
+def _check_data(data: DataConfig) -> None:
+    if data.resize is not None and data.resize < data.size:
+        raise ConfigError(
+            f"data.resize must be at least data.size = {data.size} (or null to keep the pictures "
+            f"as they are), got {data.resize}"
+        )
+    for name in ("train_region", "validation_region"):
+        region = getattr(data, name)
+        if len(region) != 4:
+            raise ConfigError(f"data.{name} must be [left, top, right, bottom], got {region}")
+        left, top, right, bottom = region
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ConfigError(
+                f"data.{name} must be [left, top, right, bottom] with 0 <= left < right <= 1 and "
+                f"0 <= top < bottom <= 1, got {region}"
+            )
+    for name in ("train", "validation"):
+        _check_exists(f"data.{name}", getattr(data, name))
+
+
+def _check_vqgan(config: VQGANRun) -> None:
+    if config.data.train is None:
+        raise ConfigError("data.train must be given: a folder of pictures, or a .txt list of them")
+    model = config.model
+    for name in ("in_channels", "out_ch"):
+        if getattr(model, name) != 3:
+            raise ConfigError(
+                f"model.{name} must be 3: pictures are read as RGB, got {getattr(model, name)}"
+            )
+    if not model.ch_mult:
+        raise ConfigError("model.ch_mult must have one entry per level, got none")
+    check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
+
+
+def _check_transformer(config: TransformerRun) -> None:
+    if config.first_stage is None:
+        raise ConfigError(
+            "first_stage must be given: the run folder of a trained VQGAN, or a folder that its "
+            "save_pretrained wrote"
+        )
+    _check_exists("first_stage", config.first_stage)
+    data = config.data
+    if (data.train is None) == (data.codes is None):
+        raise ConfigError(
+            "exactly one of data.train (pictures) and data.codes (what `vqgan-fast tokenize` "
+            f"wrote) must be given, got {'neither' if data.train is None else 'both'}"
+        )
+    _check_exists("data.codes", data.codes)
+    if config.gpt.n_embd % config.gpt.n_head:
+        raise ConfigError(
+            f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
+            f"{config.gpt.n_embd}"
+        )
+
+
+def _check_exists(key: str, path: str | None) -> None:
+    if path is not None and not Path(path).exists():
+        raise ConfigError(f"{key} points to {path}, which does not exist")
+
+
+def _value(config: Run, key: str) -> Any:
+    """The value at a dotted key, None where this stage has no such key."""
+    node: Any = config
+    for name in key.split("."):
+        node = getattr(node, name, None)
+    return node

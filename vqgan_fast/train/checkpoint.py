@@ -1,0 +1,209 @@
+"""Checkpoints: folders written by torch.distributed.checkpoint that are there whole or not at all.
+
+    checkpoints/step_000100/
+        .metadata, *.distcp   tensors: models, optimizers, averages, codebook counts, random states
+        state.json            numbers and words
+        manifest.json         size and CRC-32 of every other file, written last
+
+A checkpoint is written into a folder of another name, which is renamed when all is on disk. Before
+one is read its manifest is compared with its files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import warnings
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+
+from .config import ConfigError
+from .distributed import Ranks
+from .safe_reader import SafeReader
+
+STATE, MANIFEST = "state.json", "manifest.json"
+PREFIX, UNFINISHED, DAMAGED = "step_", "unfinished_step_", "damaged_step_"
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be used."""
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    tensors: Mapping[str, Tensor],
+    state: Mapping[str, Any],
+    keep: int,
+    ranks: Ranks,
+) -> Path:
+    """Write `folder/step_NNNNNN`; every rank calls it.
+
+    Args:
+        folder: of all checkpoints of the run.
+        step: the number of finished steps.
+        tensors: by name. A name that several ranks have is written once, by one of them.
+        state: what JSON can hold.
+        keep: how many checkpoints stay; older ones are removed once the new one is complete.
+    """
+    unfinished, path = folder / f"{UNFINISHED}{step:06d}", folder / f"{PREFIX}{step:06d}"
+    if ranks.is_main:
+        for leftover in folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover)
+        unfinished.mkdir(parents=True)
+    ranks.wait()
+    with _quiet():
+        writer = dcp.FileSystemWriter(unfinished)
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.world_size == 1)
+    if ranks.is_main:
+        _write_json(unfinished / STATE, dict(state))
+        files = sorted(file for file in unfinished.iterdir())
+        manifest = {
+            file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in files
+        }
+        _write_json(unfinished / MANIFEST, manifest)
+        unfinished.rename(path)
+        _sync_folder(folder)
+        for old in _newest_first(folder)[keep:]:
+            shutil.rmtree(old)
+    ranks.wait()
+    return path
+
+
+def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is whole, None if there is none at all.
+
+    One that is not is set aside under another name, and `warn` is told. To be called by one rank.
+
+    Raises:
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    damaged: list[tuple[Path, str]] = []
+    for path in _newest_first(folder):
+        damage = find_damage(path)
+        if damage is None:
+            for bad, reason in damaged:
+                aside = _free_name(bad.with_name(bad.name.replace(PREFIX, DAMAGED, 1)))
+                bad.rename(aside)
+                warn(
+                    f"the checkpoint {bad} is damaged ({reason}); it is set aside as {aside.name} "
+                    f"and training goes on from the previous one, {path.name}"
+                )
+            return path
+        damaged.append((path, damage))
+    if damaged:
+        listed = "; ".join(f"{path}: {reason}" for path, reason in damaged)
+        raise CheckpointError(f"no checkpoint can be resumed from, all are damaged: {listed}")
+    return None
+
+
+def find_damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, None if nothing is."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name, expected in manifest.items():
+            file = path / name
+            if not file.is_file():
+                return f"{name} is missing"
+            size = file.stat().st_size
+            if size != expected["bytes"]:
+                return f"{name} has {size} bytes of {expected['bytes']}"
+            if _crc32(file) != expected["crc32"]:
+                return f"{name} does not have its checksum"
+        json.loads((path / STATE).read_text())
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{MANIFEST} or {STATE} cannot be read"
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The numbers and words of a checkpoint."""
+    return json.loads((path / STATE).read_text())
+
+
+def load_tensors(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """Read a checkpoint into tensors, in place; every rank calls it.
+
+    Raises:
+        ConfigError: a tensor is not in the checkpoint, or has another shape there.
+        CheckpointError: the table of contents holds something that no checkpoint needs.
+    """
+    reader = SafeReader(path)
+    try:
+        saved = reader.read_metadata().state_dict_metadata
+    except (pickle.UnpicklingError, AttributeError, EOFError, TypeError) as error:
+        raise CheckpointError(f"{path / '.metadata'} cannot be trusted: {error}") from error
+    for name, tensor in tensors.items():
+        if name not in saved:
+            raise ConfigError(
+                f"the checkpoint {path} has no {name}: it belongs to another configuration"
+            )
+        if saved[name].size != tensor.shape:
+            raise ConfigError(
+                f"the checkpoint {path} belongs to another configuration: {name} is "
+                f"{tuple(saved[name].size)} there and {tuple(tensor.shape)} here"
+            )
+    try:
+        with _quiet():
+            dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
+    except (CheckpointException, pickle.UnpicklingError, RuntimeError) as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
+
+
+def step_of(path: Path) -> int:
+    """The number of finished steps in a checkpoint's name."""
+    return int(path.name.removeprefix(PREFIX))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _crc32(file: Path) -> int:
+    value = 0
+    with open(file, "rb") as opened:
+        while block := opened.read(1 << 20):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+    with open(file, "w", encoding="utf-8") as opened:
+        json.dump(content, opened, indent=1)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable (a folder can be opened for that on POSIX only)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _free_name(path: Path) -> Path:
+    number, free = 1, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
+
+
+class _quiet(warnings.catch_warnings):
+    """Without the library's remark that a run of one process is not distributed."""
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -1,0 +1,170 @@
+"""What a training run can be told: every key, its default and its meaning.
+
+A YAML file holds these keys in the same nesting; `load_config` reads one, `key=value` overrides go
+on top. `stage` decides which of the two tables applies, `VQGANRun` or `TransformerRun`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key, the place and the way out."""
+
+
+@dataclass
+class ModelConfig:
+    """The arguments of `vqgan_fast.VQGAN`; f = 2 ^ (number of ch_mult - 1)."""
+
+    codebook_size: int = 1024
+    embed_dim: int = 256
+    ch: int = 128
+    ch_mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
+    num_res_blocks: int = 2
+    attn_resolutions: list[int] = field(default_factory=lambda: [16])
+    resolution: int = 256
+    z_channels: int = 256
+    in_channels: int = 3
+    out_ch: int = 3
+    dropout: float = 0.0
+    beta: float = 0.25
+    legacy: bool = True
+
+
+@dataclass
+class LossConfig:
+    """The arguments of `vqgan_fast.losses.VQGANLoss` and its perceptual loss."""
+
+    disc_start: int = 10000  # generator steps before the discriminator joins
+    disc_weight: float = 0.8
+    disc_factor: float = 1.0
+    disc_loss: str = "hinge"  # or vanilla
+    disc_num_layers: int = 3
+    disc_ndf: int = 64
+    use_actnorm: bool = False
+    codebook_weight: float = 1.0
+    perceptual_weight: float = 1.0
+    perceptual_net: str = "vgg"  # or alex, squeeze
+    perceptual_weights: str = "pretrained"  # or random, auto
+
+
+@dataclass
+class GPTConfig:
+    """The sizes of the transformer; vocabulary and length follow from first stage and condition."""
+
+    n_layer: int = 24
+    n_head: int = 16
+    n_embd: int = 1024
+    embd_pdrop: float = 0.0
+    resid_pdrop: float = 0.0
+    attn_pdrop: float = 0.0
+    n_unmasked: int = 0
+
+
+@dataclass
+class DataConfig:
+    """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
+
+    train: str | None = None
+    validation: str | None = None  # held-out pictures: figures at every log step, and grids
+    validation_crops: int = 64  # at most this many held-out crops
+    size: int = 256  # side of a crop in pixels
+    resize: int | None = 256  # the shorter side of each picture before cropping; null keeps it
+    crop: str = "random"  # or center
+    flip: bool = True
+    # (left, top, right, bottom) as fractions of each picture: crops stay inside.
+    train_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
+    validation_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
+    cache: bool = False  # keep the resized pictures in memory; no worker processes then
+    num_workers: int = 4
+    batch_size: int = 8  # per rank
+
+
+@dataclass
+class TransformerDataConfig(DataConfig):
+    """Pictures as above, or the codes that `vqgan-fast tokenize` wrote."""
+
+    codes: str | None = None
+
+
+@dataclass
+class OptimConfig:
+    """Adam's learning rate is base_learning_rate * batch_size * ranks * accumulate."""
+
+    base_learning_rate: float = 4.5e-6
+    learning_rate: float | None = None  # the learning rate itself, instead of that rule
+    accumulate: int = 1  # batches whose gradients are averaged for one step
+    steps: int = 100_000
+    max_minutes: float | None = None  # stop, with a checkpoint, after this long
+    precision: str = "fp32"  # or bf16: autocast
+    ema_decay: float | None = None  # of averaged weights, which are then the ones exported
+
+
+@dataclass
+class TransformerOptimConfig(OptimConfig):
+    """As above, with AdamW's weight decay (of Linear weights only)."""
+
+    weight_decay: float = 0.01
+
+
+@dataclass
+class CodebookConfig:
+    """Watching the codebook, and reviving codes that nothing uses."""
+
+    restart_dead_codes: bool = False
+    restart_after: int = 100  # a code without use in this many steps is moved onto a live latent
+    collapse_usage: float = 0.1  # warn when less than this share of the codes is in use
+    usage_window: int = 100  # steps over which usage and perplexity are measured
+
+
+@dataclass
+class LogConfig:
+    """How often what is written, counted in steps."""
+
+    every: int = 50
+    images_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 3
+    tensorboard: bool = True
+    progress: bool = True
+
+
+@dataclass
+class Run:
+    """What both stages have in common."""
+
+    stage: str = "vqgan"
+    run_dir: str | None = None  # everything of a run; refused if not empty, unless resume
+    resume: bool = False
+    seed: int = 0
+    device: str = "auto"  # or cpu, cuda
+
+
+@dataclass
+class VQGANRun(Run):
+    """`stage: vqgan`: what `train_vqgan` takes."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    codebook: CodebookConfig = field(default_factory=CodebookConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+@dataclass
+class TransformerRun(Run):
+    """`stage: transformer`: what `train_transformer` takes."""
+
+    stage: str = "transformer"
+    first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
+    condition: str = "sos"
+    pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
+    gpt: GPTConfig = field(default_factory=GPTConfig)
+    data: TransformerDataConfig = field(default_factory=TransformerDataConfig)
+    optim: TransformerOptimConfig = field(default_factory=TransformerOptimConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+STAGES: dict[str, type[Run]] = {"vqgan": VQGANRun, "transformer": TransformerRun}

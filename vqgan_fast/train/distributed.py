@@ -1,0 +1,121 @@
+"""The ranks of a run: one process, or those that torchrun started."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from .config import ConfigError
+
+# The option's name in newer releases of torch, and in older ones.
+_SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: `rank` of `world_size`, computing on `device`."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes files and speaks."""
+        return self.rank == 0
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether this process computes on a CUDA device."""
+        return self.device.type == "cuda"
+
+    def wait(self) -> None:
+        """Until every rank has come here."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over ranks; the tensor itself is changed."""
+        if self.world_size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, values: list[int]) -> list[int]:
+        """The largest of each integer over ranks. On the CPU: the device is not waited for."""
+        if self.world_size == 1:
+            return values
+        tensor = torch.tensor(values)
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors of all ranks, concatenated along their first dimension in rank order."""
+        if self.world_size == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.world_size)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def parallel(self, module: torch.nn.Module) -> torch.nn.Module:
+        """The module with its gradients averaged over ranks; itself where there is one rank.
+
+        Buffers are not broadcast at every step: the only ones that change are batch statistics,
+        which are equal on all ranks because they are taken over all ranks.
+        """
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(module, **{_SYNC_BUFFERS: False})
+
+
+@contextmanager
+def join_ranks(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that torchrun's environment describes, one process without it.
+
+    Trainings that follow each other in the same processes need a process group around all of them
+    (torch.distributed cannot open one twice under torchrun): where there is one it is used.
+
+    Args:
+        device: "auto" takes this rank's CUDA device if there is one and the CPU otherwise.
+
+    Raises:
+        ConfigError: device is "cuda" and there is none for this rank.
+    """
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if dist.is_initialized():  # by the caller, whose group it stays
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        return
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        yield Ranks(0, 1, place)
+        return
+    # Small CPU messages (stop signals) travel by gloo beside nccl, without waiting for the GPU.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), world_size, place)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(device: str, local_rank: int) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and available == 0):
+        return torch.device("cpu")
+    if local_rank >= available:
+        raise ConfigError(
+            f"this machine has {available} CUDA device(s), too few for rank {local_rank} on it; "
+            "start fewer processes or use device: cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,26 @@
+"""Finding the VQGAN that a transformer is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vqgan_fast.models import VQGAN
+
+from .config import ConfigError
+
+
+def load_first_stage(path: str) -> VQGAN:
+    """The VQGAN of a run's folder, or of a folder that its `save_pretrained` wrote.
+
+    Raises:
+        ConfigError: there is none, or it cannot be read.
+    """
+    folder = Path(path)
+    exported = folder / "vqgan"
+    try:
+        return VQGAN.from_pretrained(exported if exported.is_dir() else folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"first_stage = {path} holds no VQGAN that can be read: {error}; expected the run "
+            "folder of a VQGAN with a checkpoint, or a folder that its save_pretrained wrote"
+        ) from error

@@ -1,0 +1,154 @@
+"""Reading a configuration: YAML file, overrides on top, errors that a user can act on."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .check_config import check_config
+from .config import STAGES, ConfigError, Run
+from .taming_config import is_taming, translate
+
+
+def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
+    """Read a run's configuration, ours or one of the reference's own YAML files.
+
+    Args:
+        path: the YAML file.
+        overrides: such as "optim.steps=100" or "data.train=photos"; they win over the file.
+
+    Returns:
+        A checked `VQGANRun` or `TransformerRun`.
+
+    Raises:
+        ConfigError: the file is missing or no YAML, a key is unknown, a value does not fit.
+    """
+    path = Path(path)
+    given = _read_yaml(path)
+    changes = _read_overrides(overrides)
+    if is_taming(given):
+        given = translate(given, path, changes)
+    return build_config(given, str(path), changes)
+
+
+def build_config(
+    given: Mapping[str, Any],
+    source: str = "the configuration",
+    changes: Mapping[str, Any] | None = None,
+) -> Run:
+    """A checked configuration from nested keys and values.
+
+    Args:
+        given: keys and values in the nesting of `VQGANRun` or `TransformerRun`.
+        source: what errors call `given`.
+        changes: keys and values that win over `given`, "the command line" in errors.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    layers = [(given, source), (changes or {}, "the command line")]
+    stage = {**given, **layers[1][0]}.get("stage", "vqgan")
+    if stage not in STAGES:
+        raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} in {source}")
+    merged = OmegaConf.structured(STAGES[stage])
+    for layer, name in layers:
+        _check_keys(layer, STAGES[stage], stage, name)
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_value_message(error, name)) from error
+    config = OmegaConf.to_object(merged)
+    check_config(config)
+    return config
+
+
+def save_config(config: Run, path: Path) -> None:
+    """Write the configuration as it is used, so that `load_config` reads the same run again."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        beside = path.parent if path.parent.is_dir() else Path()
+        near = difflib.get_close_matches(path.name, [p.name for p in beside.glob("*.y*ml")], n=1)
+        hint = f"; did you mean {beside / near[0]}?" if near else ""
+        raise ConfigError(f"there is no configuration file {path}{hint}")
+    try:
+        given = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (yaml.YAMLError, OSError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path} must hold keys and values, got {type(given).__name__}")
+    return given
+
+
+def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    overrides = list(overrides)
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"an override must look like optim.steps=100, got {override!r}")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(overrides), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"the overrides {overrides} cannot be read: {error}") from error
+
+
+def _check_keys(
+    layer: Mapping[str, Any], table: type, stage: str, source: str, prefix: str = ""
+) -> None:
+    """Every key must be in the table; the error names the nearest one that is."""
+    known = {entry.name: entry for entry in fields(table)}
+    for key, value in layer.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            raise ConfigError(_unknown_key(name, str(key), known, prefix, stage, source))
+        section = _section(known[key])
+        if section is None:
+            continue
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} in {source} must hold keys and values, got {value!r}")
+        _check_keys(value, section, stage, source, f"{name}.")
+
+
+def _unknown_key(
+    name: str, key: str, known: Mapping[str, Any], prefix: str, stage: str, source: str
+) -> str:
+    for other, table in STAGES.items():
+        if other != stage and name in _all_keys(table):
+            return f"{name} in {source} belongs to stage: {other}, and this is stage: {stage}"
+    elsewhere = [full for full in _all_keys(STAGES[stage]) if full.split(".")[-1] == key]
+    near = [prefix + match for match in difflib.get_close_matches(key, known, n=1)]
+    for suggestion in elsewhere + near:
+        return f"there is no key {name} (in {source}); did you mean {suggestion}?"
+    return f"there is no key {name} (in {source}); known here: {', '.join(known)}"
+
+
+def _all_keys(table: type, prefix: str = "") -> list[str]:
+    keys = []
+    for entry in fields(table):
+        keys.append(prefix + entry.name)
+        section = _section(entry)
+        if section is not None:
+            keys += _all_keys(section, f"{prefix}{entry.name}.")
+    return keys
+
+
+def _section(entry: Any) -> type | None:
+    """The dataclass of a field that is a section of its own, None for a plain value."""
+    factory = entry.default_factory
+    return factory if isinstance(factory, type) and is_dataclass(factory) else None
+
+
+def _value_message(error: OmegaConfBaseException, source: str) -> str:
+    reason = str(error).splitlines()[0]
+    return f"{error.full_key or 'a value'} in {source}: {reason}"

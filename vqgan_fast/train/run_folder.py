@@ -1,0 +1,99 @@
+"""The folder of a run: nothing in it is overwritten, and a resumed run is the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from .checkpoint import PREFIX, newest_checkpoint, step_of
+from .config import ConfigError, Run
+from .distributed import Ranks
+from .load_config import save_config
+from .run_log import say
+
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+# What the weights in a checkpoint were made for: another value is another run.
+FIXED = ("stage", "model.", "gpt.", "condition")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training returns: the run's folder, its finished steps, the last entry of its log."""
+
+    run_dir: Path
+    step: int
+    metrics: dict[str, float]
+
+
+def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
+    """See whether the run's folder may be used, and from where to go on; every rank calls it.
+
+    Returns:
+        The newest checkpoint that is whole if the run is resumed, None to start from step 0.
+
+    Raises:
+        ConfigError: the folder is in use and `resume` is off, it is no run's folder, or it is the
+            folder of a run with another model.
+        CheckpointError: there are checkpoints, and every one is damaged.
+    """
+    run_dir, found = Path(config.run_dir), -1
+    if ranks.is_main:
+        if run_dir.exists() and not run_dir.is_dir():
+            raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
+        if run_dir.is_dir() and any(run_dir.iterdir()):
+            checkpoint = _resume(config, run_dir)
+            found = -1 if checkpoint is None else step_of(checkpoint)
+    found = ranks.largest([found])[0]
+    return None if found < 0 else run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+
+
+def create_run_folder(config: Run, ranks: Ranks) -> Path:
+    """Make the run's folder, with the configuration as it is used."""
+    run_dir = Path(config.run_dir)
+    if ranks.is_main:
+        (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        save_config(config, run_dir / CONFIG)
+    ranks.wait()
+    return run_dir
+
+
+def _resume(config: Run, run_dir: Path) -> Path | None:
+    if not config.resume:
+        raise ConfigError(
+            f"run_dir {run_dir} is not empty, and a run never overwrites another: choose another "
+            "run_dir, or go on from its newest checkpoint with resume=true"
+        )
+    if not (run_dir / CONFIG).is_file():
+        raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
+    before = _flatten(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+    now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    for key in sorted(before.keys() | now.keys()):
+        old, new = before.get(key), now.get(key)
+        if old == new or key in ("resume", "run_dir"):
+            continue
+        if key.startswith(FIXED):
+            raise ConfigError(
+                f"run_dir {run_dir} was trained with {key} = {old} and cannot be resumed with "
+                f"{new}; choose another run_dir"
+            )
+        say(f"resumed with {key} = {new}, until now {old}")
+    checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
+    if checkpoint is None:
+        say(f"{run_dir} has no checkpoint yet: starting from step 0")
+    else:
+        say(f"resuming from {checkpoint}")
+    return checkpoint
+
+
+def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

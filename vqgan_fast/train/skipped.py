@@ -1,0 +1,40 @@
+"""The account of pictures that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from .distributed import Ranks
+
+
+class SkippedFiles:
+    """Collects the names that batches report; the user hears of each file once.
+
+    Args:
+        files: all pictures.
+        warn: told of each unreadable one, by name.
+    """
+
+    def __init__(self, files: Sequence[Path], ranks: Ranks, warn: Callable[[str], None]) -> None:
+        self._index = {str(file): i for i, file in enumerate(files)}
+        self._names = list(self._index)
+        self._seen = torch.zeros(len(self._names), dtype=torch.int32)
+        self._told: set[int] = set()
+        self._ranks, self._warn = ranks, warn
+
+    def add(self, names: Iterable[str]) -> None:
+        """Take in the unreadable files that a batch met."""
+        for name in names:
+            self._seen[self._index[name]] = 1
+
+    def report(self) -> int:
+        """Warn of files that are new since the last call; returns how many all ranks skipped."""
+        found = self._ranks.sum(self._seen.clone()).nonzero().flatten().tolist()
+        for i in found:
+            if i not in self._told:
+                self._told.add(i)
+                self._warn(f"skipped {self._names[i]}: it cannot be read; training goes on")
+        return len(found)

@@ -1,0 +1,230 @@
+"""Stage 1: training a VQGAN (Esser, Rombach, Ommer, CVPR 2021, Section 3.1).
+
+    vqgan-fast train vqgan.yaml data.train=photos run_dir=runs/photos
+    vqgan-fast train vqgan.yaml data.train=photos run_dir=runs/photos resume=true
+    torchrun --nproc-per-node 2 -m vqgan_fast train vqgan.yaml data.train=photos run_dir=runs/photos
+
+Two processes train the same model as one process with twice their `data.batch_size`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vqgan_fast.data import (
+    ImageStream,
+    batches,
+    held_out_crops,
+    list_images,
+    to_model_range,
+    to_pixels,
+)
+from vqgan_fast.losses import PerceptualLoss, VQGANLoss
+from vqgan_fast.models import VQGAN
+from vqgan_fast.models.sync_batch_norm import convert
+
+from .codebook_monitor import CodebookMonitor
+from .config import DataConfig, LossConfig, VQGANRun
+from .distributed import join_ranks
+from .evaluation import reconstruction_figures
+from .meter import Meter
+from .optimization import accumulating, autocast, averaged, learning_rate
+from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_log import RunLog, check_finite
+from .skipped import SkippedFiles
+from .stopping import StopRequest
+from .training_state import TrainingState, module_tensors, named_tensors
+
+LOSSES = (
+    "total_loss", "rec_loss", "p_loss", "nll_loss", "quant_loss", "g_loss", "d_weight",
+    "disc_factor", "disc_loss", "logits_real", "logits_fake",
+)  # fmt: skip
+PICTURES = 8  # in a grid
+
+
+def train_vqgan(config: VQGANRun) -> TrainingResult:
+    """Train a VQGAN. All that it writes is in config.run_dir, the model itself in run_dir/vqgan.
+
+    Raises:
+        ConfigError, DataError, PerceptualWeightsError: what was asked for cannot be done.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        FloatingPointError: the loss is no longer finite.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
+    """
+    data, optim, every = config.data, config.optim, config.log
+    with join_ranks(config.device) as ranks:
+        # The pictures; and may the run's folder be used?
+        checkpoint = find_checkpoint(config, ranks)
+        stream = ImageStream(
+            list_images(data.train), size=data.size, resize=data.resize, crop=data.crop,
+            flip=data.flip, region=data.train_region, seed=config.seed, cache=data.cache,
+        )  # fmt: skip
+        held_out = load_held_out(data)
+        shown = first_pictures(stream) if held_out is None else held_out[:PICTURES]
+
+        # The models, with the same weights on every rank.
+        torch.manual_seed(config.seed)
+        model = VQGAN(**vars(config.model)).to(ranks.device)
+        loss = build_loss(config.loss).to(ranks.device)
+        loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
+        average = averaged(model, optim.ema_decay)
+        best = model if average is None else average.module  # the one that is measured and kept
+        rate = learning_rate(config, ranks)
+        optimizer, disc_optimizer = adam(model, rate), adam(loss.discriminator, rate)
+
+        # What a checkpoint holds; the step and the sample to go on from.
+        monitor = CodebookMonitor(config.model.codebook_size, config.codebook, config.seed, ranks)
+        meter = Meter(LOSSES, ranks.device)
+        shared = {
+            **named_tensors("model", model, optimizer),
+            **named_tensors("discriminator", loss.discriminator, disc_optimizer),
+            **module_tensors("average", average),
+            **monitor.tensors(),
+        }
+        state = TrainingState(shared, {"meter": meter.totals}, ranks)
+        torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
+        first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
+        run_dir = create_run_folder(config, ranks)
+
+        autoencoder = ranks.parallel(model)
+        discriminator_loss = ranks.parallel(DiscriminatorLoss(loss))
+        source = batches(
+            stream, data.batch_size, start=samples, rank=ranks.rank, world_size=ranks.world_size,
+            num_workers=0 if data.cache else data.num_workers, pin_memory=ranks.on_cuda,
+        )  # fmt: skip
+        samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
+        with (
+            RunLog(run_dir, every, first, optim.steps, samples_per_step, ranks) as log,
+            StopRequest(optim.max_minutes, ranks) as stop,
+        ):
+            skipped = SkippedFiles(stream.files, ranks, log.warn)
+            log.say(
+                f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
+            )
+            done = first
+            for step in range(first, optim.steps):
+                with_gan = loss.gan_is_on(step)
+                counts = torch.zeros_like(monitor.since_restart)
+                for micro in range(optim.accumulate):
+                    batch = next(source)
+                    skipped.add(batch.skipped)
+                    x = to_model_range(batch.images, ranks.device)
+                    more = micro + 1 < optim.accumulate
+                    with accumulating(more, autoencoder, discriminator_loss):
+                        # The generator's turn; the discriminator's weights take no gradient.
+                        with autocast(config, ranks):
+                            x_hat, quantizer_loss, info = autoencoder(x)
+                            g_loss, logs = loss.generator_loss(
+                                x, x_hat, quantizer_loss, model.last_layer, step
+                            )
+                        (g_loss / optim.accumulate).backward()
+                        # The discriminator's turn, on the same reconstruction.
+                        if with_gan:
+                            with autocast(config, ranks):
+                                d_loss, d_logs = discriminator_loss(x, x_hat.detach(), step)
+                            (d_loss / optim.accumulate).backward()
+                            logs |= d_logs
+                    meter.add(logs)
+                    counts += info.counts
+                optimizer.step()
+                optimizer.zero_grad()
+                if with_gan:
+                    disc_optimizer.step()
+                    disc_optimizer.zero_grad()
+                if average is not None:
+                    average.update_parameters(model)
+
+                done, samples = step + 1, samples + samples_per_step
+                monitor.observe(step, counts)
+                if monitor.restart_is_due(done):
+                    monitor.restart(done, model, optimizer, None if best is model else best, x)
+                log.advance()
+                stopping = stop.agreed() or done == optim.steps
+                if stopping or done % every.every == 0:
+                    figures, collapse = monitor.figures(done)
+                    values = {**meter.means(ranks), **figures, "skipped_images": skipped.report()}
+                    if held_out is not None:
+                        values |= reconstruction_figures(best, held_out, data.batch_size, ranks)
+                    log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
+                    if collapse is not None:
+                        log.warn(collapse)
+                    check_finite(values, "total_loss", done)
+                if done % every.every == 0:
+                    meter.reset()
+                    monitor.reset()
+                if stopping or done % every.images_every == 0:
+                    log.pictures(done, [shown, reconstructions(best, shown, ranks.device)])
+                if stopping or done % every.checkpoint_every == 0:
+                    state.save(run_dir / CHECKPOINTS, done, samples, every.keep_checkpoints)
+                    if ranks.is_main:
+                        best.save_pretrained(run_dir / "vqgan")
+                if stopping:
+                    break
+            log.farewell(stop.reason())
+        stop.raise_if_interrupted()
+        return TrainingResult(run_dir, done, log.last)
+
+
+class DiscriminatorLoss(nn.Module):
+    """The discriminator's loss as a module that owns the discriminator's weights and no others.
+
+    DistributedDataParallel wants one forward of the module it wraps for each backward; the loss
+    runs the discriminator twice in it, and once more in the generator's turn, outside.
+    """
+
+    def __init__(self, loss: VQGANLoss) -> None:
+        super().__init__()
+        self.discriminator = loss.discriminator
+        self._loss = (loss,)  # in a tuple, so that its other weights are not this module's
+
+    def forward(self, x: Tensor, x_hat: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss[0].discriminator_loss(x, x_hat, step)
+
+
+def build_loss(config: LossConfig) -> VQGANLoss:
+    """The loss of a configuration, with its discriminator and perceptual network.
+
+    Raises:
+        PerceptualWeightsError: pretrained weights are asked for and cannot be had.
+    """
+    arguments = dict(vars(config))
+    net, weights = arguments.pop("perceptual_net"), arguments.pop("perceptual_weights")
+    perceptual = PerceptualLoss(net, weights) if config.perceptual_weight > 0 else None
+    return VQGANLoss(**arguments, perceptual=perceptual)
+
+
+def describe(loss: VQGANLoss) -> str:
+    """Which perceptual loss really runs, for the log."""
+    if loss.perceptual_loss is None:
+        return "no perceptual loss"
+    return f"perceptual loss: {loss.perceptual_loss.description}"
+
+
+def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
+    """The optimizer of the paper's code."""
+    return torch.optim.Adam(module.parameters(), rate, betas=(0.5, 0.9), fused=True)
+
+
+def load_held_out(data: DataConfig) -> Tensor | None:
+    """Held-out crops, uint8 (V, 3, S, S), None where the configuration names none."""
+    if data.validation is None:
+        return None
+    return held_out_crops(
+        list_images(data.validation), size=data.size, resize=data.resize,
+        region=data.validation_region, limit=data.validation_crops,
+    ).images  # fmt: skip
+
+
+def first_pictures(stream: ImageStream) -> Tensor:
+    """The first training crops, uint8 (B, 3, S, S): the same ones in every grid of a run."""
+    return torch.stack([stream[position].image for position in range(PICTURES)])
+
+
+@torch.no_grad()
+def reconstructions(model: VQGAN, images: Tensor, device: torch.device) -> Tensor:
+    """What the model makes of uint8 pictures (B, 3, S, S), as uint8 of the same shape."""
+    was_training = model.training
+    x_hat = model.eval()(to_model_range(images, device))[0]
+    model.train(was_training)
+    return to_pixels(x_hat)

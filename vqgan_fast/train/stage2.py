@@ -1,0 +1,143 @@
+"""Stage 2: training a transformer over a VQGAN's codes (Esser et al. 2021, Section 3.2).
+
+    vqgan-fast train transformer.yaml first_stage=runs/photos data.train=photos
+    vqgan-fast train transformer.yaml first_stage=runs/photos data.codes=photos.safetensors
+    torchrun --nproc-per-node 2 -m vqgan_fast train transformer.yaml first_stage=runs/photos ...
+
+Two processes train the same model as one process with twice their `data.batch_size`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vqgan_fast.data import to_pixels
+from vqgan_fast.models import GPT, LatentTransformer
+from vqgan_fast.models.conditions import build_condition
+
+from .code_source import held_out_codes, open_codes, replace_codes
+from .config import TransformerRun
+from .distributed import join_ranks
+from .evaluation import code_logits, held_out_nll, predictions
+from .first_stage import load_first_stage
+from .meter import Meter
+from .optimization import accumulating, autocast, averaged, learning_rate
+from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_log import RunLog, check_finite
+from .skipped import SkippedFiles
+from .stopping import StopRequest
+from .training_state import TrainingState, module_tensors, named_tensors
+
+PICTURES = 8  # in a grid
+
+
+def train_transformer(config: TransformerRun) -> TrainingResult:
+    """Train a transformer. All it writes is in config.run_dir, both stages in run_dir/model.
+
+    Raises:
+        ConfigError, DataError: what was asked for cannot be done.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        FloatingPointError: the loss is no longer finite.
+        TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
+    """
+    data, optim, every = config.data, config.optim, config.log
+    with join_ranks(config.device) as ranks:
+        # The frozen first stage and the codes that it gives; and may the run's folder be used?
+        checkpoint = find_checkpoint(config, ranks)
+        vqgan = load_first_stage(config.first_stage).to(ranks.device)
+        codes = open_codes(data, vqgan, config.seed, ranks)
+        held_out = held_out_codes(data, vqgan, codes.grid, ranks)
+        shown = next(codes.batches(0)).codes if held_out is None else held_out[:PICTURES]
+
+        # The transformer, with the same weights on every rank.
+        torch.manual_seed(config.seed)
+        condition = build_condition({"name": config.condition})
+        vocab_size = max(vqgan.quantize.codebook_size, condition.vocab_size)
+        length = condition.num_tokens + codes.grid[0] * codes.grid[1]
+        gpt = GPT(vocab_size, length, **vars(config.gpt)).to(ranks.device)
+        average = averaged(gpt, optim.ema_decay)
+        best = gpt if average is None else average.module  # the one that is measured and kept
+        model = LatentTransformer(vqgan, condition, best, config.pkeep)
+        rate = learning_rate(config, ranks)
+        optimizer = torch.optim.AdamW(
+            gpt.decay_groups(optim.weight_decay), rate, betas=(0.9, 0.95), fused=True
+        )
+
+        # What a checkpoint holds; the step and the sample to go on from.
+        meter = Meter(["nll"], ranks.device)
+        shared = {**named_tensors("gpt", gpt, optimizer), **module_tensors("average", average)}
+        state = TrainingState(shared, {"meter": meter.totals}, ranks)
+        torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
+        first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
+        run_dir = create_run_folder(config, ranks)
+
+        gpt.train()
+        parallel = ranks.parallel(gpt)
+        source = codes.batches(samples)
+        samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
+        with (
+            RunLog(run_dir, every, first, optim.steps, samples_per_step, ranks) as log,
+            StopRequest(optim.max_minutes, ranks) as stop,
+        ):
+            skipped = SkippedFiles(codes.files, ranks, log.warn)
+            log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
+            done = first
+            for step in range(first, optim.steps):
+                for micro in range(optim.accumulate):
+                    batch = next(source)
+                    skipped.add(batch.skipped)
+                    inputs = replace_codes(
+                        batch.codes, batch.positions, config.pkeep, vocab_size, config.seed
+                    )
+                    with accumulating(micro + 1 < optim.accumulate, parallel):
+                        with autocast(config, ranks):
+                            logits = code_logits(parallel, condition, inputs)
+                        nll = F.cross_entropy(logits.flatten(0, 1).float(), batch.codes.flatten())
+                        (nll / optim.accumulate).backward()
+                    meter.add({"nll": nll.detach()})
+                optimizer.step()
+                optimizer.zero_grad()
+                if average is not None:
+                    average.update_parameters(gpt)
+
+                done, samples = step + 1, samples + samples_per_step
+                log.advance()
+                stopping = stop.agreed() or done == optim.steps
+                if stopping or done % every.every == 0:
+                    values = {**meter.means(ranks), "skipped_images": skipped.report()}
+                    if held_out is not None:
+                        with autocast(config, ranks):
+                            values["val_nll"] = held_out_nll(
+                                best, condition, held_out, data.batch_size, ranks
+                            )
+                    log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
+                    check_finite(values, "nll", done)
+                if done % every.every == 0:
+                    meter.reset()
+                if stopping or done % every.images_every == 0:
+                    log.pictures(done, pictures(model, shown))
+                if stopping or done % every.checkpoint_every == 0:
+                    state.save(run_dir / CHECKPOINTS, done, samples, every.keep_checkpoints)
+                    if ranks.is_main:
+                        model.save_pretrained(run_dir / "model")
+                if stopping:
+                    break
+            log.farewell(stop.reason())
+        stop.raise_if_interrupted()
+        return TrainingResult(run_dir, done, log.last)
+
+
+@torch.no_grad()
+def pictures(model: LatentTransformer, codes: Tensor) -> list[Tensor]:
+    """Two rows of uint8 pictures (B, 3, S, S): codes (B, h, w) decoded, and what was predicted.
+
+    The second row decodes the likeliest code at each place given the true codes before it.
+    """
+    codes = codes[:PICTURES]
+    likeliest = predictions(model.transformer, model.cond_stage_model, codes)
+    # A vocabulary may hold condition tokens that are no codes of the first stage.
+    likeliest = likeliest.clamp_max(model.first_stage_model.quantize.codebook_size - 1)
+    vqgan = model.first_stage_model
+    return [to_pixels(vqgan.decode_indices(indices)) for indices in (codes, likeliest)]

@@ -1,0 +1,112 @@
+"""All that decides how a run goes on: saved into a checkpoint and restored from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .checkpoint import load_tensors, read_state, save_checkpoint
+from .distributed import Ranks
+
+
+class TrainingState:
+    """The tensors of a run by name, the random states, and how far the run has come.
+
+    Args:
+        shared: tensors that are equal on every rank, by name.
+        own: tensors that each rank has for itself, by name.
+    """
+
+    def __init__(
+        self, shared: Mapping[str, Tensor], own: Mapping[str, Tensor], ranks: Ranks
+    ) -> None:
+        self.shared, self.ranks = dict(shared), ranks
+        self.own = {self._own_name(name): tensor for name, tensor in own.items()}
+
+    def save(self, folder: Path, step: int, samples: int, keep: int) -> None:
+        """Write a checkpoint; every rank calls it.
+
+        Args:
+            step: finished steps.
+            samples: training samples seen, of all ranks.
+            keep: checkpoints to keep.
+        """
+        tensors = {**self.shared, **self.own, **self._random_states()}
+        state = {"step": step, "samples": samples, "world_size": self.ranks.world_size}
+        save_checkpoint(folder, step, tensors, state, keep, self.ranks)
+
+    def restore(self, checkpoint: Path) -> tuple[int, int]:
+        """Go on from a checkpoint; every rank calls it.
+
+        Random states and the sums of the log interval belong to their ranks; on another number of
+        ranks they start anew.
+
+        Returns:
+            finished steps, samples seen.
+        """
+        state = read_state(checkpoint)
+        tensors = dict(self.shared)
+        random_states = self._random_states()
+        same_ranks = state["world_size"] == self.ranks.world_size
+        if same_ranks:
+            tensors.update(self.own)
+            tensors.update(random_states)
+        load_tensors(checkpoint, tensors, self.ranks)
+        if same_ranks:
+            self._set_random_states(random_states)
+        return state["step"], state["samples"]
+
+    def _own_name(self, name: str) -> str:
+        return f"rank_{self.ranks.rank}/{name}"
+
+    def _random_states(self) -> dict[str, Tensor]:
+        states = {self._own_name("random/cpu"): torch.get_rng_state()}
+        if self.ranks.on_cuda:
+            cuda = torch.cuda.get_rng_state(self.ranks.device)
+            states[self._own_name("random/cuda")] = cuda
+        return states
+
+    def _set_random_states(self, states: Mapping[str, Tensor]) -> None:
+        torch.set_rng_state(states[self._own_name("random/cpu")])
+        if self.ranks.on_cuda:
+            torch.cuda.set_rng_state(states[self._own_name("random/cuda")], self.ranks.device)
+
+
+def create_optimizer_state(optimizer: Optimizer) -> None:
+    """Let the optimizer create its state now, so that a checkpoint can be read into it.
+
+    Adam creates it at the first step, and starts from zeros: those are put there.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    for state in optimizer.state.values():
+        for tensor in state.values():
+            tensor.zero_()
+
+
+def named_tensors(name: str, module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """A module's parameters and buffers and its optimizer's state, named behind `name`."""
+    tensors = module_tensors(name, module)
+    create_optimizer_state(optimizer)
+    for parameter_name, parameter in module.named_parameters():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{name}_optimizer/{parameter_name}/{key}"] = value
+    return tensors
+
+
+def module_tensors(name: str, module: nn.Module | None) -> dict[str, Tensor]:
+    """A module's parameters and buffers, named behind `name`; nothing for no module."""
+    if module is None:
+        return {}
+    return {f"{name}/{key}": tensor for key, tensor in module.state_dict().items()}
