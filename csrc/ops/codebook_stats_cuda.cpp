@@ -22,8 +22,7 @@ std::tuple<Tensor, Tensor> codebook_stats_cuda(const Tensor& z, const Tensor& in
 
   const CudaContext context(z);
   const Tensor flat = torch::stable::contiguous(indices);
-  const Tensor workspace =
-      scratch(z, cuda::code_order_workspace_bytes(sizes.num_rows, num_codes));
+  const Tensor workspace = scratch(z, cuda::code_order_workspace_bytes(sizes.num_rows, num_codes));
   Tensor holder;
   cuda::CodebookStatsArgs args;
   args.z = rows_of(z, &holder);

@@ -1,5 +1,3 @@
-#include "kernels/cuda/vector_quantize.cuh"
-
 #include <torch/csrc/stable/library.h>
 
 #include <limits>
@@ -9,6 +7,7 @@
 
 #include "kernels/cuda/code_order.cuh"
 #include "kernels/cuda/nearest_code.cuh"
+#include "kernels/cuda/vector_quantize.cuh"
 #include "ops/cuda_launch.h"
 
 namespace vqgan_fast::ops {
@@ -19,8 +18,8 @@ DType promoted(DType a, DType b) {
   return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
 }
 
-// A tensor shaped and laid out like z, to be written row by row. Where its strides need more than two
-// levels, rows are written to a contiguous tensor that `finish` copies to its place.
+// A tensor shaped and laid out like z, to be written row by row. Where its strides need more than
+// two levels, rows are written to a contiguous tensor that `finish` copies to its place.
 class RowsLike {
  public:
   explicit RowsLike(const Tensor& z) : tensor_(torch::stable::empty_like(z)), written_(tensor_) {
@@ -92,8 +91,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
     args.z_q = z_q.rows(batched, h);
     check_cuda(cuda::straight_through(args, context.stream()), "vector_quantize");
   }
-  const Tensor sums =
-      scratch(z, sizeof(double) * cuda::mean_workspace_doubles(all_rows));
+  const Tensor sums = scratch(z, sizeof(double) * cuda::mean_workspace_doubles(all_rows));
   check_cuda(cuda::mean_distance(static_cast<const double*>(distances.data_ptr()), all_rows,
                                  static_cast<double>(z.numel()),
                                  static_cast<double*>(sums.data_ptr()), commitment_loss.data_ptr(),
@@ -104,17 +102,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
 
 void check_loss_grad(const Tensor& t, const char* name, const Tensor& z) {
   STD_TORCH_CHECK(t.numel() == 1, name, " must have one element, got ", shape_text(t));
-  STD_TORCH_CHECK(
-      t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double, name,
-      " must be float32 or float64, got ", t.scalar_type());
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
+                  name, " must be float32 or float64, got ", t.scalar_type());
   check_same_device(t, name, z);
 }
 
-// A row whose index lies outside the codebook gets a NaN gradient: raising would have to wait for the GPU.
-std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(
-    std::optional<Tensor> grad_z_q, const Tensor& grad_commitment,
-    const Tensor& grad_codebook_loss, const Tensor& z, const Tensor& codebook,
-    const Tensor& indices, bool need_grad_z, bool need_grad_codebook) {
+// A row whose index lies outside the codebook gets a NaN gradient: raising would have to wait for
+// the GPU.
+std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(std::optional<Tensor> grad_z_q,
+                                                         const Tensor& grad_commitment,
+                                                         const Tensor& grad_codebook_loss,
+                                                         const Tensor& z, const Tensor& codebook,
+                                                         const Tensor& indices, bool need_grad_z,
+                                                         bool need_grad_codebook) {
   const SearchSizes sizes = check_search(z, codebook);
   check_indices(indices, z);
   check_loss_grad(grad_commitment, "grad_commitment", z);
@@ -129,8 +129,8 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(
   }
   const bool batched = codebook.dim() > 2;
   const Tensor nothing = torch::stable::new_empty(z, {0});
-  Tensor grad_codebook =
-      need_grad_codebook ? torch::stable::empty_like(codebook) : torch::stable::new_empty(codebook, {0});
+  Tensor grad_codebook = need_grad_codebook ? torch::stable::empty_like(codebook)
+                                            : torch::stable::new_empty(codebook, {0});
   if (z.numel() == 0) {
     return {need_grad_z ? torch::stable::empty_like(z) : nothing,
             torch::stable::fill_(grad_codebook, 0.0)};
@@ -142,7 +142,8 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(
   std::optional<RowsLike> grad_z;
   if (need_grad_z) grad_z.emplace(z);
   const Tensor workspace = scratch(
-      z, need_grad_codebook ? cuda::code_order_workspace_bytes(sizes.num_rows, sizes.num_codes) : 0);
+      z,
+      need_grad_codebook ? cuda::code_order_workspace_bytes(sizes.num_rows, sizes.num_codes) : 0);
   Tensor z_holder, grad_holder;
   for (int64_t h = 0; h < sizes.num_heads; ++h) {
     const Rows z_rows = batched ? head_rows(z, h) : rows_of(z, &z_holder);

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import socket
-import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
+import taming_peer
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -80,18 +79,15 @@ def gradients_of(module):
 def make_reference(loss, disc_loss, monkeypatch, **options):
     """The reference's loss with our discriminator's and perceptual network's weights inside."""
     pytest.importorskip("taming", reason="needs taming-transformers-rom1504")
-    if importlib.util.find_spec("requests") is None:  # it is for the downloads patched out below
-        monkeypatch.setitem(sys.modules, "requests", ModuleType("requests"))
+    reference_class = taming_peer.loss_class()
     from taming.modules.losses import lpips as taming_lpips
-    from taming.modules.losses.vqperceptual import VQLPIPSWithDiscriminator
     from torchvision.models import vgg
 
     def vgg16_without_classifier(pretrained):
         return SimpleNamespace(features=vgg.make_layers(vgg.cfgs["D"]))
 
     monkeypatch.setattr(taming_lpips, "models", SimpleNamespace(vgg16=vgg16_without_classifier))
-    monkeypatch.setattr(taming_lpips.LPIPS, "load_from_pretrained", lambda self: None)
-    reference = VQLPIPSWithDiscriminator(START, disc_loss=disc_loss, **SIZES, **options)
+    reference = reference_class(START, disc_loss=disc_loss, **SIZES, **options)
     reference.discriminator.load_state_dict(loss.discriminator.state_dict())
     weights = loss.perceptual_loss.lpips.state_dict()
     reference.perceptual_loss.load_state_dict(
@@ -254,7 +250,7 @@ def test_bfloat16_autocast_keeps_losses_in_fp32_and_near_fp32(squeeze):
 def run_rank(rank, port, folder):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    loss = make_loss(PerceptualLoss("squeeze", "random", seed=1), use_actnorm=False)
+    loss = make_loss(PerceptualLoss("squeeze", "random", seed=1))
     loss.discriminator.eval()  # batch statistics over ranks are the discriminator's own affair
     decoder, x = TinyDecoder(), images()[2 * rank : 2 * rank + 2]
     value, logs = loss.generator_loss(x, decoder(x), torch.zeros(()), decoder.last_layer, START)

@@ -13,6 +13,8 @@ namespace {
 // until their other elements are asked for.
 constexpr int64_t kNeighbourColumns = kMostColumns;
 constexpr int64_t kFarColumns = 16;
+// The rows of a code lie anywhere in z, so that no hardware foresees the next one.
+constexpr int64_t kRowsAhead = 4;
 // Additions worth a thread.
 constexpr int64_t kLeastWork = 16384;
 
@@ -50,15 +52,17 @@ void sum_rows_by_code(const RowsByCode& groups, const Rows& z, int64_t dim,
   // chunk.
   parallel.run(0, num_chunks * num_codes, grain, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
-    double sums[kMostColumns], row[kMostColumns];
+    double sums[kMostColumns];
     for (int64_t t = begin; t < end; ++t) {
       const int64_t code = t % num_codes;
       const int64_t first_column = t / num_codes * columns;
       const int64_t num_columns = std::min(columns, dim - first_column);
       std::fill(sums, sums + num_columns, 0.0);
       for (int64_t i = groups.first[code]; i < groups.first[code + 1]; ++i) {
-        load_columns(z, groups.rows[i], first_column, num_columns, row);
-        for (int64_t d = 0; d < num_columns; ++d) sums[d] += row[d];
+        if (i + kRowsAhead < num_rows) {
+          prefetch_columns(z, groups.rows[i + kRowsAhead], first_column, num_columns);
+        }
+        add_columns(z, groups.rows[i], first_column, num_columns, sums);
       }
       take(code, first_column, num_columns, sums);
     }

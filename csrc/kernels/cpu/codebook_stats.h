@@ -25,7 +25,7 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
 RowsByCode group_rows(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
 // Columns that sum_rows_by_code hands over at a time, at most.
-constexpr int64_t kMostColumns = 64;
+constexpr int64_t kMostColumns = 256;
 
 // Calls take(code, first_column, num_columns, sums) until every column of every code was had, with
 // sums[i] = the sum of z[n][first_column + i] over the rows n of the code, in fp64, n ascending.

@@ -158,6 +158,21 @@ void load_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t n
   });
 }
 
+void add_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
+                 double* sums) {
+  with_element(rows.dtype, [&](auto element) {
+    using E = decltype(element);
+    const int64_t stride = rows.element_stride;
+    const auto* from = static_cast<const typename E::Storage*>(rows.data) + rows.offset(row) +
+                       first_column * stride;
+    if (stride == 1) {
+      for (int64_t d = 0; d < num_columns; ++d) sums[d] += E::load(from[d]);
+    } else {
+      for (int64_t d = 0; d < num_columns; ++d) sums[d] += E::load(from[d * stride]);
+    }
+  });
+}
+
 void store_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
                    const double* in) {
   with_element(rows.dtype, [&](auto element) {
@@ -166,6 +181,18 @@ void store_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t 
     auto* to = static_cast<typename E::Storage*>(const_cast<void*>(rows.data)) + rows.offset(row) +
                first_column * stride;
     for (int64_t d = 0; d < num_columns; ++d) to[d * stride] = E::store(in[d]);
+  });
+}
+
+void prefetch_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns) {
+  with_element(rows.dtype, [&](auto element) {
+    using Storage = typename decltype(element)::Storage;
+    constexpr int64_t kLine = 64 / sizeof(Storage);
+    const int64_t stride = rows.element_stride;
+    const auto* from =
+        static_cast<const Storage*>(rows.data) + rows.offset(row) + first_column * stride;
+    const int64_t step = stride == 1 ? kLine : 1;
+    for (int64_t d = 0; d < num_columns; d += step) __builtin_prefetch(from + d * stride);
   });
 }
 

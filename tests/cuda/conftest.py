@@ -1,0 +1,46 @@
+"""The CUDA kernels, compiled by the host's C++ compiler and run on the CPU (emulated/)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from emulated_kernels import Kernels
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+sys.path.append(str(HERE.parent / "ops"))  # search_cases, for when tests/ops itself is not run
+
+
+@pytest.fixture(scope="session")
+def kernel_library(tmp_path_factory):
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    compiler = next((name for name in names if name and shutil.which(name)), None)
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("emulated")
+    includes = ["-I", str(HERE / "emulated"), "-I", str(ROOT / "csrc")]
+    # No contraction: device code is compared with the CPU's sums to the bit.
+    command = [compiler, "-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", *includes]
+    jobs, objects = [], []
+    for source in sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu")):
+        objects.append(str(folder / f"{source.stem}.o"))
+        jobs.append([*command, "-x", "c++", "-c", str(source), "-o", objects[-1]])
+    library = folder / "kernels.so"
+    oracle = ROOT / "csrc" / "kernels" / "cpu" / "nearest_code_oracle.cpp"
+    entry = HERE / "emulated" / "entry.cpp"
+    jobs.append([*command, "-shared", str(entry), str(oracle), *objects, "-o", str(library)])
+    for job in jobs:
+        done = subprocess.run(job, capture_output=True, text=True)
+        assert done.returncode == 0, f"{' '.join(job)}\n{done.stderr}"
+    return Kernels(library)
+
+
+@pytest.fixture
+def kernels(kernel_library):
+    kernel_library.emulate()
+    return kernel_library
