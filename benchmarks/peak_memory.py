@@ -1,0 +1,88 @@
+"""Peak memory of `vector_quantize`, forward and backward, measured by the kernel of the system.
+
+    python benchmarks/peak_memory.py [N K D]
+
+prints one JSON object. Run it as a process of its own: the resident set of a process, reset through
+/proc/self/clear_refs just before the call and read as VmHWM just after, sees every allocation, C++
+and Python, at its largest. What the call must return (z_q, indices, losses and both gradients) is
+taken off.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from vqgan_fast import ops
+
+
+def _status_bytes(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _peak_bytes(run: Callable[[], list[torch.Tensor]]) -> tuple[int, list[torch.Tensor]]:
+    """What `run` holds at its peak beyond what it returns, and what it returns."""
+    # Free memory that the process still holds would hide allocations.
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_bytes("VmRSS")
+    results = run()
+    peak = _status_bytes("VmHWM") - before
+    return peak - sum(t.numel() * t.element_size() for t in results), results
+
+
+def extra_bytes(num_rows: int, num_codes: int, dim: int) -> dict[str, int]:
+    """What a forward pass, a backward pass, and a step of both hold at their peak.
+
+    Inputs, outputs and gradients are not counted. Needs a writable /proc/self/clear_refs (Linux).
+    """
+    torch.manual_seed(0)
+
+    def forward() -> list[torch.Tensor]:
+        return list(ops.vector_quantize(z, codebook))
+
+    def backward(outputs: list[torch.Tensor]) -> list[torch.Tensor]:
+        differentiable = [outputs[0], *outputs[2:]]
+        one = torch.ones(())
+        return list(torch.autograd.grad(differentiable, (z, codebook), (grad_z_q, one, one)))
+
+    def step() -> list[torch.Tensor]:
+        outputs = forward()
+        return [*outputs, *backward(outputs)]
+
+    def one_codebook() -> list[torch.Tensor]:
+        return [codebook.detach().clone().sum()]
+
+    # Threads, lazy imports and the allocator's own pools are there before anything is counted.
+    z = torch.randn(512, dim, requires_grad=True)
+    codebook = torch.randn(64, dim, requires_grad=True)
+    grad_z_q = torch.randn(z.shape)
+    step()
+    one_codebook()
+    z = torch.randn(num_rows, dim, requires_grad=True)
+    codebook = torch.randn(num_codes, dim, requires_grad=True)
+    grad_z_q = torch.randn(z.shape)
+    extra_step, _ = _peak_bytes(step)
+    extra_forward, outputs = _peak_bytes(forward)
+    extra_backward, _ = _peak_bytes(lambda: backward(outputs))
+    extra_known, _ = _peak_bytes(one_codebook)
+    return {
+        "step": extra_step,
+        "forward": extra_forward,
+        "backward": extra_backward,
+        "one_codebook": extra_known,  # a call that is known to hold just that
+        "codebook": codebook.numel() * codebook.element_size(),
+    }
+
+
+if __name__ == "__main__":
+    sizes = [int(size) for size in sys.argv[1:]] or [16384, 16384, 64]
+    print(json.dumps(extra_bytes(*sizes)))

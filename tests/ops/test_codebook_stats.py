@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from search_cases import DTYPES
+from torch import Tensor
+
+from vqgan_fast import ops
+
+
+def plain(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+    """Counts, and fp64 sums in the order of the rows."""
+    rows, flat = z.reshape(-1, z.shape[-1]).double(), indices.reshape(-1)
+    sums = torch.zeros(num_codes, z.shape[-1], dtype=torch.float64).index_add_(0, flat, rows)
+    return torch.bincount(flat, minlength=num_codes), sums
+
+
+def assert_is_plain(z: Tensor, indices: Tensor, num_codes: int) -> None:
+    counts, sums = ops.codebook_stats(z, indices, num_codes)
+    expected_counts, expected_sums = plain(z, indices, num_codes)
+    assert torch.equal(counts, expected_counts)
+    assert sums.dtype == (torch.float64 if z.dtype == torch.float64 else torch.float32)
+    # Both add rows in ascending order, so that even the roundings agree.
+    assert torch.equal(sums, expected_sums.to(sums.dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("d", [1, 3, 8, 16, 17, 64, 65, 130])
+def test_sizes_and_types(dtype: torch.dtype, d: int) -> None:
+    for n, num_codes in ((0, 4), (1, 1), (50, 7), (200, 300)):
+        z = torch.randn(n, d).to(dtype)
+        assert_is_plain(z, torch.randint(num_codes, (n,)), num_codes)
+
+
+@pytest.mark.parametrize("used", [1, 3])
+def test_a_collapsed_codebook(used: int) -> None:
+    assert_is_plain(torch.randn(5000, 70), torch.randint(used, (5000,)), 500)
+
+
+def test_memory_layouts() -> None:
+    images, codes = torch.randn(3, 20, 4, 5), torch.randint(9, (3, 4, 5))
+    assert_is_plain(images.movedim(1, -1), codes, 9)
+    assert_is_plain(images.to(memory_format=torch.channels_last).movedim(1, -1), codes, 9)
+    assert_is_plain(torch.randn(3, 20, 9, 9)[:, :, 2:6, 1:6].movedim(1, -1), codes, 9)
+    assert_is_plain(images.movedim(1, -1), codes.movedim(0, -1).contiguous().movedim(-1, 0), 9)
+    assert_is_plain(torch.randn(1, 6).expand(60, 6), torch.randint(9, (60,)), 9)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_the_same_bits_at_every_thread_count() -> None:
+    z, indices = torch.randn(20000, 32), torch.randint(100, (20000,))
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(ops.codebook_stats(z, indices, 100)[1])
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_gradient() -> None:
+    indices = torch.tensor([[0, 2, 2], [4, 0, 2]])
+    z = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: ops.codebook_stats(z, indices, 5)[1], z)
+    low = torch.randn(2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+    weights = torch.randn(5, 4)
+    (weights * ops.codebook_stats(low, indices, 5)[1]).sum().backward()
+    assert torch.equal(low.grad, weights[indices].bfloat16())
+
+
+def bad_inputs() -> dict[str, tuple[Tensor, Tensor, int, str]]:
+    z, indices = torch.zeros(5, 8), torch.tensor([0, 1, 2, 3, 9])
+    return {
+        "too large": (z, indices, 9, r"indices must lie in \[0, 9\), got 9 at flat position 4"),
+        "negative": (z, indices - 1, 9, r"indices must lie in \[0, 9\), got -1 at flat position 0"),
+        "int32": (z, indices.int(), 10, "indices must be int64, got"),
+        "shape": (z, indices[:4], 10, r"shape of z \(5, 8\) without its last dimension, got \(4,"),
+        "no codes": (z, indices, 0, "num_codes must be at least 1, got 0"),
+        "integer z": (
+            z.long(),
+            indices,
+            10,
+            "z must be float16, bfloat16, float32 or float64, got",
+        ),
+        "z is a row": (z[0], indices, 10, r"z must be \(\.\.\., N, D\), got \(8,\)"),
+        "D = 0": (z[:, :0], indices, 10, r"z must be .* with D >= 1, got \(5, 0\)"),
+    }
+
+
+@pytest.mark.parametrize("problem", bad_inputs())
+def test_bad_input_is_named(problem: str) -> None:
+    z, indices, num_codes, message = bad_inputs()[problem]
+    with pytest.raises(RuntimeError, match=message):
+        ops.codebook_stats(z, indices, num_codes)

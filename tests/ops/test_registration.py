@@ -1,0 +1,90 @@
+"""How the ops sit in torch: schemas, fake kernels, autograd, torch.compile, other devices."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from vqgan_fast import ops
+from vqgan_fast.ops.registration import register_fallback
+
+# opcheck's fourth test adds up all outputs, integers first, and trips over that where a later one
+# needs a gradient: it runs without any, and test_compiled_gradients covers what it would have.
+WITH_GRADIENTS = ("test_schema", "test_autograd_registration", "test_faketensor")
+OP_NAMES = ("nearest_code", "vector_quantize", "vector_quantize_backward", "codebook_stats")
+
+
+def calls() -> dict[str, tuple[Callable, tuple]]:
+    library = torch.ops.vqgan_fast
+    z, codebook = torch.randn(2, 12, 3, 4).movedim(1, -1), torch.randn(9, 12)
+    indices, one = torch.randint(9, (2, 3, 4)), torch.ones(())
+    heads = (torch.randn(2, 5, 4), torch.randn(2, 7, 4, dtype=torch.bfloat16))
+    quantize_back = library.vector_quantize_backward.default
+    return {
+        "nearest_code": (library.nearest_code.default, (z, codebook, True)),
+        "nearest_code, heads": (library.nearest_code.default, (*heads, False)),
+        "vector_quantize": (library.vector_quantize.default, (z, codebook, True)),
+        "vector_quantize, heads": (library.vector_quantize.default, (*heads, True)),
+        "backward": (quantize_back, (z, one, one, z, codebook, indices, True, True)),
+        "backward, part": (quantize_back, (None, one, one, z, codebook, indices, False, True)),
+        "codebook_stats": (library.codebook_stats.default, (z, indices, 9)),
+    }
+
+
+@pytest.mark.parametrize("call", calls())
+def test_opcheck(call: str) -> None:
+    op, arguments = calls()[call]
+    torch.library.opcheck(op, arguments)
+    if call.startswith("backward"):
+        return
+    needing = [
+        x.requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x
+        for x in arguments
+    ]
+    torch.library.opcheck(op, needing, test_utils=WITH_GRADIENTS)
+
+
+def every_op(images: Tensor, codebook: Tensor) -> Tensor:
+    z = images.movedim(1, -1)
+    z_q, indices, commitment_loss, codebook_loss = ops.vector_quantize(z, codebook)
+    _, distances = ops.nearest_code(z, codebook)
+    counts, sums = ops.codebook_stats(z, indices, codebook.shape[0])
+    losses = commitment_loss + 0.25 * codebook_loss + distances.mean()
+    return z_q.movedim(-1, 1).square().sum() + losses + (counts[:, None] * sums).square().mean()
+
+
+def test_compiled_gradients() -> None:
+    compiled = torch.compile(every_op, fullgraph=True)
+    for batch in (2, 3):  # the second compiles for any batch
+        images = torch.randn(batch, 8, 4, 5, requires_grad=True)
+        codebook = torch.randn(11, 8, requires_grad=True)
+        found = compiled(images, codebook)
+        expected = every_op(images, codebook)
+        torch.testing.assert_close(found, expected)
+        for one, other in zip(
+            torch.autograd.grad(found, (images, codebook)),
+            torch.autograd.grad(expected, (images, codebook)),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("name", OP_NAMES)
+def test_every_device_has_an_implementation(name: str) -> None:
+    for device in ("CPU", "CUDA", "MPS", "XPU", "Meta"):
+        has_kernel = torch._C._dispatch_has_computed_kernel_for_dispatch_key
+        assert has_kernel(f"vqgan_fast::{name}", device), device
+
+
+def test_a_device_without_a_kernel_gets_the_definition_and_one_warning() -> None:
+    torch.library.define("vqgan_fast_test::twice", "(Tensor x) -> Tensor")
+    register_fallback("vqgan_fast_test::twice", lambda x: 2 * x)
+    with pytest.warns(UserWarning, match="vqgan_fast has no twice kernel for cpu"):
+        assert torch.ops.vqgan_fast_test.twice(torch.ones(1)).item() == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.ops.vqgan_fast_test.twice(torch.ones(1)).item() == 2
