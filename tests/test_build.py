@@ -1,0 +1,340 @@
+"""The build's decisions, and what it made: libraries, schemas, lazy imports."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+import vqgan_fast
+from vqgan_fast import _library, _native
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(vqgan_fast.__file__).resolve().parent
+VARIABLES = (
+    "VQGAN_FAST_CUDA",
+    "VQGAN_FAST_CUDA_ARCHS",
+    "VQGAN_FAST_TORCH_DIR",
+    "CUDACXX",
+    "CUDA_HOME",
+    "CUDA_PATH",
+)
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """setup.py as a module, with none of its variables set and nothing on PATH."""
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", "")
+    spec = importlib.util.spec_from_file_location("vqgan_fast_setup", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def program(folder: Path, name: str, output: str) -> Path:
+    """A program that prints `output`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(f"#!/bin/sh\necho '{output}'\n")
+    path.chmod(0o755)
+    return path
+
+
+# --- CUDA or not ----------------------------------------------------------------------------------
+
+
+def test_cuda_1_without_nvcc_is_a_clear_error(build, monkeypatch):
+    monkeypatch.setenv("VQGAN_FAST_CUDA", "1")
+    with pytest.raises(build.BuildError, match=r"no nvcc was found.*CUDA_HOME.*CUDACXX"):
+        build.cuda_compiler()
+
+
+def test_auto_without_nvcc_builds_for_the_cpu(build):
+    assert build.cuda_compiler() is None
+
+
+def test_auto_takes_an_nvcc_on_path_and_0_ignores_it(build, monkeypatch, tmp_path):
+    nvcc = program(tmp_path, "nvcc", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.cuda_compiler() == nvcc
+    monkeypatch.setenv("VQGAN_FAST_CUDA", "0")
+    assert build.cuda_compiler() is None
+
+
+def test_cuda_home_and_cudacxx_name_the_compiler(build, monkeypatch, tmp_path):
+    nvcc = program(tmp_path / "home" / "bin", "nvcc", "")
+    other = program(tmp_path, "nvcc-12", "")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    assert build.cuda_compiler() == nvcc
+    monkeypatch.setenv("CUDACXX", str(other))
+    assert build.cuda_compiler() == other
+
+
+def test_another_value_of_cuda_is_refused(build, monkeypatch):
+    monkeypatch.setenv("VQGAN_FAST_CUDA", "yes")
+    with pytest.raises(build.BuildError, match="must be auto, 0 or 1, got 'yes'"):
+        build.cuda_compiler()
+
+
+# --- Architectures --------------------------------------------------------------------------------
+
+
+def test_without_a_gpu_every_release_architecture_that_nvcc_knows(build, tmp_path):
+    nvcc = program(tmp_path, "nvcc", "compute_75\ncompute_80\ncompute_86\ncompute_89\ncompute_90")
+    assert build.cuda_archs(nvcc) == ["75", "80", "86", "89", "90a"]
+
+
+def test_with_gpus_only_theirs_unless_the_release_is_asked_for(build, monkeypatch, tmp_path):
+    nvcc = program(tmp_path, "nvcc", "compute_80\ncompute_90\ncompute_120")
+    program(tmp_path, "nvidia-smi", "9.0\n8.6\n8.6")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert build.cuda_archs(nvcc) == ["86", "90a"]
+    monkeypatch.setenv("VQGAN_FAST_CUDA_ARCHS", "release")
+    assert build.cuda_archs(nvcc) == ["80", "90a", "120"]
+
+
+@pytest.mark.parametrize("asked", ["120;80", "80, 120", "80 120"])
+def test_architectures_asked_for(build, monkeypatch, tmp_path, asked):
+    monkeypatch.setenv("VQGAN_FAST_CUDA_ARCHS", asked)
+    assert build.cuda_archs(tmp_path / "nvcc") == ["80", "120"]
+
+
+def test_a_wrong_architecture_is_refused(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("VQGAN_FAST_CUDA_ARCHS", "sm_90")
+    with pytest.raises(build.BuildError, match=r'list such as "80;90a", got .sm_90.'):
+        build.cuda_archs(tmp_path / "nvcc")
+
+
+def test_an_nvcc_without_any_known_architecture_is_refused(build, tmp_path):
+    nvcc = program(tmp_path, "nvcc", "compute_35")
+    with pytest.raises(build.BuildError, match=r"names none of 75, .*VQGAN_FAST_CUDA=0"):
+        build.cuda_archs(nvcc)
+
+
+# --- Which torch to build against -----------------------------------------------------------------
+
+
+def torch_package(site_packages: Path, version: str) -> Path:
+    folder = site_packages / "torch"
+    folder.mkdir(parents=True)
+    (folder / "version.py").write_text(f"__all__ = []\n__version__ = '{version}'\n")
+    return folder
+
+
+@pytest.fixture
+def no_torch(build, monkeypatch, tmp_path) -> Path:
+    """An isolated build: the target's site-packages, still empty, is known to sysconfig alone."""
+    target = tmp_path / "site-packages"
+    monkeypatch.setattr(build.sys, "path", [str(tmp_path / "isolated")])
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda name: str(target))
+    monkeypatch.setattr(build.site, "ENABLE_USER_SITE", False)
+    return target
+
+
+def test_torch_is_a_build_requirement_where_there_is_none(build, no_torch):
+    assert build.find_torch() is None
+    assert build.get_requires_for_build_wheel() == ["torch>=2.10"]
+    assert build.get_requires_for_build_editable() == ["torch>=2.10"]
+
+
+def test_torch_of_the_target_environment_is_used_and_not_asked_for(build, no_torch):
+    folder = torch_package(no_torch, "2.13.0+cpu")
+    assert build.find_torch() == folder
+    assert build.get_requires_for_build_wheel() == []
+
+
+def test_a_torch_that_is_too_old_does_not_count(build, no_torch):
+    torch_package(no_torch, "2.9.1")
+    assert build.get_requires_for_build_wheel() == ["torch>=2.10"]
+
+
+def test_the_torch_named_by_the_variable_comes_first(build, no_torch, monkeypatch, tmp_path):
+    torch_package(no_torch, "2.13.0")
+    named = torch_package(tmp_path / "elsewhere", "2.12.0")
+    monkeypatch.setenv("VQGAN_FAST_TORCH_DIR", str(named))
+    assert build.find_torch() == named
+
+
+def test_a_variable_that_names_no_torch_is_refused(build, monkeypatch, tmp_path):
+    monkeypatch.setenv("VQGAN_FAST_TORCH_DIR", str(tmp_path))
+    with pytest.raises(build.BuildError, match="is not the folder of a torch package"):
+        build.find_torch()
+
+
+def test_this_environments_torch_is_found(build):
+    assert build.find_torch() == Path(torch.__file__).parent
+
+
+def test_configuring_without_torch_says_what_to_do(build, no_torch):
+    with pytest.raises(build.BuildError, match=r"no torch >= 2.10 .*VQGAN_FAST_TORCH_DIR"):
+        build.configure_options("0")
+
+
+def test_a_missing_build_tool_is_named(build, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ninja", None)
+    with pytest.raises(build.BuildError, match="ninja was not found: pip install ninja"):
+        build.tool("ninja", "BIN_DIR")
+
+
+def test_libraries_of_an_older_build_are_removed(build, tmp_path):
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    staged, package = tmp_path / "staged", tmp_path / "package"
+    for folder in (staged, package):
+        folder.mkdir()
+    for name in ("libvqgan_fast.so", f"_native{suffix}"):
+        (staged / name).write_text("new")
+    for name in ("libvqgan_fast.so", "libvqgan_fast_cuda.so", "_native.other-python.so"):
+        (package / name).write_text("old")
+    build.CMakeBuild.publish(None, staged, package)
+    assert {path.name: path.read_text() for path in package.iterdir()} == {
+        "libvqgan_fast.so": "new",
+        f"_native{suffix}": "new",
+        "_native.other-python.so": "old",
+    }
+
+
+# --- What was built -------------------------------------------------------------------------------
+
+SCHEMAS = {
+    "nearest_code": "(Tensor z, Tensor codebook, bool exact) -> (Tensor indices, Tensor distances)",
+    "vector_quantize": "(Tensor z, Tensor codebook, bool exact) -> (Tensor z_q, Tensor indices, "
+    "Tensor commitment_loss, Tensor codebook_loss)",
+    "vector_quantize_backward": "(Tensor? grad_z_q, Tensor grad_commitment, "
+    "Tensor grad_codebook_loss, Tensor z, Tensor codebook, Tensor indices, bool need_grad_z, "
+    "bool need_grad_codebook) -> (Tensor grad_z, Tensor grad_codebook)",
+    "codebook_stats": "(Tensor z, Tensor indices, int num_codes) -> (Tensor counts, Tensor sums)",
+}
+
+
+def test_the_cpu_library_loads():
+    status = _library.load_libraries()[0]
+    assert (status.name, status.loaded, status.reason) == ("libvqgan_fast.so", True, "")
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_schema(name):
+    _library.load_libraries()
+    schema = getattr(torch.ops.vqgan_fast, name).default._schema
+    assert str(schema) == f"vqgan_fast::{name}{SCHEMAS[name]}"
+
+
+def test_what_the_binaries_say_of_themselves_agrees():
+    build_info = _native.build_info()
+    assert build_info["version"] == vqgan_fast.__version__
+    assert build_info["torch_target_version"] == "2.10"
+    assert "baseline" in build_info["simd_compiled"]
+    assert build_info["cuda_version"] == _library.cuda_toolkit_version()
+    assert bool(build_info["cuda_archs"]) == (PACKAGE / _library.CUDA_LIBRARY).is_file()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.so")), ids=lambda path: path.name)
+def test_no_path_of_the_build_machine_is_in_a_binary(path):
+    content = path.read_bytes()
+    assert os.fsencode(ROOT) not in content
+    assert os.fsencode(Path(torch.__file__).parent) not in content
+
+
+def test_a_missing_library_is_an_import_error_with_advice(monkeypatch, tmp_path):
+    monkeypatch.setattr(_library, "_loaded", {})
+    with pytest.raises(ImportError, match=r"never built.*pip install \..*build_ext --inplace"):
+        _library.load_libraries(tmp_path)
+
+
+def test_a_library_that_does_not_load_is_an_import_error(monkeypatch, tmp_path):
+    (tmp_path / _library.CPU_LIBRARY).write_text("not a library")
+    monkeypatch.setattr(_library, "_loaded", {})
+    with pytest.raises(ImportError, match=r"does not load beside torch .* \(2.10 or newer"):
+        _library.load_libraries(tmp_path)
+
+
+# --- Why the CUDA library is not in use -----------------------------------------------------------
+
+
+@pytest.fixture
+def with_cuda(monkeypatch, tmp_path) -> Path:
+    """A folder, torch and driver with which the CUDA library, built by CUDA 13.0, can be used."""
+    (tmp_path / _library.CUDA_LIBRARY).touch()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(_library, "cuda_driver_version", lambda: (13, 0))
+    monkeypatch.setattr(_library, "cuda_toolkit_version", lambda folder: "13.0.88")
+    return tmp_path
+
+
+def test_nothing_against_cuda(with_cuda):
+    assert _library._why_not_cuda(with_cuda) == ""
+
+
+def test_cuda_not_built(with_cuda):
+    (with_cuda / _library.CUDA_LIBRARY).unlink()
+    assert "was not built" in _library._why_not_cuda(with_cuda)
+
+
+def test_torch_without_cuda(with_cuda, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "has no CUDA" in _library._why_not_cuda(with_cuda)
+
+
+def test_no_driver(with_cuda, monkeypatch):
+    monkeypatch.setattr(_library, "cuda_driver_version", lambda: None)
+    assert "no NVIDIA driver" in _library._why_not_cuda(with_cuda)
+
+
+def test_a_driver_too_old_for_the_toolkit(with_cuda, monkeypatch):
+    monkeypatch.setattr(_library, "cuda_driver_version", lambda: (12, 8))
+    reason = _library._why_not_cuda(with_cuda)
+    assert "built with CUDA 13.0.88" in reason
+    assert "up to 12.8" in reason
+
+
+def test_a_cuda_library_that_does_not_load_leaves_its_reason(with_cuda):
+    status = _library._load_cuda(with_cuda)
+    assert not status.loaded
+    assert "does not load" in status.reason
+
+
+# --- Imports --------------------------------------------------------------------------------------
+
+
+def test_import_vqgan_fast_loads_no_torch():
+    code = "import sys, vqgan_fast; print('torch' in sys.modules, vqgan_fast.__version__)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout.split() == ["False", vqgan_fast.__version__]
+
+
+@pytest.mark.parametrize("name", vqgan_fast.__all__)
+def test_public_name_resolves(name):
+    assert name in dir(vqgan_fast)
+    assert getattr(vqgan_fast, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'vqgan'"):
+        _ = vqgan_fast.vqgan
+
+
+# --- The instruction set --------------------------------------------------------------------------
+
+
+def test_isa_in_force_can_be_forced(monkeypatch):
+    monkeypatch.delenv("VQGAN_FAST_ISA", raising=False)
+    assert _native.cpu_features()["selected"] == _native.cpu_features()["detected"]
+    monkeypatch.setenv("VQGAN_FAST_ISA", "baseline")
+    assert _native.cpu_features()["selected"] == "baseline"
+    assert _native.cpu_features()["nearest_code"] == "baseline"
+
+
+def test_an_unknown_isa_is_a_clear_error(monkeypatch):
+    monkeypatch.setenv("VQGAN_FAST_ISA", "sse9")
+    with pytest.raises(RuntimeError, match=r"VQGAN_FAST_ISA must be .*, got sse9"):
+        _native.cpu_features()
