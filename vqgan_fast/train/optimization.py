@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -35,7 +36,7 @@ def averaged(model: nn.Module, decay: float | None) -> AveragedModel | None:
 
 
 @contextlib.contextmanager
-def accumulating(more_to_come: bool, *modules: nn.Module):
+def accumulating(more_to_come: bool, *modules: nn.Module) -> Iterator[None]:
     """While more micro-batches of the step come, gradients stay on their rank."""
     with contextlib.ExitStack() as stack:
         for module in modules:

@@ -41,12 +41,14 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     run_dir, found = Path(config.run_dir), -1
-    if ranks.is_main:
-        if run_dir.exists() and not run_dir.is_dir():
-            raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
-        if run_dir.is_dir() and any(run_dir.iterdir()):
-            checkpoint = _resume(config, run_dir)
-            found = -1 if checkpoint is None else step_of(checkpoint)
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        changes = _check_resumable(config, run_dir)
+        if ranks.is_main:
+            for change in changes:
+                say(f"resumed with {change}")
+            found = _newest_step(run_dir)
     found = ranks.largest([found])[0]
     return None if found < 0 else run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
 
@@ -61,7 +63,8 @@ def create_run_folder(config: Run, ranks: Ranks) -> Path:
     return run_dir
 
 
-def _resume(config: Run, run_dir: Path) -> Path | None:
+def _check_resumable(config: Run, run_dir: Path) -> list[str]:
+    """Refuse a folder that this run must not go on in; what else has changed, for the user."""
     if not config.resume:
         raise ConfigError(
             f"run_dir {run_dir} is not empty, and a run never overwrites another: choose another "
@@ -71,6 +74,7 @@ def _resume(config: Run, run_dir: Path) -> Path | None:
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     before = _flatten(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
     now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if old == new or key in ("resume", "run_dir"):
@@ -80,13 +84,18 @@ def _resume(config: Run, run_dir: Path) -> Path | None:
                 f"run_dir {run_dir} was trained with {key} = {old} and cannot be resumed with "
                 f"{new}; choose another run_dir"
             )
-        say(f"resumed with {key} = {new}, until now {old}")
+        changes.append(f"{key} = {new}, until now {old}")
+    return changes
+
+
+def _newest_step(run_dir: Path) -> int:
+    """The step of the checkpoint to go on from, -1 if there is none yet."""
     checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
     if checkpoint is None:
         say(f"{run_dir} has no checkpoint yet: starting from step 0")
-    else:
-        say(f"resuming from {checkpoint}")
-    return checkpoint
+        return -1
+    say(f"resuming from {checkpoint}")
+    return step_of(checkpoint)
 
 
 def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

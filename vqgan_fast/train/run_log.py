@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -125,19 +124,6 @@ class RunLog:
         Image.fromarray(grid.permute(1, 2, 0).numpy()).save(name)
         if self._writer is not None:
             self._writer.add_image("pictures", grid, step)
-
-
-def check_finite(values: Mapping[str, float], name: str, step: int) -> None:
-    """Stop before a broken model replaces a sound checkpoint.
-
-    Raises:
-        FloatingPointError: the value is NaN or infinite.
-    """
-    if not math.isfinite(values[name]):
-        raise FloatingPointError(
-            f"{name} is {values[name]} at step {step}; the checkpoints written so far are kept. "
-            "Resume with a lower optim.learning_rate, or with optim.precision=fp32"
-        )
 
 
 def picture_grid(rows: list[Tensor], gap: int = 2) -> Tensor:

@@ -31,10 +31,10 @@ from .evaluation import reconstruction_figures
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
-from .run_log import RunLog, check_finite
+from .run_log import RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
-from .training_state import TrainingState, module_tensors, named_tensors
+from .training_state import TrainingState, check_finite, module_tensors, named_tensors
 
 LOSSES = (
     "total_loss", "rec_loss", "p_loss", "nll_loss", "quant_loss", "g_loss", "d_weight",
@@ -52,7 +52,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, every = config.data, config.optim, config.log
+    data, optim, cadence = config.data, config.optim, config.log
     with join_ranks(config.device) as ranks:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
@@ -95,7 +95,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         )  # fmt: skip
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
-            RunLog(run_dir, every, first, optim.steps, samples_per_step, ranks) as log,
+            RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
         ):
             skipped = SkippedFiles(stream.files, ranks, log.warn)
@@ -141,7 +141,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                     monitor.restart(done, model, optimizer, None if best is model else best, x)
                 log.advance()
                 stopping = stop.agreed() or done == optim.steps
-                if stopping or done % every.every == 0:
+                if stopping or done % cadence.every == 0:
                     figures, collapse = monitor.figures(done)
                     values = {**meter.means(ranks), **figures, "skipped_images": skipped.report()}
                     if held_out is not None:
@@ -149,14 +149,14 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                     log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
                     if collapse is not None:
                         log.warn(collapse)
-                    check_finite(values, "total_loss", done)
-                if done % every.every == 0:
+                    check_finite("total_loss", values["total_loss"], done)
+                if done % cadence.every == 0:
                     meter.reset()
                     monitor.reset()
-                if stopping or done % every.images_every == 0:
+                if stopping or done % cadence.images_every == 0:
                     log.pictures(done, [shown, reconstructions(best, shown, ranks.device)])
-                if stopping or done % every.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, every.keep_checkpoints)
+                if stopping or done % cadence.checkpoint_every == 0:
+                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
                     if ranks.is_main:
                         best.save_pretrained(run_dir / "vqgan")
                 if stopping:

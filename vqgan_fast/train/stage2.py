@@ -25,10 +25,10 @@ from .first_stage import load_first_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
-from .run_log import RunLog, check_finite
+from .run_log import RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
-from .training_state import TrainingState, module_tensors, named_tensors
+from .training_state import TrainingState, check_finite, module_tensors, named_tensors
 
 PICTURES = 8  # in a grid
 
@@ -42,7 +42,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, every = config.data, config.optim, config.log
+    data, optim, cadence = config.data, config.optim, config.log
     with join_ranks(config.device) as ranks:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
@@ -78,7 +78,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         source = codes.batches(samples)
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
-            RunLog(run_dir, every, first, optim.steps, samples_per_step, ranks) as log,
+            RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
         ):
             skipped = SkippedFiles(codes.files, ranks, log.warn)
@@ -105,7 +105,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 done, samples = step + 1, samples + samples_per_step
                 log.advance()
                 stopping = stop.agreed() or done == optim.steps
-                if stopping or done % every.every == 0:
+                if stopping or done % cadence.every == 0:
                     values = {**meter.means(ranks), "skipped_images": skipped.report()}
                     if held_out is not None:
                         with autocast(config, ranks):
@@ -113,13 +113,13 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                                 best, condition, held_out, data.batch_size, ranks
                             )
                     log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
-                    check_finite(values, "nll", done)
-                if done % every.every == 0:
+                    check_finite("nll", values["nll"], done)
+                if done % cadence.every == 0:
                     meter.reset()
-                if stopping or done % every.images_every == 0:
+                if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(model, shown))
-                if stopping or done % every.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, every.keep_checkpoints)
+                if stopping or done % cadence.checkpoint_every == 0:
+                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
                     if ranks.is_main:
                         model.save_pretrained(run_dir / "model")
                 if stopping:

@@ -122,12 +122,12 @@ class _Reader:
     def transformer(self, params: Mapping[str, Any]) -> dict[str, Any]:
         name = "model.params."
         condition = params.get("cond_stage_config")
-        if not params.get("unconditional") and condition != UNCONDITIONAL:
+        unconditional = params.get("unconditional") or condition == UNCONDITIONAL
+        if not unconditional and "condition" not in self.changes:
             target = condition.get("target") if isinstance(condition, Mapping) else condition
             raise ConfigError(
                 f"{self.path}: model.params.cond_stage_config asks for the condition {target}, "
-                "which has no counterpart here; known: unconditional: true, or cond_stage_config: "
-                f"{UNCONDITIONAL}"
+                "which has no counterpart here; the override condition=sos trains without it"
             )
         permuter = params.get("permuter_config")
         if permuter is not None and permuter.get("target") != IDENTITY_TARGET:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +35,15 @@ class TrainingState:
             step: finished steps.
             samples: training samples seen, of all ranks.
             keep: checkpoints to keep.
+
+        Raises:
+            FloatingPointError: a weight is NaN or infinite; nothing is written.
         """
+        floating = {k: v for k, v in self.shared.items() if v.is_floating_point() and v.numel()}
+        sound = torch.stack([v.isfinite().all() for v in floating.values()]).tolist()
+        for name, is_sound in zip(floating, sound, strict=True):
+            if not is_sound:
+                check_finite(name, math.nan, step)
         tensors = {**self.shared, **self.own, **self._random_states()}
         state = {"step": step, "samples": samples, "world_size": self.ranks.world_size}
         save_checkpoint(folder, step, tensors, state, keep, self.ranks)
@@ -74,6 +83,19 @@ class TrainingState:
         torch.set_rng_state(states[self._own_name("random/cpu")])
         if self.ranks.on_cuda:
             torch.cuda.set_rng_state(states[self._own_name("random/cuda")], self.ranks.device)
+
+
+def check_finite(name: str, value: float, step: int) -> None:
+    """Stop before a broken model replaces a sound checkpoint.
+
+    Raises:
+        FloatingPointError: the value is NaN or infinite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"{name} is {value} at step {step}; the checkpoints written so far are kept. Resume "
+            "with a lower optim.learning_rate, or with optim.precision=fp32"
+        )
 
 
 def create_optimizer_state(optimizer: Optimizer) -> None:

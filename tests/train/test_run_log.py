@@ -1,0 +1,74 @@
+"""What a run writes down."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from vqgan_fast.train.config import LogConfig
+from vqgan_fast.train.distributed import Ranks
+from vqgan_fast.train.meter import Meter
+from vqgan_fast.train.run_log import RunLog, picture_grid, truncate_metrics
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+QUIET = LogConfig(tensorboard=False, progress=False)
+
+
+def steps_in(file):
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()]
+
+
+def test_entries_beyond_the_checkpoint_and_half_lines_are_dropped(tmp_path):
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(
+        "".join(f'{{"step": {step}, "nll": 1.5}}\n' for step in (1, 2, 3)) + '{"step": 4,'
+    )
+    assert truncate_metrics(file, 2) == {"step": 2, "nll": 1.5}
+    assert steps_in(file) == [1, 2]
+    assert truncate_metrics(file, 0) == {}
+    assert truncate_metrics(tmp_path / "none.jsonl", 5) == {}
+
+
+def test_a_resumed_log_goes_on_behind_its_step(tmp_path):
+    with RunLog(tmp_path, QUIET, 0, 9, 4, ALONE) as log:
+        for step in (1, 2, 3):
+            log.metrics(step, {"nll": float(step)})
+    with RunLog(tmp_path, QUIET, 2, 9, 4, ALONE) as log:
+        assert log.last["nll"] == 2.0
+        log.metrics(3, {"nll": 30.0})
+    assert steps_in(tmp_path / "metrics.jsonl") == [1, 2, 3]
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["nll"] == 30.0 and last["images_per_second"] > 0
+
+
+def test_other_ranks_write_nothing(tmp_path, capsys):
+    with RunLog(tmp_path, LogConfig(), 0, 9, 4, Ranks(1, 2, torch.device("cpu"))) as log:
+        log.warn("hello")
+        log.metrics(1, {"nll": 1.0})
+        log.pictures(1, [torch.zeros(1, 3, 2, 2, dtype=torch.uint8)])
+        log.advance()
+        log.farewell("finished")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().err == ""
+
+
+def test_a_grid_has_a_row_for_each_version():
+    rows = [torch.full((3, 3, 4, 5), value, dtype=torch.uint8) for value in (10, 200)]
+    rows[0][1] = 77
+    grid = picture_grid(rows, gap=1)
+    assert grid.shape == (3, 9, 17)
+    assert (grid[:, :4, 6:11] == 77).all()
+    assert (grid[:, 5:, :5] == 200).all()
+    assert (grid[:, 4] == 255).all() and (grid[:, :, 5] == 255).all()
+
+
+def test_the_meter_averages_each_name_over_the_times_it_was_given():
+    meter = Meter(["a", "b", "c"], torch.device("cpu"))
+    meter.add({"a": torch.tensor(1.0)})
+    meter.add({"b": torch.tensor(5.0), "a": torch.tensor(2.0, dtype=torch.bfloat16)})
+    assert meter.means(ALONE) == {"a": 1.5, "b": 5.0}
+    assert meter.means(ALONE) == pytest.approx({"a": 1.5, "b": 5.0})  # reading changes nothing
+    meter.reset()
+    assert meter.means(ALONE) == {}

@@ -1,0 +1,273 @@
+"""Stage 1: it learns, it resumes to the bit, it stops when told, and it loses nothing."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sample_pictures import write_pictures, write_truncated_jpeg
+from tiny import read_metrics, vqgan_run
+
+from vqgan_fast.data import DataError
+from vqgan_fast.losses import PerceptualWeightsError
+from vqgan_fast.models import VQGAN
+from vqgan_fast.train import ConfigError, TrainingInterrupted, train_vqgan
+from vqgan_fast.train.run_log import RunLog
+
+# All that a checkpoint must bring back: both optimizers, averages, counts of the codebook, the
+# random state (dropout), the place in the epoch, and sums of a log interval that is half over.
+EVERYTHING = {
+    "model__dropout": 0.1, "loss__disc_start": 2, "optim__accumulate": 2, "optim__ema_decay": 0.8,
+    "codebook__restart_dead_codes": True, "codebook__restart_after": 3, "optim__steps": 8,
+    "codebook__usage_window": 4, "log__every": 2, "log__checkpoint_every": 3,
+}  # fmt: skip
+
+
+def weights(run_dir):
+    return load_file(run_dir / "vqgan" / "model.safetensors")
+
+
+def assert_same_end(run_dir, other):
+    """The same last entries of the log and the same model, bit for bit."""
+    ours, theirs = read_metrics(run_dir), read_metrics(other)
+    assert ours[-2:] == theirs[-2:]
+    assert [entry["step"] for entry in ours[-2:]] == [6, 8]
+    expected = weights(other)
+    assert all(torch.equal(value, expected[key]) for key, value in weights(run_dir).items())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, pictures):
+    run_dir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    train_vqgan(vqgan_run(pictures, run_dir, **EVERYTHING))
+    return run_dir
+
+
+def interrupt_at(monkeypatch, step, number=signal.SIGTERM):
+    """Send this process a signal while the given step runs."""
+    advance = RunLog.advance
+    count = []
+
+    def advance_and_signal(self):
+        count.append(1)
+        advance(self)
+        if len(count) == step:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(RunLog, "advance", advance_and_signal)
+
+
+def test_it_learns(tmp_path, pictures):
+    result = train_vqgan(
+        vqgan_run(pictures, tmp_path / "run", optim__steps=30, loss__disc_start=1000, log__every=5)
+    )
+    entries = read_metrics(tmp_path / "run")
+    assert result.step == 30
+    assert {key: result.metrics[key] for key in entries[-1]} == entries[-1]
+    assert entries[-1]["rec_loss"] < 0.75 * entries[0]["rec_loss"]
+
+
+def test_what_a_run_leaves_behind(uninterrupted):
+    names = sorted(path.name for path in uninterrupted.iterdir())
+    assert names == ["checkpoints", "config.yaml", "images", "metrics.jsonl", "vqgan"]
+    checkpoints = sorted(path.name for path in (uninterrupted / "checkpoints").iterdir())
+    assert checkpoints == ["step_000003", "step_000006", "step_000008"]
+    grid = np.asarray(Image.open(uninterrupted / "images" / "step_000008.png"))
+    assert grid.shape == (2 * 34 - 2, 8 * 34 - 2, 3)
+    model = VQGAN.from_pretrained(uninterrupted / "vqgan")
+    assert model(torch.zeros(1, 3, 32, 32))[0].shape == (1, 3, 32, 32)
+    (first, *_, last) = read_metrics(uninterrupted)
+    assert first["disc_factor"] == 0 and "disc_loss" not in first
+    assert last["disc_factor"] == 1 and last["disc_loss"] > 0
+    assert 0 < last["codebook_usage"] <= 1 <= last["perplexity"] <= 32
+
+
+def test_a_signal_ends_the_step_and_the_resumed_run_is_the_same(
+    tmp_path, pictures, uninterrupted, monkeypatch, capsys
+):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 5)
+        with pytest.raises(TrainingInterrupted) as stopped:
+            train_vqgan(vqgan_run(pictures, run_dir, **EVERYTHING))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    told = capsys.readouterr().err
+    assert "stopped by SIGTERM at step 5" in told and "resume=true" in told
+    assert (run_dir / "checkpoints" / "step_000005").is_dir()
+    result = train_vqgan(vqgan_run(pictures, run_dir, resume=True, **EVERYTHING))
+    assert result.step == 8
+    assert "resuming from" in capsys.readouterr().err
+    assert_same_end(run_dir, uninterrupted)
+
+
+def test_a_truncated_checkpoint_gives_way_to_the_previous_one(
+    tmp_path, pictures, uninterrupted, capsys
+):
+    run_dir = tmp_path / "run"
+    train_vqgan(vqgan_run(pictures, run_dir, **{**EVERYTHING, "optim__steps": 6}))
+    (newest,) = (run_dir / "checkpoints" / "step_000006").glob("*.distcp")
+    os.truncate(newest, 1000)
+    capsys.readouterr()
+    train_vqgan(vqgan_run(pictures, run_dir, resume=True, **EVERYTHING))
+    told = capsys.readouterr().err
+    assert "step_000006 is damaged" in told and "has 1000 bytes of" in told
+    assert "resuming from" in told and "step_000003" in told
+    assert_same_end(run_dir, uninterrupted)
+    assert [entry["step"] for entry in read_metrics(run_dir)] == [2, 4, 6, 8]
+
+
+def test_the_time_allowed_ends_a_run_with_a_checkpoint(tmp_path, pictures, capsys):
+    config = vqgan_run(pictures, tmp_path / "run", optim__max_minutes=1e-9, log__every=50)
+    result = train_vqgan(config)
+    assert result.step == 1 and result.metrics["step"] == 1
+    assert (tmp_path / "run" / "checkpoints" / "step_000001").is_dir()
+    assert (tmp_path / "run" / "vqgan" / "config.json").is_file()
+    assert "max_minutes are over at step 1" in capsys.readouterr().err
+
+
+def test_a_run_never_overwrites(tmp_path, pictures, uninterrupted):
+    def content():
+        files = sorted(path for path in uninterrupted.rglob("*") if path.is_file())
+        return [(path, zlib.crc32(path.read_bytes())) for path in files]
+
+    before = content()
+    with pytest.raises(ConfigError, match=r"is not empty.*resume=true"):
+        train_vqgan(vqgan_run(pictures, uninterrupted, **EVERYTHING))
+    with pytest.raises(ConfigError, match=r"model\.ch = 32 and cannot be resumed with 64"):
+        train_vqgan(vqgan_run(pictures, uninterrupted, resume=True, **EVERYTHING, model__ch=64))
+    assert content() == before
+    (tmp_path / "notes.txt").write_text("not a run")
+    with pytest.raises(ConfigError, match=r"holds no config\.yaml of a run"):
+        train_vqgan(vqgan_run(pictures, tmp_path, resume=True))
+
+
+def test_resume_starts_an_empty_folder_and_ends_a_finished_run(tmp_path, pictures):
+    config = vqgan_run(pictures, tmp_path / "run", resume=True, optim__steps=1)
+    assert train_vqgan(config).step == 1
+    again = train_vqgan(config)
+    assert again.step == 1 and again.metrics["step"] == 1
+
+
+def test_an_unreadable_picture_is_skipped_counted_and_told_once(tmp_path, capsys):
+    write_pictures(tmp_path / "pictures", 3)
+    cut = write_truncated_jpeg(tmp_path / "pictures" / "cut.jpg")
+    result = train_vqgan(vqgan_run(tmp_path / "pictures", tmp_path / "run", optim__steps=3))
+    assert result.metrics["skipped_images"] == 1
+    assert capsys.readouterr().err.count(f"skipped {cut}") == 1
+
+
+def test_a_folder_without_a_readable_picture_leaves_no_run_behind(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    write_truncated_jpeg(tmp_path / "pictures" / "cut.jpg")
+    with pytest.raises(DataError, match="none of the 1 pictures can be read"):
+        train_vqgan(vqgan_run(tmp_path / "pictures", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_perceptual_weights_stop_the_run_with_advice(tmp_path, pictures, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("urllib.request.urlopen", _no_network)
+    config = vqgan_run(pictures, tmp_path / "run", loss__perceptual_weight=1.0)
+    with pytest.raises(PerceptualWeightsError, match="perceptual_weights: random"):
+        train_vqgan(config)
+    assert not (tmp_path / "run").exists()
+
+
+def _no_network(*arguments, **more):
+    raise OSError("no network")
+
+
+def test_a_collapse_is_told_loudly(tmp_path, pictures, capsys):
+    changes = {"codebook__usage_window": 2, "codebook__collapse_usage": 1.0, "optim__steps": 2}
+    train_vqgan(vqgan_run(pictures, tmp_path / "run", **changes))
+    told = capsys.readouterr().err
+    assert told.count("CODEBOOK COLLAPSE") == 1  # not before the window is full
+    assert "of the 32 codes" in told and "codebook.restart_dead_codes=true" in told
+
+
+def test_a_weight_that_is_not_finite_is_not_saved(tmp_path, pictures, monkeypatch):
+    def break_a_weight(self, modules, *rest):
+        with torch.no_grad():
+            next(iter(modules.parameters()))[0] = math.inf
+
+    monkeypatch.setattr("torch.optim.swa_utils.AveragedModel.update_parameters", break_a_weight)
+    config = vqgan_run(pictures, tmp_path / "run", optim__ema_decay=0.5, log__every=50)
+    config.optim.steps, config.log.checkpoint_every = 9, 1
+    with pytest.raises(FloatingPointError, match=r"model/encoder\.\S+ is nan at step 1;"):
+        train_vqgan(config)
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, pictures):
+    config = vqgan_run(pictures, tmp_path / "run", optim__learning_rate=1e30, optim__steps=20)
+    config.log.checkpoint_every = 1
+    with pytest.raises(FloatingPointError, match=r"total_loss is \S+ at step \d+; .*learning_rate"):
+        train_vqgan(config)
+    steps = [entry["step"] for entry in read_metrics(tmp_path / "run")]
+    newest = max((tmp_path / "run" / "checkpoints").glob("step_*"))
+    assert newest.name == f"step_{steps[-1] - 1:06d}"
+
+
+def test_accumulated_batches_are_one_batch(tmp_path, pictures):
+    # Without the discriminator, whose batch statistics are those of each part.
+    off = {"loss__disc_factor": 0.0, "optim__steps": 3}
+    train_vqgan(vqgan_run(pictures, tmp_path / "whole", **off))
+    parts = {"data__batch_size": 1, "optim__accumulate": 4}
+    train_vqgan(vqgan_run(pictures, tmp_path / "parts", **off, **parts))
+    for whole, part in zip(
+        read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "parts"), strict=True
+    ):
+        assert part == pytest.approx(whole, rel=1e-5)
+
+
+def test_averaged_weights_are_the_ones_exported(tmp_path, pictures):
+    for name, decay in (("plain", None), ("last", 0.0), ("first", 1.0), ("one", None)):
+        steps = 1 if name == "one" else 3
+        train_vqgan(
+            vqgan_run(pictures, tmp_path / name, optim__ema_decay=decay, optim__steps=steps)
+        )
+    plain, last, first, one = (
+        weights(tmp_path / name) for name in ("plain", "last", "first", "one")
+    )
+    for key, value in plain.items():
+        assert torch.equal(value, last[key])
+        # The average starts from the weights after the first step.
+        assert torch.equal(one[key], first[key])
+    assert not torch.equal(plain["encoder.conv_in.weight"], first["encoder.conv_in.weight"])
+
+
+def test_bf16_stays_near_fp32(tmp_path, pictures):
+    for precision in ("fp32", "bf16"):
+        run_dir = tmp_path / precision
+        train_vqgan(vqgan_run(pictures, run_dir, optim__precision=precision, optim__steps=3))
+    for full, half in zip(
+        read_metrics(tmp_path / "fp32"), read_metrics(tmp_path / "bf16"), strict=True
+    ):
+        assert half["rec_loss"] == pytest.approx(full["rec_loss"], rel=0.02)
+        assert half["rec_loss"] != full["rec_loss"]
+    assert weights(tmp_path / "bf16")["encoder.conv_in.weight"].dtype == torch.float32
+
+
+def test_the_learning_rate_follows_the_batch(tmp_path, pictures):
+    changes = {"optim__learning_rate": None, "optim__base_learning_rate": 1e-6}
+    config = vqgan_run(pictures, tmp_path / "run", optim__accumulate=2, optim__steps=1, **changes)
+    assert train_vqgan(config).metrics["lr"] == pytest.approx(4 * 2 * 1e-6)
+
+
+def test_tensorboard_and_held_out_figures(tmp_path, pictures):
+    config = vqgan_run(
+        pictures, tmp_path / "run", optim__steps=2, log__tensorboard=True, log__progress=True,
+        data__validation=str(pictures), data__validation_crops=3,
+    )  # fmt: skip
+    metrics = train_vqgan(config).metrics
+    assert metrics["val_psnr"] > 0 and 0 < metrics["val_codebook_usage"] <= 1
+    (events,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"codebook_usage" in events.read_bytes()
