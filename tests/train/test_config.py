@@ -36,6 +36,15 @@ TRANSFORMER = {
 }
 
 
+def test_a_bare_name_means_the_file_here_or_else_the_package_s(given):
+    overrides = ["data.train=photos", "run_dir=runs/c"]
+    assert load_config("vqgan.yaml", overrides).optim.steps == 100_000
+    given({**VQGAN, "optim": {"steps": 3}}, "vqgan.yaml")
+    assert load_config("vqgan.yaml").optim.steps == 3
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_config("elsewhere/vqgan.yaml", overrides)
+
+
 def test_a_file_and_overrides_on_top(given):
     path = given({**VQGAN, "optim": {"steps": 7, "base_learning_rate": 1e-5}})
     config = load_config(path, ["optim.steps=9", "model.ch_mult=[1,2]", "data.resize=null"])

@@ -17,12 +17,15 @@ from .check_config import check_config
 from .config import STAGES, ConfigError, Run
 from .taming_config import is_taming, translate
 
+SHIPPED = Path(__file__).resolve().parent.parent / "configs"
+
 
 def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
     """Read a run's configuration, ours or one of the reference's own YAML files.
 
     Args:
-        path: the YAML file.
+        path: the YAML file. A bare name that is no file here, such as "vqgan.yaml", means the one
+            that comes with the package.
         overrides: such as "optim.steps=100" or "data.train=photos"; they win over the file.
 
     Returns:
@@ -31,7 +34,7 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     Raises:
         ConfigError: the file is missing or no YAML, a key is unknown, a value does not fit.
     """
-    path = Path(path)
+    path = _find(Path(path))
     given = _read_yaml(path)
     changes = _read_overrides(overrides)
     if is_taming(given):
@@ -77,12 +80,21 @@ def save_config(config: Run, path: Path) -> None:
     unfinished.replace(path)
 
 
+def _find(path: Path) -> Path:
+    """The file itself, or the package's one of that name."""
+    if path.is_file():
+        return path
+    shipped = SHIPPED / path.name
+    if path.name == str(path) and shipped.is_file():
+        return shipped
+    beside = path.parent if path.parent.is_dir() else Path()
+    names = {file.name: file for file in [*SHIPPED.glob("*.yaml"), *beside.glob("*.y*ml")]}
+    near = difflib.get_close_matches(path.name, names, n=1)
+    hint = f"; did you mean {names[near[0]]}?" if near else ""
+    raise ConfigError(f"there is no configuration file {path}{hint}")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        beside = path.parent if path.parent.is_dir() else Path()
-        near = difflib.get_close_matches(path.name, [p.name for p in beside.glob("*.y*ml")], n=1)
-        hint = f"; did you mean {beside / near[0]}?" if near else ""
-        raise ConfigError(f"there is no configuration file {path}{hint}")
     try:
         given = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (yaml.YAMLError, OSError, ValueError, OmegaConfBaseException) as error:
