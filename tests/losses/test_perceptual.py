@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import warnings
 
@@ -102,6 +103,15 @@ def test_pretrained_weights_that_cannot_be_had_say_where_they_belong(no_network,
     assert "perceptual_weights: random" in message
     assert "no network in this test" in message
     assert len(no_network) == 1 and no_network[0].endswith("vgg16-397923af.pth")
+
+
+def test_an_answer_that_is_not_http_is_no_network(no_network, monkeypatch):
+    def answer(request, timeout=None):
+        raise http.client.BadStatusLine("<html>")
+
+    monkeypatch.setattr("urllib.request.urlopen", answer)
+    with pytest.raises(PerceptualWeightsError, match="cannot be fetched"):
+        PerceptualLoss("squeeze", "pretrained")
 
 
 def test_damaged_pretrained_weights_are_an_error_with_their_path(no_network, tmp_path):

@@ -247,6 +247,21 @@ def test_bfloat16_autocast_keeps_losses_in_fp32_and_near_fp32(squeeze):
         torch.testing.assert_close(term, target, rtol=0.08, atol=5e-3)
 
 
+def test_a_loss_scale_saves_gradients_from_float16s_range():
+    x, loss = images(size=256), make_loss(None, perceptual_weight=0)
+    gradients = []
+    for scale, dtype in ((1.0, torch.float32), (2.0**16, torch.float16)):
+        decoder = TinyDecoder()
+        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            x_hat = decoder(x)
+            value, _ = loss.generator_loss(x, x_hat, torch.zeros(()), decoder.last_layer, 0)
+        assert x_hat.dtype == dtype
+        (value * scale).backward()
+        gradients.append(decoder.last_layer.grad / scale)
+    error = (gradients[1] - gradients[0]).norm() / gradients[0].norm()
+    assert error < 3e-3  # measured: 5e-4, and 1.5e-2 if each pixel's is rounded before the scale
+
+
 def run_rank(rank, port, folder):
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.set_num_threads(1)
@@ -281,7 +296,13 @@ def test_two_ranks_share_one_lambda_that_of_the_double_batch(squeeze, tmp_path):
 def test_bad_input_is_named(squeeze):
     with pytest.raises(ValueError, match="disc_loss must be one of hinge, vanilla, got 'wgan'"):
         make_loss(squeeze, disc_loss="wgan")
+    for name in ("codebook_weight", "perceptual_weight", "disc_weight", "disc_factor"):
+        with pytest.raises(ValueError, match=f"{name} must not be negative, got -1"):
+            make_loss(squeeze, **{name: -1.0})
     loss, decoder, x = make_loss(squeeze), TinyDecoder(), images()
+    frozen = decoder.last_layer.detach()
+    with pytest.raises(ValueError, match="last_layer must require a gradient"):
+        loss.generator_loss(x, decoder(x), torch.zeros(()), frozen, START)
     with pytest.raises(ValueError, match="same shape"):
         loss.generator_loss(x[:1], decoder(x), torch.zeros(()), decoder.last_layer, 0)
     with pytest.raises(ValueError, match="same shape"):

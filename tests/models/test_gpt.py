@@ -237,6 +237,9 @@ def test_bad_use_of_the_cache() -> None:
     gpt.requires_grad_(False)(tokens_of(24), cache=long)
     with pytest.raises(ValueError, match="block_size = 24, got 1 tokens behind 24 cached"):
         gpt(tokens_of(1), cache=long)
+    for other in ({"n_layer": 1}, {"n_head": 2, "n_embd": 16}):
+        with pytest.raises(ValueError, match="cache was made for a model with"):
+            gpt(tokens_of(1), cache=KVCache(make(**other), batch_size=2))
     half = KVCache(gpt, batch_size=2, dtype=torch.bfloat16)
     with pytest.raises(
         ValueError, match=r"holds torch\.bfloat16, the model computes torch\.float32"
@@ -257,6 +260,7 @@ def test_a_cache_cannot_end_inside_the_unmasked_prefix() -> None:
     [
         ({"n_embd": 30}, "n_embd must be a multiple of n_head = 4, got 30"),
         ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
+        ({"n_layer": True}, "n_layer must be an integer, got True"),
         ({"resid_pdrop": 1.0}, r"resid_pdrop must lie in \[0, 1\), got 1.0"),
         ({"n_unmasked": 25}, r"n_unmasked must lie in \[0, block_size = 24\], got 25"),
     ],

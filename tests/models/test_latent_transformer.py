@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,35 @@ def test_save_and_load(tmp_path: Path, images: torch.Tensor) -> None:
                        model.first_stage_model(images)[0])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"condition": "sos"}, r"condition must be a mapping with a name, got 'sos'"),
+        ({"condition": None}, "condition must be a mapping with a name, got None"),
+        ({"condition": {}}, r"condition must be one of \['sos'\], got None"),
+        ({"condition": {"name": ["sos"]}}, r"condition must be one of \['sos'\], got \['sos'\]"),
+        ({"condition": {"name": "sos", "tokens": 1}}, "unexpected keyword argument 'tokens'"),
+        ({"condition": {"name": "sos", "token": 1.5}}, r"token must be an integer, got 1\.5"),
+        ({"pkeep": "all"}, "'<=' not supported"),
+        ({"pkeep": 2}, r"pkeep must lie in \[0, 1\], got 2"),
+        ({"no_such_argument": 1}, "unexpected keyword argument 'no_such_argument'"),
+    ],
+)
+def test_config_that_does_not_fit(tmp_path: Path, change: dict, message: str) -> None:
+    make().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=rf"config\.json does not fit its model: .*{message}"):
+        LatentTransformer.from_pretrained(tmp_path)
+
+
+def test_the_codes_to_be_predicted_cannot_be_left_unmasked() -> None:
+    first_stage = VQGAN(**VQGAN_CONFIG)
+    LatentTransformer(first_stage, SOSCondition(), GPT(**GPT_CONFIG, n_unmasked=1))
+    with pytest.raises(ValueError, match="n_unmasked of at most 1, the condition's tokens, got 2"):
+        LatentTransformer(first_stage, SOSCondition(), GPT(**GPT_CONFIG, n_unmasked=2))
+
+
 def test_bad_input(images: torch.Tensor) -> None:
     model = make(pkeep=0.5).train()
     with pytest.raises(ValueError, match="generator must be given in training with pkeep < 1"):
@@ -148,6 +178,8 @@ def test_bad_input(images: torch.Tensor) -> None:
     model = make()
     with pytest.raises(ValueError, match="x must be floating-point images or int64 codes"):
         model(images.to(torch.uint8))
+    with pytest.raises(ValueError, match=r"x must be codes \(B, h, w\) .* got \(16,\)"):
+        model(torch.zeros(16, dtype=torch.int64))
     with pytest.raises(ValueError, match="condition_input must be None"):
         model(images, condition_input=images)
     with pytest.raises(ValueError, match=r"tokens must lie in \[0, 20\), got 20"):
@@ -158,7 +190,7 @@ def test_bad_input(images: torch.Tensor) -> None:
         make(pkeep=1.5)
     with pytest.raises(ValueError, match=r"vocab_size of at least 31.*got 20"):
         make(token=30)
-    with pytest.raises(ValueError, match="token must not be negative, got -1"):
+    with pytest.raises(ValueError, match="token must be at least 0, got -1"):
         SOSCondition(-1)
     with pytest.raises(ValueError, match=r"condition must be one of \['sos'\], got 'class'"):
         build_condition({"name": "class"})

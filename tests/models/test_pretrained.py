@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -70,12 +71,34 @@ def test_truncated_config(folder: Path) -> None:
         GPT.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe\x00", r"config\.json is not valid JSON"),
+        (b"[" * 100_000, r"config\.json is not valid JSON"),
+        (b"[1, 2]", r"config\.json must hold a JSON object, got list"),
+        (b"null", r"config\.json must hold a JSON object, got NoneType"),
+    ],
+)
+def test_config_that_is_something_else(folder: Path, content: bytes, message: str) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        GPT.from_pretrained(folder)
+
+
+def test_sizes_may_be_numpys_integers(tmp_path: Path) -> None:
+    GPT(**{name: np.int64(value) for name, value in SIZES.items()}).save_pretrained(tmp_path)
+    assert SIZES.items() <= GPT.from_pretrained(tmp_path).config.items()
+
+
 def test_another_model(folder: Path) -> None:
     with pytest.raises(ValueError, match="describes a model of type GPT, expected VQGAN"):
         VQGAN.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("change", [{"n_embd": 8}, {"n_layer": 2}, {"no_such_argument": 1}])
+@pytest.mark.parametrize(
+    "change", [{"n_embd": 8}, {"n_layer": 2}, {"vocab_size": -1}, {"no_such_argument": 1}]
+)
 def test_config_that_does_not_fit(folder: Path, change: dict) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))

@@ -166,6 +166,8 @@ def test_save_and_load(tmp_path) -> None:
         ({"ch": 48}, r"ch must be a multiple of 32.*ch_mult.*got ch = 48"),
         ({"ch_mult": []}, "ch_mult must be a non-empty list"),
         ({"ch_mult": [1, 0]}, "ch_mult must be a non-empty list of positive integers"),
+        ({"ch_mult": [1.0, 2.0]}, "ch_mult must be a non-empty list of positive integers"),
+        ({"resolution": 16.0}, r"resolution must be an integer, got 16\.0"),
         ({"resolution": 17}, "resolution must be a multiple of the downsampling factor 2.*got 17"),
         ({"num_res_blocks": 0}, "num_res_blocks must be at least 1"),
         ({"dropout": 1.0}, r"dropout must lie in \[0, 1\), got 1.0"),

@@ -131,6 +131,7 @@ def test_bad_indices() -> None:
     [
         ({"codebook_size": 0}, "codebook_size must be at least 1, got 0"),
         ({"e_dim": -1}, "e_dim must be at least 1, got -1"),
+        ({"e_dim": 4.0}, r"e_dim must be an integer, got 4\.0"),
         ({"beta": -0.1}, "beta must not be negative, got -0.1"),
     ],
 )

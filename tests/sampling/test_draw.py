@@ -153,6 +153,7 @@ def test_a_temperature_near_zero_is_greedy_and_stays_finite():
         ({"temperature": math.inf}, r"temperature must be finite and > 0, got inf"),
         ({"top_k": 0}, r"top_k must be an integer >= 1 or None, got 0"),
         ({"top_k": 2.5}, r"top_k must be an integer >= 1 or None, got 2\.5"),
+        ({"top_k": True}, r"top_k must be an integer >= 1 or None, got True"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\] or None, got 0\.0"),
         ({"top_p": 1.1}, r"top_p must be in \(0, 1\] or None, got 1\.1"),
         ({"top_p": math.nan}, r"top_p must be in \(0, 1\] or None, got nan"),

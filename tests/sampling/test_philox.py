@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,6 +133,8 @@ def test_default_seeds_come_from_the_global_generator():
         (torch.tensor(7), r"seeds must have one dimension, got shape \(\)"),
         ([1, 2, 2**64], r"seeds must be integers in \[-2\^63, 2\^64\), got 18446744073709551616"),
         ([1, 2, 0.5], r"seeds must be integers in \[-2\^63, 2\^64\), got 0\.5"),
+        (np.zeros((3, 1)), r"seeds must have one dimension, got shape \(3, 1\)"),
+        (np.zeros(3), r"seeds must be integers in \[-2\^63, 2\^64\), got 0\.0"),
         (torch.zeros(3), r"seeds must be integers in \[-2\^63, 2\^64\), got 0\.0"),
         ([1, 2, True], r"seeds must be integers in \[-2\^63, 2\^64\), got True"),
     ],

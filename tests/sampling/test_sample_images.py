@@ -69,6 +69,26 @@ def test_the_size_may_be_told_in_pixels(model):
     assert torch.equal(by_size, sample(model, grid=(4, 7), window=4, seeds=[1]))
 
 
+@pytest.mark.parametrize(("cond_length", "extra"), [(1, 0), (1, 1), (5, 1)])
+def test_the_default_window_is_the_grid_that_the_positions_were_made_for(model, cond_length, extra):
+    # A sequence is one token shorter than condition and codes; models often have room for all.
+    gpt = tiny_gpt(block_size=16 + cond_length - 1 + extra)
+    trained = LatentTransformer(model.first_stage_model, SOSCondition(TOKEN), gpt).eval()
+    cond = torch.full((1, cond_length), TOKEN)
+    images = sample(trained, cond, (4, 7), seeds=[1])
+    assert torch.equal(images, sample(trained, cond, (4, 7), window=4, seeds=[1]))
+    assert sample(trained, cond).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("block_size", [31, 32])
+def test_the_default_window_beside_a_grid_of_conditions(model, block_size):
+    gpt = tiny_gpt(block_size=block_size)
+    trained = LatentTransformer(model.first_stage_model, SOSCondition(TOKEN), gpt).eval()
+    cond = torch.arange(20).view(1, 4, 5)
+    images = sample(trained, cond, (4, 5), seeds=[1])
+    assert torch.equal(images, sample(trained, cond, (4, 5), window=4, seeds=[1]))
+
+
 def test_the_number_of_images(model):
     assert len(sample(model, window=4)) == 1
     assert len(sample(model, window=4, num_images=3)) == 3
@@ -90,7 +110,8 @@ def test_images_may_be_used_in_training_and_modes_come_back(model):
         ({"grid": (4, 4), "size": (8, 8)}, r"size must be None where grid is given, got \(8, 8\)"),
         ({"size": (8, 9)}, r"size must be .* multiples of the downsampling factor 2, got \(8, 9\)"),
         ({"size": (0, 8)}, r"size must be .* multiples of the downsampling factor 2, got \(0, 8\)"),
-        ({"size": (8,)}, r"size must be \(height, width\) in pixels, .* got \(8,\)"),
+        ({"size": (8,)}, r"size must be two integers \(H, W\), got \(8,\)"),
+        ({"size": (8.0, 8.0)}, r"size must be two integers \(H, W\), got \(8\.0, 8\.0\)"),
         ({"size": (4, 8)}, r"grid must be at least as large as the window, .* got 2 x 4"),
         ({"num_images": 0}, r"num_images must be at least 1, got 0"),
         ({"num_images": 2, "seeds": [1]}, r"seeds must hold one integer .* 2 of them, got 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import taming_peer
 import torch
@@ -232,6 +233,14 @@ def test_num_codes_keeps_the_vocabularys_other_tokens_out():
     assert codes.unique().tolist() == [0, 1, 2, 3, 4]
 
 
+def test_numpys_integers_are_integers():
+    gpt = tiny_gpt(block_size=16)
+    grid, four, seeds = np.array([4, 5]), np.int64(4), np.array([1, 2**64 - 1], dtype=np.uint64)
+    codes = sample_codes(gpt, SOS, grid, window=four, top_k=four, num_codes=four, seeds=seeds)
+    expected = sample_codes(gpt, SOS, (4, 5), window=4, top_k=4, num_codes=4, seeds=[1, -1])
+    assert torch.equal(codes, expected)
+
+
 def test_weights_that_diverged_are_reported():
     gpt = tiny_gpt(block_size=16)
     with torch.no_grad():
@@ -245,7 +254,9 @@ def test_weights_that_diverged_are_reported():
     [
         ({"grid": (3, 8)}, r"grid must be at least as large as the window, 4 x 4 codes, got 3 x 8"),
         ({"grid": (8, 3)}, r"grid must be at least as large as the window, 4 x 4 codes, got 8 x 3"),
-        ({"grid": (4, 4, 4)}, r"grid must be \(H, W\), got \(4, 4, 4\)"),
+        ({"grid": (4, 4, 4)}, r"grid must be two integers \(H, W\), got \(4, 4, 4\)"),
+        ({"grid": 4}, r"grid must be two integers \(H, W\), got 4"),
+        ({"grid": (4.0, 4.0)}, r"grid must be two integers \(H, W\), got \(4\.0, 4\.0\)"),
         ({"cond": SOS + VOCAB_SIZE}, r"cond must lie in \[0, 24\), got 24"),
         ({"cond": SOS - 1}, r"cond must lie in \[0, 24\), got -1"),
         ({"cond": SOS.float()}, r"cond must be int64 or int32, got torch\.float32"),
@@ -262,7 +273,9 @@ def test_weights_that_diverged_are_reported():
         ({"num_codes": 25}, r"num_codes must lie in \[1, 24\], got 25"),
         ({"temperature": 0.0}, r"temperature must be finite and > 0, got 0\.0"),
         ({"top_p": 2.0}, r"top_p must be in \(0, 1\] or None, got 2\.0"),
+        ({"num_codes": 8.0}, r"num_codes must be an integer, got 8\.0"),
         ({"window": 0}, r"window must be at least 1, got 0"),
+        ({"window": 4.0}, r"window must be an integer, got 4\.0"),
     ],
 )
 def test_bad_arguments(change, message):

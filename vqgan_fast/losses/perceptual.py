@@ -10,6 +10,7 @@ from __future__ import annotations
 import pickle
 import urllib.request
 import warnings
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -137,7 +138,7 @@ def _require_reachable(url: str, net: str, path: Path) -> None:
             urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS
         ):
             pass
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise PerceptualWeightsError(
             f"the pretrained {net} backbone is not at {path} and cannot be fetched ({error}).\n"
             f"{_advice(url, path)}"

@@ -52,6 +52,10 @@ class VQGANLoss(nn.Module):
         disc_loss: "hinge" or "vanilla".
         disc_num_layers, disc_ndf, disc_in_channels, use_actnorm: of the PatchGAN discriminator.
         perceptual: the perceptual loss; None builds the paper's, `PerceptualLoss("vgg")`.
+
+    Raises:
+        ValueError: an unknown `disc_loss`, a negative weight or factor, or what the discriminator
+            refuses.
     """
 
     def __init__(
@@ -73,6 +77,15 @@ class VQGANLoss(nn.Module):
             raise ValueError(
                 f"disc_loss must be one of {', '.join(DISCRIMINATOR_LOSSES)}, got {disc_loss!r}"
             )
+        weights = {
+            "codebook_weight": codebook_weight,
+            "perceptual_weight": perceptual_weight,
+            "disc_weight": disc_weight,
+            "disc_factor": disc_factor,
+        }
+        for name, value in weights.items():
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
         self.disc_start = disc_start
         self.codebook_weight = codebook_weight
         self.perceptual_weight = perceptual_weight
@@ -117,6 +130,9 @@ class VQGANLoss(nn.Module):
             logs: detached scalars total_loss, rec_loss, p_loss, nll_loss, g_loss, d_weight,
                 disc_factor, quant_loss. rec_loss is the mean of L1 plus weighted LPIPS, as in the
                 reference, and so equals nll_loss. g_loss is 0 while the GAN terms are off.
+
+        Raises:
+            ValueError: x and x_hat differ in shape; the GAN terms count and last_layer is frozen.
         """
         _check_pair(x, x_hat)
         with_grad = torch.is_grad_enabled() and x_hat.requires_grad
@@ -189,6 +205,11 @@ class VQGANLoss(nn.Module):
         self, x_hat: Tensor, last_layer: Tensor, nll_gradient: Tensor, g_gradient: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(lambda, whether both norms are finite), from the two gradients at x_hat."""
+        if not last_layer.requires_grad:
+            raise ValueError(
+                "last_layer must require a gradient, as lambda compares gradients there; got a "
+                "frozen one (disc_factor = 0 trains without the GAN terms)"
+            )
         at_last_layer = torch.stack(
             [
                 _full_precision(
@@ -213,14 +234,16 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x_hat: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient.to(x_hat.dtype))
+        # In full precision: a mean's gradient is below fp16's range until a loss scale lifts it.
+        ctx.save_for_backward(gradient)
+        ctx.dtype = x_hat.dtype
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_output, None, None
+        return (gradient * grad_output).to(ctx.dtype), None, None
 
 
 def _full_precision(x: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..quantizers.checks import check_integer
+
 
 class SOSCondition(nn.Module):
     """No condition: one constant start-of-sequence token."""
@@ -26,8 +28,7 @@ class SOSCondition(nn.Module):
 
     def __init__(self, token: int = 0) -> None:
         super().__init__()
-        if token < 0:
-            raise ValueError(f"token must not be negative, got {token}")
+        check_integer("token", token, minimum=0)
         self.token = token
         self.config = {"name": "sos", "token": token}
 
@@ -49,8 +50,10 @@ CONDITIONS: dict[str, type[nn.Module]] = {"sos": SOSCondition}
 
 def build_condition(config: Mapping[str, Any]) -> nn.Module:
     """The condition that a `config` describes; ValueError for a name that is not in CONDITIONS."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"condition must be a mapping with a name, got {config!r}")
     arguments = dict(config)
     name = arguments.pop("name", None)
-    if name not in CONDITIONS:
+    if not isinstance(name, str) or name not in CONDITIONS:
         raise ValueError(f"condition must be one of {sorted(CONDITIONS)}, got {name!r}")
     return CONDITIONS[name](**arguments)

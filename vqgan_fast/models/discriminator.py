@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..quantizers.checks import check_integer
 from .actnorm import ActNorm
 
 
@@ -25,8 +26,7 @@ class PatchGANDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("in_channels", in_channels), ("ndf", ndf), ("n_layers", n_layers)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_integer(name, value)
         self.in_channels = in_channels
         self.smallest_side = 3 * 2**n_layers
         norm = ActNorm if use_actnorm else nn.BatchNorm2d

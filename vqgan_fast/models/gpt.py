@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..quantizers.checks import check_indices
+from ..quantizers.checks import check_indices, check_integer
 from .kv_cache import KVCache
 from .pretrained import Pretrained
 
@@ -237,8 +237,7 @@ def _initialize(module: nn.Module) -> None:
 
 def _check_config(config: dict[str, Any]) -> None:
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}")
+        check_integer(name, config[name])
     if config["n_embd"] % config["n_head"]:
         raise ValueError(
             f"n_embd must be a multiple of n_head = {config['n_head']}, got {config['n_embd']}"

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..quantizers.checks import check_integer
+
 if TYPE_CHECKING:
     from .gpt import GPT
 
@@ -39,8 +41,7 @@ class KVCache:
     ) -> None:
         max_length = gpt.block_size if max_length is None else max_length
         for name, value in (("batch_size", batch_size), ("max_length", max_length)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            check_integer(name, value)
         device = gpt.pos_emb.device if device is None else torch.device(device)
         if dtype is None:
             in_autocast = torch.is_autocast_enabled(device.type)
@@ -64,8 +65,15 @@ class KVCache:
             itself moves with `advance`, once every layer has been written.
 
         Raises:
-            ValueError: no room for T more, another batch size or dtype, or gradients asked for.
+            ValueError: no room for T more; another batch size, dtype or shape of model; gradients
+                asked for.
         """
+        num_layers, _, n_head, _, head_dim = self.k_cache.shape
+        if layer >= num_layers or (k.shape[1], k.shape[3]) != (n_head, head_dim):
+            raise ValueError(
+                f"cache was made for a model with {num_layers} layers of {n_head} x {head_dim} "
+                f"heads, got layer {layer} with {k.shape[1]} x {k.shape[3]}"
+            )
         end = self.length + k.shape[2]
         if end > self.max_length:
             raise ValueError(

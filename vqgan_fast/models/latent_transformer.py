@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .conditions import build_condition
 from .gpt import GPT
-from .pretrained import read_config, write_config
+from .pretrained import CONFIG_FILE, read_config, write_config
 from .vqgan import VQGAN
 
 
@@ -30,7 +30,9 @@ class LatentTransformer(nn.Module):
             by random tokens, which regularises small data sets. 1 keeps all.
 
     Raises:
-        ValueError: pkeep outside [0, 1], or a vocabulary too small for the codes or the condition.
+        ValueError: pkeep outside [0, 1], a vocabulary too small for the codes or the condition, or
+            a transformer that leaves more tokens unmasked than the condition has: it would see the
+            codes that it is to predict.
     """
 
     def __init__(
@@ -48,6 +50,12 @@ class LatentTransformer(nn.Module):
             raise ValueError(
                 f"transformer must have a vocab_size of at least {needed} (codes and condition "
                 f"tokens share it), got {transformer.vocab_size}"
+            )
+        num_tokens = cond_stage_model.num_tokens
+        if transformer.n_unmasked > num_tokens:
+            raise ValueError(
+                f"transformer must have an n_unmasked of at most {num_tokens}, the condition's "
+                f"tokens, got {transformer.n_unmasked}"
             )
         self.first_stage_model = first_stage_model.requires_grad_(False)
         self.cond_stage_model = cond_stage_model.requires_grad_(False)
@@ -94,11 +102,14 @@ class LatentTransformer(nn.Module):
             Logits (B, h w, vocab_size) and the target codes (B, h w), for the cross-entropy.
 
         Raises:
-            ValueError: another dtype; pkeep < 1 in training without a generator; a sequence longer
-                than the transformer's block_size; what encoder and transformer refuse.
+            ValueError: another dtype or shape; pkeep < 1 in training without a generator; a
+                sequence longer than the transformer's block_size; what encoder and transformer
+                refuse.
         """
         if not x.is_floating_point() and x.dtype != torch.int64:
             raise ValueError(f"x must be floating-point images or int64 codes, got {x.dtype}")
+        if not x.is_floating_point() and x.ndim not in (2, 3):
+            raise ValueError(f"x must be codes (B, h, w) or (B, h w), got {tuple(x.shape)}")
         target = (self.encode_to_codes(x) if x.is_floating_point() else x).flatten(1)
         condition = self.cond_stage_model(len(target), target.device, condition_input)
         inputs = self._replace_some(target, generator) if self.training else target
@@ -132,12 +143,13 @@ class LatentTransformer(nn.Module):
         """
         folder = Path(folder)
         config = read_config(folder, cls.__name__)
-        return cls(
-            VQGAN.from_pretrained(folder / "vqgan"),
-            build_condition(config["condition"]),
-            GPT.from_pretrained(folder / "gpt"),
-            pkeep=config["pkeep"],
-        ).eval()
+        first_stage = VQGAN.from_pretrained(folder / "vqgan")
+        transformer = GPT.from_pretrained(folder / "gpt")
+        try:
+            condition = build_condition(config.pop("condition", None))
+            return cls(first_stage, condition, transformer, **config).eval()
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{folder / CONFIG_FILE} does not fit its model: {error}") from error
 
     def _replace_some(self, codes: Tensor, generator: torch.Generator | None) -> Tensor:
         if self.pkeep == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,7 +39,9 @@ def write_config(folder: Path, model_type: str, config: Mapping[str, Any]) -> No
     """Writes config.json: the model's class name and its constructor's arguments."""
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / CONFIG_FILE) as path:
-        path.write_text(json.dumps({"model_type": model_type, **config}, indent=2) + "\n")
+        # operator.index: sizes may be numpy's integers.
+        text = json.dumps({"model_type": model_type, **config}, indent=2, default=operator.index)
+        path.write_text(text + "\n")
 
 
 def read_config(folder: Path, model_type: str) -> dict[str, Any]:
@@ -46,7 +49,7 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is not JSON, or it describes another class than `model_type`.
+        ValueError: it is not a JSON object, or it describes another class than `model_type`.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -56,8 +59,10 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
         )
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # JSON, or its encoding, is broken
         raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}")
     found = config.pop("model_type", None)
     if found != model_type:
         raise ValueError(f"{path} describes a model of type {found}, expected {model_type}")
@@ -113,6 +118,6 @@ class Pretrained:
             with torch.device("meta"):
                 model = cls(**config)
             model.load_state_dict(weights, assign=True)
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} does not fit its model: {error}") from error
         return model.eval()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 from torch import Tensor, nn
 
 from ..quantizers import QuantizerInfo, VectorQuantizer
+from ..quantizers.checks import check_integer
 from .decoder import Decoder
 from .encoder import Encoder
 from .layers import GROUPS
@@ -152,10 +154,9 @@ def _check_config(config: dict) -> None:
         "codebook_size", "embed_dim", "ch", "num_res_blocks", "resolution", "in_channels",
         "out_ch", "z_channels",
     ):  # fmt: skip
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}")
+        check_integer(name, config[name])
     ch, ch_mult, resolution = config["ch"], config["ch_mult"], config["resolution"]
-    if not ch_mult or any(multiple < 1 or multiple != int(multiple) for multiple in ch_mult):
+    if not ch_mult or any(not isinstance(m, Integral) or m < 1 for m in ch_mult):
         raise ValueError(f"ch_mult must be a non-empty list of positive integers, got {ch_mult}")
     if ch % GROUPS:
         raise ValueError(

@@ -1,9 +1,23 @@
-"""The check that every table lookup by user-given indices shares."""
+"""Checks of arguments that the quantisers, the models and the samplers share."""
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
+
+
+def check_integer(name: str, value: int, minimum: int = 1) -> None:
+    """Makes sure that an argument is an integer, Python's or numpy's, of at least `minimum`.
+
+    Raises:
+        ValueError: it is not; the message names it.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
 def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = False) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices
+from .checks import check_indices, check_integer
 
 
 class QuantizerInfo(NamedTuple):
@@ -51,9 +51,8 @@ class VectorQuantizer(nn.Module):
         legacy: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("codebook_size", codebook_size), ("e_dim", e_dim)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_integer("codebook_size", codebook_size)
+        check_integer("e_dim", e_dim)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}")
         self.codebook_size = codebook_size

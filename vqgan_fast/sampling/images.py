@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..models.latent_transformer import LatentTransformer
+from ..quantizers.checks import check_integer
 from .inference import evaluating, ordinary_copy
 from .sampler import sample_codes
 from .seeds import Seeds, count_seeds
+from .windows import height_and_width
 
 
 def sample(
@@ -20,7 +23,7 @@ def sample(
     *,
     size: tuple[int, int] | None = None,
     num_images: int | None = None,
-    window: int = 16,
+    window: int | None = None,
     seeds: Seeds | None = None,
     **options: Any,
 ) -> Tensor:
@@ -36,7 +39,8 @@ def sample(
         grid: (H, W) in codes; by default window x window.
         size: (height, width) in pixels, multiples of the downsampling factor f, instead of `grid`.
         num_images: how many, where `cond` is None; by default one for each seed, or 1.
-        window: side of the window, in codes: that of the grids that the model was trained on.
+        window: side of the window, in codes; by default the largest that the transformer has
+            positions for, which is the side of the square grids that it was trained on.
         seeds: one 64-bit integer for each image; None draws them from torch's global CPU generator.
         **options: schedule, order, temperature, top_k, top_p, greedy, callback and progress, as for
             :func:`sample_codes`.
@@ -54,12 +58,13 @@ def sample(
     if cond is None:
         if num_images is None:
             num_images = 1 if seeds is None else count_seeds(seeds)
-        if num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {num_images}")
+        check_integer("num_images", num_images)
         cond = model.cond_stage_model(num_images, model.transformer.pos_emb.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
 
+    if window is None:
+        window = _largest_window(model.transformer.block_size, cond)
     codes = sample_codes(
         model.transformer,
         cond,
@@ -75,14 +80,21 @@ def sample(
     return ordinary_copy(images)
 
 
+def _largest_window(block_size: int, cond: Tensor) -> int:
+    """The largest w with w^2 + T - 1 <= block_size, where T = w^2 for a grid of conditions."""
+    room = block_size + 1
+    return math.isqrt(room // 2 if cond.ndim == 3 else max(room - cond.shape[-1], 1))
+
+
 def _grid_of_size(
     size: tuple[int, int], grid: tuple[int, int] | None, factor: int
 ) -> tuple[int, int]:
     if grid is not None:
         raise ValueError(f"size must be None where grid is given, got {size}")
-    if len(size) != 2 or any(side < 1 or side % factor for side in size):
+    height, width = height_and_width("size", size)
+    if min(height, width) < 1 or height % factor or width % factor:
         raise ValueError(
             f"size must be (height, width) in pixels, positive multiples of the downsampling "
             f"factor {factor}, got {size}"
         )
-    return size[0] // factor, size[1] // factor
+    return height // factor, width // factor

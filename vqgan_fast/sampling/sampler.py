@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ..models.gpt import GPT
+from ..quantizers.checks import check_integer
 from .draw import DrawRule
 from .inference import evaluating, ordinary_copy
 from .seeds import Seeds, image_seeds
 from .window_logits import WindowLogits
-from .windows import Cell, CodeGrid, cell_generator
+from .windows import Cell, CodeGrid, cell_generator, height_and_width
 
 UNKNOWN = -1  # stands in the codes at the cells that are not drawn yet
 
@@ -75,20 +76,19 @@ def sample_codes(
     """
     cells = cell_generator(schedule, order)
     num_codes = gpt.vocab_size if num_codes is None else num_codes
-    if not 1 <= num_codes <= gpt.vocab_size:
+    check_integer("num_codes", num_codes)
+    if num_codes > gpt.vocab_size:
         raise ValueError(f"num_codes must lie in [1, {gpt.vocab_size}], got {num_codes}")
     rule = DrawRule(temperature, top_k, top_p, greedy)
     rule.check_vocabulary(num_codes)
-    if len(grid) != 2:
-        raise ValueError(f"grid must be (H, W), got {grid!r}")
-    code_grid = CodeGrid(*grid, window)
+    code_grid = CodeGrid(*height_and_width("grid", grid), window)
     device = gpt.pos_emb.device
 
     with torch.inference_mode(), evaluating(gpt):
         logits_at = WindowLogits(gpt, cond.to(device), code_grid)
         batch_size = cond.shape[0]
         seeds = image_seeds(seeds, batch_size).to(device)
-        codes = torch.full((batch_size, *grid), UNKNOWN, device=device)
+        codes = torch.full((batch_size, code_grid.height, code_grid.width), UNKNOWN, device=device)
         total = code_grid.num_cells
         for done, cell in enumerate(_with_progress(cells(code_grid), total, progress), start=1):
             logits = logits_at(codes, cell)[:, :num_codes]

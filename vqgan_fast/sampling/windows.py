@@ -8,8 +8,11 @@ would leave the grid.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from ..quantizers.checks import check_integer
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,15 @@ class Cell:
     top: int  # first row of the window
     left: int  # first column of the window
     rank: int  # how many codes of the window come before this one in raster order
+
+
+def height_and_width(name: str, value: Iterable[int]) -> tuple[int, int]:
+    """Two integers, Python's or numpy's, as Python's; a ValueError names what is not."""
+    try:
+        height, width = (operator.index(side) for side in value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be two integers (H, W), got {value!r}") from None
+    return height, width
 
 
 @dataclass(frozen=True)
@@ -37,8 +49,7 @@ class CodeGrid:
     window: int
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ValueError(f"window must be at least 1, got {self.window}")
+        check_integer("window", self.window)
         if min(self.height, self.width) < self.window:
             raise ValueError(
                 f"grid must be at least as large as the window, {self.window} x {self.window} "
