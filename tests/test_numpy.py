@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import threading
@@ -202,6 +203,31 @@ def test_the_gil_is_released_meanwhile():
         sys.setswitchinterval(interval)
         thread.join()
     assert ran_during_the_call
+
+
+def test_fewer_threads_do_where_the_system_gives_no_more():
+    """Stacks of 1 GiB in an address space that has room for three of them."""
+    code = """
+import resource
+from pathlib import Path
+import numpy as np
+from vqgan_fast.numpy import nearest_code
+z = np.random.default_rng(0).standard_normal((2000, 2))
+expected = nearest_code(z, z[:600])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (7 << 29), used + (7 << 29)))
+found = nearest_code(z, z[:600], num_threads=16)
+print(all(map(np.array_equal, found, expected)))
+"""
+    _, most = resource.getrlimit(resource.RLIMIT_STACK)
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 30, most)),
+    ).stdout
+    assert output.strip() == "True"
 
 
 def test_no_torch_is_imported():

@@ -6,12 +6,15 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
 namespace vqgan_fast::ops {
 
+using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -25,18 +28,31 @@ inline std::string shape_text(const Tensor& t) {
   return text + (t.dim() == 1 ? ",)" : ")");
 }
 
+// The shape of one number for each row of z: valid while z is.
+inline IntHeaderOnlyArrayRef index_shape(const Tensor& z) {
+  return z.sizes().slice(0, static_cast<size_t>(z.dim() - 1));
+}
+
+// cuda:1
+inline std::string device_text(const Tensor& t) {
+  if (t.is_cpu()) return "cpu";
+  return (t.is_cuda() ? "cuda:" : "device ") + std::to_string(t.get_device_index());
+}
+
 inline bool is_float(ScalarType type) {
   return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
          type == ScalarType::BFloat16;
 }
 
 inline void check_float(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.defined(), name, " must be a tensor, got None");
   STD_TORCH_CHECK(is_float(t.scalar_type()), name,
                   " must be float16, bfloat16, float32 or float64, got ", t.scalar_type());
 }
 
 inline void check_same_device(const Tensor& t, const char* name, const Tensor& z) {
-  STD_TORCH_CHECK(t.device() == z.device(), name, " must be on the device of z");
+  STD_TORCH_CHECK(t.device() == z.device(), name, " must be on ", device_text(z), " like z, got ",
+                  device_text(t));
 }
 
 // The sizes of z (..., num_rows, dim) against codebook (..., num_codes, dim). With one codebook,
@@ -82,6 +98,7 @@ inline SearchSizes check_search(const Tensor& z, const Tensor& codebook) {
 
 // indices must be int64 of shape z.shape[:-1].
 inline void check_indices(const Tensor& indices, const Tensor& z) {
+  STD_TORCH_CHECK(indices.defined(), "indices must be a tensor, got None");
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64, got ",
                   indices.scalar_type());
   check_same_device(indices, "indices", z);
@@ -89,6 +106,24 @@ inline void check_indices(const Tensor& indices, const Tensor& z) {
   for (int64_t i = 0; same && i < indices.dim(); ++i) same = indices.size(i) == z.size(i);
   STD_TORCH_CHECK(same, "indices must have the shape of z ", shape_text(z),
                   " without its last dimension, got ", shape_text(indices));
+}
+
+// The gradient of z_q, like z.
+inline void check_grad_z_q(const Tensor& grad_z_q, const Tensor& z) {
+  check_float(grad_z_q, "grad_z_q");
+  check_same_device(grad_z_q, "grad_z_q", z);
+  bool same = grad_z_q.dim() == z.dim();
+  for (int64_t i = 0; same && i < z.dim(); ++i) same = grad_z_q.size(i) == z.size(i);
+  STD_TORCH_CHECK(same, "grad_z_q must have the shape of z ", shape_text(z), ", got ",
+                  shape_text(grad_z_q));
+}
+
+// The gradient of one of the losses.
+inline void check_loss_grad(const Tensor& t, const char* name, const Tensor& z) {
+  STD_TORCH_CHECK(t.numel() == 1, name, " must have one element, got ", shape_text(t));
+  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
+                  name, " must be float32 or float64, got ", t.scalar_type());
+  check_same_device(t, name, z);
 }
 
 struct StatsSizes {

@@ -5,7 +5,8 @@
 
 #include "kernels/cpu/codebook_stats.h"
 #include "ops/checks.h"
-#include "ops/rows_cpu.h"
+#include "ops/parallel_cpu.h"
+#include "ops/tensor_rows.h"
 
 namespace vqgan_fast::ops {
 namespace {

@@ -10,10 +10,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "ops/checks.h"
-#include "ops/rows_cpu.h"
+#include "ops/tensor_rows.h"
 
 namespace vqgan_fast::ops {
 
@@ -41,13 +40,6 @@ class CudaContext {
 inline Tensor scratch(const Tensor& like, size_t bytes) {
   const int64_t doubles = static_cast<int64_t>((bytes + sizeof(double) - 1) / sizeof(double));
   return torch::stable::new_empty(like, {doubles}, ScalarType::Double);
-}
-
-// The shape of one number for each row of z.
-inline std::vector<int64_t> index_shape(const Tensor& z) {
-  std::vector<int64_t> shape;
-  for (int64_t i = 0; i + 1 < z.dim(); ++i) shape.push_back(z.size(i));
-  return shape;
 }
 
 }  // namespace vqgan_fast::ops

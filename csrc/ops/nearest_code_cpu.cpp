@@ -2,21 +2,15 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <tuple>
-#include <vector>
 
 #include "kernels/cpu/nearest_code.h"
 #include "kernels/cpu/nearest_code_oracle.h"
 #include "ops/checks.h"
-#include "ops/rows_cpu.h"
+#include "ops/parallel_cpu.h"
+#include "ops/tensor_rows.h"
 
 namespace vqgan_fast::ops {
 namespace {
-
-std::vector<int64_t> index_shape(const Tensor& z) {
-  std::vector<int64_t> shape;
-  for (int64_t i = 0; i + 1 < z.dim(); ++i) shape.push_back(z.size(i));
-  return shape;
-}
 
 std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codebook, bool exact) {
   const SearchSizes sizes = check_search(z, codebook);

@@ -3,7 +3,6 @@
 #include <limits>
 #include <optional>
 #include <tuple>
-#include <vector>
 
 #include "kernels/cuda/code_order.cuh"
 #include "kernels/cuda/nearest_code.cuh"
@@ -12,37 +11,6 @@
 
 namespace vqgan_fast::ops {
 namespace {
-
-DType promoted(DType a, DType b) {
-  if (a == b) return a;
-  return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
-// A tensor shaped and laid out like z, to be written row by row. Where its strides need more than
-// two levels, rows are written to a contiguous tensor that `finish` copies to its place.
-class RowsLike {
- public:
-  explicit RowsLike(const Tensor& z) : tensor_(torch::stable::empty_like(z)), written_(tensor_) {
-    if (tensor_.numel() == 0 || try_rows_of(tensor_)) return;
-    std::vector<int64_t> shape = index_shape(z);
-    shape.push_back(z.size(z.dim() - 1));
-    written_ = torch::stable::new_empty(z, shape);
-    copied_ = true;
-  }
-  // Of head h if there is a codebook for each head, else of the whole tensor.
-  Rows rows(bool batched, int64_t h) const {
-    return batched ? head_rows(written_, h) : *try_rows_of(written_);
-  }
-  Tensor finish() {
-    if (copied_) torch::stable::copy_(tensor_, written_);
-    return tensor_;
-  }
-
- private:
-  Tensor tensor_;
-  Tensor written_;
-  bool copied_ = false;
-};
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
                                                                 const Tensor& codebook,
@@ -100,13 +68,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
   return {z_q.finish(), indices, commitment_loss, codebook_loss};
 }
 
-void check_loss_grad(const Tensor& t, const char* name, const Tensor& z) {
-  STD_TORCH_CHECK(t.numel() == 1, name, " must have one element, got ", shape_text(t));
-  STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
-                  name, " must be float32 or float64, got ", t.scalar_type());
-  check_same_device(t, name, z);
-}
-
 // A row whose index lies outside the codebook gets a NaN gradient: raising would have to wait for
 // the GPU.
 std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(std::optional<Tensor> grad_z_q,
@@ -117,16 +78,9 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cuda(std::optional<Tensor> g
                                                          bool need_grad_codebook) {
   const SearchSizes sizes = check_search(z, codebook);
   check_indices(indices, z);
+  if (grad_z_q.has_value()) check_grad_z_q(*grad_z_q, z);
   check_loss_grad(grad_commitment, "grad_commitment", z);
   check_loss_grad(grad_codebook_loss, "grad_codebook_loss", z);
-  if (grad_z_q.has_value()) {
-    check_float(*grad_z_q, "grad_z_q");
-    check_same_device(*grad_z_q, "grad_z_q", z);
-    bool same = grad_z_q->dim() == z.dim();
-    for (int64_t i = 0; same && i < z.dim(); ++i) same = grad_z_q->size(i) == z.size(i);
-    STD_TORCH_CHECK(same, "grad_z_q must have the shape of z ", shape_text(z), ", got ",
-                    shape_text(*grad_z_q));
-  }
   const bool batched = codebook.dim() > 2;
   const Tensor nothing = torch::stable::new_empty(z, {0});
   Tensor grad_codebook = need_grad_codebook ? torch::stable::empty_like(codebook)

@@ -1,9 +1,11 @@
 #include "python/nearest_code.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "kernels/cpu/nearest_code.h"
+#include "kernels/cpu/rows.h"
 #include "python/threads.h"
 
 namespace py = pybind11;
@@ -44,40 +46,20 @@ bool has_element_strides(const py::array& array) {
   return true;
 }
 
-// The leading axes of `array` as two levels of rows, read in place; false if they are more.
-bool rows_in_place(const py::array& array, DType dtype, Rows* rows) {
-  if (!has_element_strides(array)) return false;
-  struct Axis {
-    int64_t size;
-    int64_t stride;
-  };
-  std::vector<Axis> axes;  // neighbours that are one longer axis in memory are joined
-  for (py::ssize_t i = 0; i + 1 < array.ndim(); ++i) {
-    const Axis axis{array.shape(i), array.strides(i) / array.itemsize()};
-    if (axis.size == 1) continue;
-    if (!axes.empty() && axes.back().stride == axis.stride * axis.size) {
-      axes.back() = {axes.back().size * axis.size, axis.stride};
-    } else {
-      axes.push_back(axis);
-    }
-  }
-  if (axes.size() > 2) return false;
-  const Axis inner = axes.empty() ? Axis{1, 0} : axes.back();
-  const int64_t outer_stride = axes.size() == 2 ? axes.front().stride : 0;
-  const py::ssize_t last = array.ndim() - 1;
-  *rows = Rows{array.data(), dtype,        inner.size > 0 ? inner.size : 1,
-               outer_stride, inner.stride, array.strides(last) / array.itemsize()};
-  return true;
+// The rows of an array of at least two axes; nothing where they cannot be read in place.
+std::optional<Rows> rows_in_place(const py::array& array, DType dtype) {
+  if (!has_element_strides(array)) return std::nullopt;
+  const std::vector<int64_t> sizes(array.shape(), array.shape() + array.ndim());
+  std::vector<int64_t> strides(array.strides(), array.strides() + array.ndim());
+  for (int64_t& stride : strides) stride /= array.itemsize();
+  return rows_of_array(array.data(), dtype, array.ndim(), sizes.data(), strides.data());
 }
 
 // A copy, kept in `array`, where the strides need one.
 Rows rows_of(py::array* array, DType dtype) {
-  Rows rows;
-  if (!rows_in_place(*array, dtype, &rows)) {
-    *array = array->attr("copy")("C");
-    rows_in_place(*array, dtype, &rows);
-  }
-  return rows;
+  if (const auto rows = rows_in_place(*array, dtype)) return *rows;
+  *array = array->attr("copy")("C");
+  return *rows_in_place(*array, dtype);
 }
 
 }  // namespace

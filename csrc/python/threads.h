@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -11,7 +12,8 @@
 
 namespace vqgan_fast {
 
-// Runs a range on up to `num_threads` threads, the caller's among them, started for each range.
+// Runs a range on up to `num_threads` threads, the caller's among them, started for each range;
+// on fewer where the system gives no more.
 inline Parallel std_threads(int64_t num_threads) {
   Parallel parallel;
   if (num_threads <= 1) return parallel;
@@ -32,8 +34,15 @@ inline Parallel std_threads(int64_t num_threads) {
       }
     };
     std::vector<std::thread> others;
-    for (int64_t i = 1; i < pieces; ++i) others.emplace_back(piece, i);
+    others.reserve(pieces - 1);
+    int64_t next = 1;
+    try {
+      for (; next < pieces; ++next) others.emplace_back(piece, next);
+    } catch (const std::system_error&) {
+      // No more threads to be had: the caller's does what is left.
+    }
     piece(0);
+    for (; next < pieces; ++next) piece(next);
     for (std::thread& thread : others) thread.join();
     for (const std::exception_ptr& error : errors) {
       if (error) std::rethrow_exception(error);

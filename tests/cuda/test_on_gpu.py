@@ -132,7 +132,7 @@ def test_bad_input_is_named():
     z = torch.zeros(5, 8, device=DEVICE)
     with pytest.raises(RuntimeError, match=r"codebook must be \(K, D\) with D = 8, got \(7, 3\)"):
         ops.nearest_code(z, torch.zeros(7, 3, device=DEVICE))
-    with pytest.raises(RuntimeError, match="codebook must be on the device of z"):
+    with pytest.raises(RuntimeError, match="codebook must be on cuda:0 like z, got cpu"):
         ops.nearest_code(z, torch.zeros(7, 8))
     with pytest.raises(RuntimeError, match="indices must be int64"):
         ops.codebook_stats(z, torch.zeros(5, dtype=torch.int32, device=DEVICE), 4)

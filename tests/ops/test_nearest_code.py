@@ -132,10 +132,22 @@ def test_threads_and_batches_do_not_matter(n: int, k: int) -> None:
                 assert torch.equal(whole.nan_to_num(-1), torch.cat(parts).nan_to_num(-1))
 
 
-def test_flushing_subnormals_does_not_matter() -> None:
-    z, codebook = CASES["subnormal"](60, 80, 6)
-    expected = oracle(z, codebook)
-    indices, distances = expected[0].clone(), expected[1].float()
+# Subnormal in turn: elements, their squares in fp32, their squares in fp64. Two threads share 2000
+# codes and compare what each has found.
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize(("n", "k"), [(60, 80), (60, 2000), (3, 2000)])
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(1e-42, torch.float32), (1e-20, torch.float32), (1e-160, torch.float64)],
+    ids=str,
+)
+def test_flushing_subnormals_does_not_matter(
+    n: int, k: int, scale: float, dtype: torch.dtype
+) -> None:
+    z, codebook = (scale * x.to(dtype) for x in CASES["gaussian"](n, k, 6))
+    torch.set_num_threads(2)
+    indices, distances = oracle(z, codebook)
+    distances = distances.to(dtype)
     assert torch.set_flush_denormal(True)
     try:
         found = ops.nearest_code(z, codebook)
@@ -223,6 +235,15 @@ def test_bad_input_is_named(problem: str) -> None:
         ops.nearest_code(z.to("meta"), codebook.to("meta"))
 
 
+def test_none_is_named() -> None:
+    with pytest.raises(RuntimeError, match="codebook must be a tensor, got None"):
+        ops.nearest_code(torch.zeros(1, 1), None)
+    with pytest.raises(RuntimeError, match="z must be a tensor, got None"):
+        ops.vector_quantize(None, torch.zeros(1, 1))
+    with pytest.raises(RuntimeError, match="indices must be a tensor, got None"):
+        ops.codebook_stats(torch.zeros(1, 1), None, 1)
+
+
 def test_bad_precision_is_named() -> None:
     with pytest.raises(ValueError, match='precision must be "exact" or "fast", got \'best\''):
         ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1), precision="best")
@@ -249,6 +270,20 @@ def test_gradient_of_the_distance() -> None:
     heads = (z.detach()[None].repeat(2, 1, 1), codebook.detach()[None] * torch.ones(2, 1, 1))
     heads = tuple(x.requires_grad_() for x in heads)
     assert torch.autograd.gradcheck(lambda *args: ops.nearest_code(*args)[1], heads)
+
+
+def test_the_gradient_of_a_difference_beyond_fp16() -> None:
+    z = torch.tensor([[60000.0]], dtype=torch.float16, requires_grad=True)
+    distances = ops.nearest_code(z, -z.detach())[1]
+    assert torch.autograd.grad(1e-3 * distances.sum(), z)[0].item() == pytest.approx(240)
+
+
+def test_no_heads() -> None:
+    z, codebook = (torch.zeros(2, 0, n, 4, requires_grad=True) for n in (3, 5))
+    indices, distances = ops.nearest_code(z, codebook)
+    assert indices.shape == distances.shape == (2, 0, 3)
+    grads = torch.autograd.grad(distances.sum(), (z, codebook))
+    assert [grad.shape for grad in grads] == [z.shape, codebook.shape]
 
 
 def test_gradients_of_mixed_types() -> None:

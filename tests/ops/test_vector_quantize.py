@@ -84,7 +84,41 @@ def test_each_output_alone() -> None:
             plain(z, codebook, indices)[j].sum(), (z, codebook), allow_unused=True
         )
         for one, other in zip(found, expected, strict=True):
-            assert_close(one, torch.zeros_like(one) if other is None else other)
+            assert (one is None) == (other is None)
+            if one is not None:
+                assert_close(one, other)
+
+
+def test_a_gradient_of_z_q_alone_passes_untouched() -> None:
+    z, codebook = CASES["gaussian"](20, 10, 4)
+    z[7, 2] = torch.inf
+    z.requires_grad_()
+    ops.vector_quantize(z, codebook)[0].sum().backward()
+    assert torch.equal(z.grad, torch.ones(20, 4))
+    penalty = ops.vector_quantize(z, codebook)[0][:7].square().sum()
+    (gradient,) = torch.autograd.grad(penalty, z, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), z)
+    assert torch.equal(second[:7], torch.full((7, 4), 2.0))
+
+
+def test_a_loss_beyond_fp32_is_infinite() -> None:
+    z, codebook = CASES["huge"](20, 10, 4)
+    z_q, indices, *losses = ops.vector_quantize(z, codebook)
+    assert torch.equal(indices, oracle(z, codebook)[0])
+    assert torch.equal(z_q, plain(z, codebook, indices)[0])
+    assert [loss.item() for loss in losses] == [torch.inf, torch.inf]
+
+
+def test_flushing_subnormals_does_not_matter() -> None:
+    z, codebook = (1e-21 * x for x in CASES["gaussian"](20, 10, 4))
+    expected = ops.vector_quantize(z, codebook)[2].item()
+    assert 0 < expected < torch.finfo(torch.float32).tiny
+    assert torch.set_flush_denormal(True)
+    try:
+        loss = ops.vector_quantize(z, codebook)[2]
+    finally:
+        torch.set_flush_denormal(False)
+    assert loss.item() == expected
 
 
 def test_only_what_needs_a_gradient() -> None:

@@ -83,7 +83,9 @@ def _backward(ctx: Any, _: None, grad_distances: Tensor | None) -> tuple:
     if grad_distances is None:
         return None, None, None
     z, codebook, indices = ctx.saved_tensors
-    gradient = 2 * grad_distances.unsqueeze(-1) * (z - reference.lookup(codebook, indices))
+    # In the type of the distances: in fp16 a difference can overflow.
+    difference = z.to(grad_distances.dtype) - reference.lookup(codebook, indices)
+    gradient = 2 * grad_distances.unsqueeze(-1) * difference
     grad_z = grad_codebook = None
     if ctx.needs_input_grad[0]:
         grad_z = gradient.to(z.dtype)

@@ -8,6 +8,8 @@ best codes differ by less than that may choose the other one.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -98,9 +100,8 @@ def sum_by_code(rows: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
     flat = indices
     if codebook.dim() > 2:
         # One codebook after the other, as if they were a single one.
-        num_heads = codebook.shape[:-2].numel()
-        first = torch.arange(num_heads, device=indices.device) * num_codes
-        flat = indices.reshape(num_heads, -1) + first[:, None]
+        flat = indices.flatten(0, -2)
+        flat = flat + num_codes * torch.arange(len(flat), device=indices.device)[:, None]
     sums = torch.zeros(codebook.numel() // dim, dim, dtype=_wide(rows), device=rows.device)
     sums.index_add_(0, flat.reshape(-1), rows.reshape(-1, dim).to(sums.dtype))
     return sums.reshape(codebook.shape)
@@ -108,16 +109,14 @@ def sum_by_code(rows: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
 
 def _search(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Indices and distances in the wide type."""
-    dim = z.shape[-1]
-    rows = z.reshape(-1, dim) if codebook.dim() == 2 else z.flatten(0, -3)
-    codebooks = codebook.flatten(0, -3) if codebook.dim() > 2 else codebook
-    if codebook.dim() == 2:
-        indices, distances = _search_one(rows, codebooks)
-    else:
-        found = [_search_one(one, codes) for one, codes in zip(rows, codebooks, strict=True)]
-        indices = torch.cat([index for index, _ in found])
-        distances = torch.cat([distance for _, distance in found])
-    return indices.reshape(z.shape[:-1]), distances.reshape(z.shape[:-1])
+    indices = torch.empty(z.shape[:-1], dtype=torch.int64, device=z.device)
+    distances = torch.empty(z.shape[:-1], dtype=_wide(z), device=z.device)
+    for head in itertools.product(*map(range, codebook.shape[:-2])):
+        rows = z[head]  # all of z where there is one codebook
+        index, distance = _search_one(rows.reshape(-1, rows.shape[-1]), codebook[head])
+        indices[head] = index.reshape(rows.shape[:-1])
+        distances[head] = distance.reshape(rows.shape[:-1])
+    return indices, distances
 
 
 def _search_one(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:

@@ -99,8 +99,12 @@ def _backward(
     grad_codebook_loss: Tensor | None,
 ) -> tuple:
     z, codebook, indices = ctx.saved_tensors
+    # Without the commitment loss the gradient of z_q is that of z, straight through.
+    need_grad_z = ctx.needs_input_grad[0] and grad_commitment is not None
+    need_grad_codebook = ctx.needs_input_grad[1] and grad_codebook_loss is not None
+    if not need_grad_z and not need_grad_codebook:
+        return grad_z_q, None, None
     zero = z.new_zeros((), dtype=accumulation_type(z, codebook))
-    need_grad_z, need_grad_codebook = ctx.needs_input_grad[:2]
     grad_z, grad_codebook = torch.ops.vqgan_fast.vector_quantize_backward(
         grad_z_q,
         zero if grad_commitment is None else grad_commitment,
@@ -111,7 +115,11 @@ def _backward(
         need_grad_z,
         need_grad_codebook,
     )
-    return grad_z if need_grad_z else None, grad_codebook if need_grad_codebook else None, None
+    return (
+        grad_z if need_grad_z else grad_z_q,
+        grad_codebook if need_grad_codebook else None,
+        None,
+    )
 
 
 def _no_second_backward(ctx: Any, *grads: Tensor | None) -> tuple:

@@ -7,7 +7,7 @@ namespace vqgan_fast {
 
 // Round to nearest with subnormals, for as long as the object lives, whatever the thread was set to
 // (torch.set_flush_denormal, a caller's rounding mode): exact results must not depend on it. Every
-// body that a kernel hands to Parallel::run begins with one.
+// body that a kernel hands to Parallel::run begins with one, and so does what computes outside.
 class DefaultFloatMode {
  public:
   DefaultFloatMode() {

@@ -65,6 +65,7 @@ int64_t codes_per_range(const NearestCodeArgs& args, int64_t num_blocks, int64_t
 
 void nearest_code(const NearestCodeArgs& args, const Parallel& parallel) {
   if (args.num_rows == 0) return;
+  const DefaultFloatMode float_mode;
   const NearestCodeKernels& kernels = *highest_level().kernels;
   PackedCodebook packed;
   if (worth_screening(args)) {

@@ -30,13 +30,6 @@ float round_up(double value) {
   return rounded < value ? std::nextafter(rounded, FLT_MAX) : rounded;
 }
 
-bool all_finite(const double* x, int64_t dim) {
-  // One infinity or NaN among the products makes the sum a NaN.
-  double acc = 0.0;
-  for (int64_t d = 0; d < dim; ++d) acc += x[d] * 0.0;
-  return acc == 0.0;
-}
-
 void drop_candidates_above_limit(RowScreen* row) {
   int kept = 0;
   for (int i = 0; i < row->num_candidates; ++i) {

@@ -30,13 +30,6 @@ std::unique_ptr<float[], FreeDeleter> allocate_lines(int64_t num_floats) {
   return std::unique_ptr<float[], FreeDeleter>(floats);
 }
 
-bool all_finite(const double* x, int64_t dim) {
-  // One infinity or NaN among the products makes the sum a NaN.
-  double acc = 0.0;
-  for (int64_t d = 0; d < dim; ++d) acc += x[d] * 0.0;
-  return acc == 0.0;
-}
-
 // The mean of up to 256 codes spread over the codebook.
 std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
   const int64_t samples = std::min<int64_t>(num_codes, 256);

@@ -196,6 +196,13 @@ void prefetch_columns(const Rows& rows, int64_t row, int64_t first_column, int64
   });
 }
 
+bool all_finite(const double* x, int64_t dim) {
+  // One infinity or NaN among the products makes the sum a NaN.
+  double acc = 0.0;
+  for (int64_t d = 0; d < dim; ++d) acc += x[d] * 0.0;
+  return acc == 0.0;
+}
+
 double round_to(DType dtype, double value) {
   double rounded = value;
   with_element(dtype, [&](auto element) {

@@ -28,6 +28,9 @@ void store_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t 
 // Asks for those columns of a row to be brought near, for a reader that comes to it a little later.
 void prefetch_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns);
 
+// Whether a row in a block holds no infinity and no NaN.
+bool all_finite(const double* x, int64_t dim);
+
 // A value rounded to a dtype, as a double again.
 double round_to(DType dtype, double value);
 

@@ -13,11 +13,6 @@ namespace {
 
 constexpr int64_t kBlockRows = 64;
 
-DType promoted(DType a, DType b) {
-  if (a == b) return a;
-  return a == DType::kFloat64 || b == DType::kFloat64 ? DType::kFloat64 : DType::kFloat32;
-}
-
 // z[i] becomes z[i] + (e[i] - z[i]), each step rounded to `dtype`.
 void straight_through(DType dtype, int64_t count, const double* e, double* z) {
   switch (dtype) {
@@ -60,6 +55,7 @@ void for_each_block(const Rows& z, const Rows& codebook, const int64_t* indices,
 }  // namespace
 
 double vector_quantize(const VectorQuantizeArgs& args, const Parallel& parallel) {
+  const DefaultFloatMode float_mode;
   std::vector<double> distances(args.num_rows);
   NearestCodeArgs search;
   search.z = args.z;

@@ -1,4 +1,4 @@
-// What stands between tensors and the CPU kernels: the rows of a tensor, and torch's threads.
+// What stands between tensors and the kernels of any device: the rows of a tensor.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <optional>
 
-#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
 
 namespace vqgan_fast::ops {
@@ -34,34 +33,8 @@ inline DType dtype_of(ScalarType type) {
 
 // The rows of t (..., D), all leading dimensions as one, if their strides allow two levels.
 inline std::optional<Rows> try_rows_of(const Tensor& t) {
-  Rows rows;
-  rows.data = t.data_ptr();
-  rows.dtype = dtype_of(t.scalar_type());
-  rows.element_stride = t.stride(t.dim() - 1);
-  int levels = 0;
-  int64_t size = 1, stride = 0;  // of the level that grows, from the innermost dimension outwards
-  for (int64_t i = t.dim() - 2; i >= 0; --i) {
-    if (t.size(i) == 1) continue;
-    if (levels > 0 && t.stride(i) == stride * size) {
-      size *= t.size(i);
-      continue;
-    }
-    if (levels == 1) {
-      rows.inner_rows = size;
-      rows.inner_stride = stride;
-    }
-    if (levels == 2) return std::nullopt;
-    ++levels;
-    size = t.size(i);
-    stride = t.stride(i);
-  }
-  if (levels == 2) {
-    rows.outer_stride = stride;
-  } else {
-    rows.inner_rows = size;
-    rows.inner_stride = stride;
-  }
-  return rows;
+  return rows_of_array(t.data_ptr(), dtype_of(t.scalar_type()), t.dim(), t.sizes().data(),
+                       t.strides().data());
 }
 
 // The rows of t for reading. Where its strides need more than two levels, *holder becomes a
@@ -90,14 +63,29 @@ inline Rows head_rows(const Tensor& t, int64_t h) {
   return rows;
 }
 
-// Threads of torch's own pool: torch.set_num_threads decides.
-inline Parallel torch_parallel() {
-  Parallel parallel;
-  parallel.num_threads = static_cast<int>(torch::stable::get_num_threads());
-  parallel.run = [](int64_t begin, int64_t end, int64_t grain, const RangeBody& body) {
-    torch::stable::parallel_for(begin, end, grain, body);
-  };
-  return parallel;
-}
+// A tensor shaped and laid out like another, to be written row by row. Where its strides need more
+// than two levels, rows are written to a contiguous tensor that `finish` copies to its place.
+class RowsLike {
+ public:
+  explicit RowsLike(const Tensor& like)
+      : tensor_(torch::stable::empty_like(like)), written_(tensor_) {
+    if (tensor_.numel() == 0 || try_rows_of(tensor_)) return;
+    written_ = torch::stable::new_empty(like, like.sizes());
+    copied_ = true;
+  }
+  // Of head h if there is a codebook for each head, else of the whole tensor.
+  Rows rows(bool batched, int64_t h) const {
+    return batched ? head_rows(written_, h) : *try_rows_of(written_);
+  }
+  Tensor finish() {
+    if (copied_) torch::stable::copy_(tensor_, written_);
+    return tensor_;
+  }
+
+ private:
+  Tensor tensor_;
+  Tensor written_;
+  bool copied_ = false;
+};
 
 }  // namespace vqgan_fast::ops
