@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -75,7 +76,7 @@ def sampling_seconds(gpt: GPT, window: int, samples: int, grid: tuple[int, int])
     height, width = grid
     length = window * window
     half = torch.zeros(1, length // 2, dtype=torch.int64)
-    prefix = _seconds(lambda: gpt(half, logits_from=-1))
+    prefix = median_seconds(lambda: gpt(half, logits_from=-1))
 
     parameter = next(gpt.parameters())
     cache = KVCache(gpt, samples, length, parameter.device, parameter.dtype)
@@ -85,13 +86,16 @@ def sampling_seconds(gpt: GPT, window: int, samples: int, grid: tuple[int, int])
         cache.truncate(length // 2)
         gpt(half[:, :1].expand(samples, -1), cache=cache, logits_from=-1)
 
-    code = _seconds(one_more_code)
+    code = median_seconds(one_more_code)
     return height * width * prefix + length * code
 
 
-def _seconds(action, repeats: int = 5) -> float:
+def median_seconds(action: Callable[[], object], repeats: int = 9) -> float:
+    """What one call takes, whatever else the machine does now and then."""
     action()  # the first call allocates
-    begin = time.perf_counter()
+    times = []
     for _ in range(repeats):
+        begin = time.perf_counter()
         action()
-    return (time.perf_counter() - begin) / repeats
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)

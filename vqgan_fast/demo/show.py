@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -157,19 +158,25 @@ def _times(seconds: Mapping[str, float]) -> Sequence[tuple[str, str]]:
 
 def _commands(output: Path, metrics: Mapping[str, Any]) -> str:
     height, width = metrics["grid"]
-    stage1, stage2 = metrics["stage1"], metrics["stage2"]
+    stage1, stage2 = (shlex.quote(str(output / name)) for name in ("stage1", "stage2"))
+    config1, config2 = (
+        shlex.quote(str(output / name / "config.yaml")) for name in ("stage1", "stage2")
+    )
+    longer = shlex.quote(f"run_dir={output / 'stage2_longer'}")
     return f"""\
-# another wide picture, and a smaller set of likelier codes
-vqgan-fast sample {output}/stage2 --number 1 --grid {height}x{8 * width} --top-k 100 --seed 7
+# another wide picture, from a smaller set of likelier codes
+vqgan-fast sample {stage2} --number 1 --grid {height}x{8 * width} --top-k 100 --seed 7
 
 # your own pictures through the codes and back
-vqgan-fast reconstruct {output}/stage1 photo.jpg --resize 256
+vqgan-fast reconstruct {stage1} photo.jpg --resize 256
 
-# train both stages on, as long as you like (Ctrl-C stops with a checkpoint)
-vqgan-fast train {output}/stage1/config.yaml --resume \\
-    optim.max_minutes=null optim.steps={20 * stage1["steps"]}
-vqgan-fast train {output}/stage2/config.yaml run_dir={output}/stage2_longer \\
-    optim.max_minutes=null optim.steps={20 * stage2["steps"]}
+# train stage 1 on, as long as you like (Ctrl-C stops with a checkpoint) ...
+vqgan-fast train {config1} --resume \\
+    optim.max_minutes=null optim.steps={20 * metrics["stage1"]["steps"]}
+
+# ... and stage 2 anew, on the codes that it gives then
+vqgan-fast train {config2} {longer} \\
+    optim.max_minutes=null optim.steps={20 * metrics["stage2"]["steps"]}
 
 # the same for a folder of yours
 vqgan-fast demo --data photos/ --minutes 30 --output runs/photos"""

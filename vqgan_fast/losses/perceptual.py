@@ -106,15 +106,22 @@ def _lpips_package():
     return lpips
 
 
-def _random_lpips(net: str, seed: int) -> nn.Module:
+def _build(net: str, pnet_rand: bool) -> nn.Module:
     lpips = _lpips_package()
+    with warnings.catch_warnings():
+        # lpips calls torchvision by arguments that are deprecated there: nothing a user can mend.
+        warnings.filterwarnings("ignore", module=r"torchvision\.models\._utils")
+        return lpips.LPIPS(net=net, pnet_rand=pnet_rand, verbose=False)
+
+
+def _random_lpips(net: str, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        return _build(net, pnet_rand=True)
 
 
 def _pretrained_lpips(net: str) -> nn.Module:
-    lpips = _lpips_package()
+    _lpips_package()
     from torchvision.models import get_model_weights
 
     # lpips asks torchvision for `pretrained=True`, which means this entry of its weights table.
@@ -123,7 +130,7 @@ def _pretrained_lpips(net: str) -> nn.Module:
     if not path.exists():
         _require_reachable(url, net, path)
     try:
-        return lpips.LPIPS(net=net, verbose=False)
+        return _build(net, pnet_rand=False)
     except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise PerceptualWeightsError(
             f"the {net} backbone could not be loaded from {path}: {error}\n"

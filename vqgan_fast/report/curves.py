@@ -70,4 +70,5 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.set_xlabel("step")
     axes.set_ylabel(unit)
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=9)
+    if axes.lines:
+        axes.legend(fontsize=9)
