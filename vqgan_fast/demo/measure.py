@@ -14,6 +14,7 @@ from ..quantizers.metrics import perplexity, usage
 from ..report.measures import (
     code_counts,
     mean_colours,
+    mean_psnr,
     mean_squared_error,
     psnr,
     unigram_cross_entropy,
@@ -53,6 +54,8 @@ def measure_stage1(held_out: Encoded, training: Encoded, num_codes: int) -> dict
         "heldout_psnr": held_out_psnr,
         "mean_colour_psnr": mean_colour_psnr,
         "gain_db": held_out_psnr - mean_colour_psnr,
+        "heldout_psnr_mean_of_crops": mean_psnr(held_out.images, held_out.reconstructions),
+        "mean_colour_psnr_mean_of_crops": mean_psnr(held_out.images, colours),
         "training_psnr": psnr(mean_squared_error(training.images, training.reconstructions)),
         "codebook_usage_training_crops": float(usage(training_counts)),
         "codebook_usage_heldout": float(usage(counts)),

@@ -15,6 +15,7 @@ from ..models.pretrained import replacing
 from ..report.page import Figure, Section, page
 from ..report.pictures import comparison, picture_grid, to_picture
 from ..sampling import sample
+from .folder import LIST_FILE
 from .measure import Encoded
 
 PICTURES = {
@@ -162,6 +163,7 @@ def _commands(output: Path, metrics: Mapping[str, Any]) -> str:
     config1, config2 = (
         shlex.quote(str(output / name / "config.yaml")) for name in ("stage1", "stage2")
     )
+    pictures = shlex.quote(f"data.train={output / LIST_FILE}")
     longer = shlex.quote(f"run_dir={output / 'stage2_longer'}")
     return f"""\
 # another wide picture, from a smaller set of likelier codes
@@ -175,7 +177,7 @@ vqgan-fast train {config1} --resume \\
     optim.max_minutes=null optim.steps={20 * metrics["stage1"]["steps"]}
 
 # ... and stage 2 anew, on the codes that it gives then
-vqgan-fast train {config2} {longer} \\
+vqgan-fast train {config2} {longer} data.codes=null {pictures} \\
     optim.max_minutes=null optim.steps={20 * metrics["stage2"]["steps"]}
 
 # the same for a folder of yours
