@@ -231,6 +231,7 @@ def test_sample_writes_one_picture_for_each_seed(trained: Path, tmp_path: Path) 
 
     alone = tmp_path / "alone"
     run("sample", trained / "stage2" / "model", "--number", 1, "--seed", 6, "--output", alone)
+    assert [file.name for file in alone.iterdir()] == [names[1]]
     assert (alone / names[1]).read_bytes() == (out / names[1]).read_bytes()
     assert (out / names[0]).read_bytes() != (out / names[1]).read_bytes()
 
@@ -250,7 +251,7 @@ def test_sample_larger_than_the_window(
         (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
         (("--temperature", "0"), "temperature"),
         (("--top-p", "1.5"), "top_p"),
-        (("--size", "8x21"), "multiples of the downsampling factor 2, got 8x21"),
+        (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
         (("--device", "nonsense"), "--device nonsense"),
     ],
 )
@@ -286,7 +287,7 @@ def test_nothing_is_overwritten_without_force(
 ) -> None:
     out, codes = tmp_path / "out", tmp_path / "codes.safetensors"
     for command, file in (
-        (("sample", trained / "stage2", "--number", 1, "--output", out), out / "grid.png"),
+        (("sample", trained / "stage2", "--number", 2, "--output", out), out / "grid.png"),
         (
             ("reconstruct", trained / "stage1", photos / "a.png", "--output", out),
             out / "a_reconstruction.png",
@@ -397,7 +398,7 @@ def test_tokenize_writes_the_codes_that_stage_2_trains_from(
         "train", config, f"first_stage={trained / 'stage1'}", f"data.codes={codes}",
         f"run_dir={tmp_path / 'gpt'}",
     )  # fmt: skip
-    run("sample", tmp_path / "gpt", "--number", 1)
+    run("sample", tmp_path / "gpt", "--number", 2)
     assert (tmp_path / "gpt" / "samples" / "grid.png").is_file()
 
 

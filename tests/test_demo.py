@@ -82,6 +82,7 @@ def test_demo_measures(demo: Path) -> None:
     assert metrics["gain_db"] == metrics["heldout_psnr"] - metrics["mean_colour_psnr"]
     last = json.loads((demo / "stage1" / "metrics.jsonl").read_text().splitlines()[-1])
     assert metrics["codebook_usage_training"] == last["codebook_usage"]
+    assert metrics["heldout_psnr_mean_of_crops"] == pytest.approx(last["val_psnr"], rel=1e-4)
     assert 0 < metrics["codebook_usage_heldout"] <= 1
     assert 0 < metrics["nll_per_code"] < 2 * metrics["uniform_cross_entropy"]
     assert metrics["stage1"]["steps"] == 3

@@ -16,6 +16,7 @@ from vqgan_fast.report.curves import draw_curves, read_metrics
 from vqgan_fast.report.measures import (
     code_counts,
     mean_colours,
+    mean_psnr,
     mean_squared_error,
     psnr,
     unigram_cross_entropy,
@@ -30,6 +31,13 @@ def test_psnr_is_that_of_scikit_image() -> None:
     expected = peak_signal_noise_ratio((x.numpy() + 1) / 2, (x_hat.numpy() + 1) / 2, data_range=1)
     assert psnr(mean_squared_error(x, x_hat)) == pytest.approx(expected, rel=1e-6)
     assert psnr(mean_squared_error(x, x)) == math.inf
+
+
+def test_mean_psnr_takes_each_image_on_its_own() -> None:
+    x = torch.zeros(3, 1, 2, 2)
+    x_hat = x.clone()
+    x_hat[1], x_hat[2] = 0.2, 0.02
+    assert mean_psnr(x, x_hat) == pytest.approx((100 + 20 + 40) / 3)
 
 
 def test_error_counts_values_that_can_be_shown() -> None:
@@ -81,13 +89,20 @@ def test_comparison_repeats_its_rows_of_columns() -> None:
 
 def test_curves_are_drawn_from_what_training_wrote(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
-    entries = [{"step": step, "rec_loss": 1 / step, "disc_factor": step > 2} for step in (1, 2, 3)]
+    entries = [{"step": step, "rec_loss": 1 / step, "val_psnr": 15 + step} for step in (1, 2, 3)]
     metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     assert read_metrics(metrics) == entries
     drawn = {}
     for name, unigram in (("low", 1.0), ("high", 3.0)):
         path = tmp_path / f"{name}.png"
-        draw_curves(entries, [{"step": 1, "nll": 2}], path, mean_colour_psnr=16.0, unigram=unigram)
+        draw_curves(
+            entries,
+            [{"step": 1, "nll": 2}],
+            path,
+            mean_colour_psnr=16.0,
+            unigram=unigram,
+            gan_start=2,
+        )
         with Image.open(path) as picture:
             drawn[name] = np.array(picture)
     assert drawn["low"].shape == drawn["high"].shape

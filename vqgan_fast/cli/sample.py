@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force, refuse_existing, write_picture
-
-if TYPE_CHECKING:
-    from ..models import LatentTransformer
 
 SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
@@ -72,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder for seed_*.png and grid.png (default: RUN/samples)",
+        help="folder for seed_*.png and, of several, grid.png (default: RUN/samples)",
     )
     add_device(parser)
     add_force(parser)
@@ -80,13 +75,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     model = load_transformer(args.run_folder)
-    window = args.window or training_window(model)
-    grid = _code_grid(args, model.first_stage_model.downsampling_factor, window)
     folder = args.output or args.run_folder / "samples"
     seeds = range(args.seed, args.seed + args.number)
     files = [folder / f"seed_{seed:06d}.png" for seed in seeds]
     sheet = folder / "grid.png"
-    refuse_existing([*files, sheet], args.force)
+    refuse_existing([*files, sheet] if args.number > 1 else files, args.force)
 
     import torch
 
@@ -99,8 +92,9 @@ def run(args: argparse.Namespace) -> None:
         [
             sample(
                 model,
-                grid=grid,
-                window=window,
+                grid=args.grid,
+                size=args.size,
+                window=args.window,
                 temperature=args.temperature,
                 top_k=args.top_k,
                 top_p=args.top_p,
@@ -112,24 +106,9 @@ def run(args: argparse.Namespace) -> None:
     )
     for image, file in zip(images, files, strict=True):
         write_picture(to_picture(image), file)
-    write_picture(picture_grid(images), sheet)
+    if args.number > 1:
+        write_picture(picture_grid(images), sheet)
     print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
-
-
-def training_window(model: LatentTransformer) -> int:
-    """Side of the square grid of codes that the transformer has positions for."""
-    return math.isqrt(model.transformer.block_size - model.cond_stage_model.num_tokens)
-
-
-def _code_grid(args: argparse.Namespace, factor: int, window: int) -> tuple[int, int]:
-    if args.size is None:
-        return args.grid or (window, window)
-    height, width = args.size
-    if height % factor or width % factor:
-        raise ValueError(
-            f"--size must be multiples of the downsampling factor {factor}, got {height}x{width}"
-        )
-    return height // factor, width // factor
 
 
 def _positive(text: str) -> int:

@@ -28,6 +28,7 @@ SAMPLES = 16
 COLUMNS = 8
 WIDE = 5  # how many training crops wide the large picture is
 SEED = 1
+DRAW = {"temperature": 0.9, "top_k": 128}  # a little tamer than the transformer's own distribution
 
 
 def save(picture, path: Path) -> None:
@@ -47,10 +48,20 @@ def show_reconstructions(held_out: Encoded, path: Path) -> None:
     save(comparison(rows, columns=COLUMNS, scale=2), path)
 
 
+def drawing(model: LatentTransformer) -> dict[str, float]:
+    """DRAW, with top_k no larger than the codebook."""
+    codebook_size = model.first_stage_model.quantize.codebook_size
+    return {**DRAW, "top_k": min(DRAW["top_k"], codebook_size)}
+
+
 def show_samples(model: LatentTransformer, window: int, path: Path) -> None:
     """Unconditional samples of the size of a training crop."""
     images = sample(
-        model, window=window, seeds=range(SEED, SEED + SAMPLES), progress=sys.stderr.isatty()
+        model,
+        window=window,
+        seeds=range(SEED, SEED + SAMPLES),
+        progress=sys.stderr.isatty(),
+        **drawing(model),
     )
     save(picture_grid(images, columns=COLUMNS, scale=2), path)
 
@@ -63,7 +74,14 @@ def show_wide(
     Returns:
         Its [height, width] in pixels.
     """
-    images = sample(model, grid=grid, window=window, seeds=[SEED], progress=sys.stderr.isatty())
+    images = sample(
+        model,
+        grid=grid,
+        window=window,
+        seeds=[SEED],
+        progress=sys.stderr.isatty(),
+        **drawing(model),
+    )
     save(to_picture(images[0]), path)
     return list(images.shape[2:])
 
@@ -114,7 +132,8 @@ def write_page(metrics: Mapping[str, Any], path: Path, output: Path) -> None:
         ),
         Section(
             "Samples",
-            f"{SAMPLES} unconditional samples of the size of a training crop. After minutes of "
+            f"{SAMPLES} unconditional samples of the size of a training crop, at temperature "
+            f"{DRAW['temperature']} from the {DRAW['top_k']} likeliest codes. After minutes of "
             f"training on a few pictures, expect their colours and textures, not their objects.",
             PICTURES["samples"],
         ),

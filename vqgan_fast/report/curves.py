@@ -20,14 +20,21 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def draw_curves(
-    stage1: Entries, stage2: Entries, path: Path, *, mean_colour_psnr: float, unigram: float
+    stage1: Entries,
+    stage2: Entries,
+    path: Path,
+    *,
+    mean_colour_psnr: float,
+    unigram: float,
+    gan_start: int,
 ) -> None:
     """Four panels as a PNG: loss, held-out PSNR and codebook of stage 1; nats per code of stage 2.
 
     Args:
         stage1, stage2: entries of each stage's metrics.jsonl.
-        mean_colour_psnr: baseline of the second panel, in dB.
+        mean_colour_psnr: baseline of the second panel, in dB, a mean over crops like its curve.
         unigram: baseline of the last panel, in nats per code.
+        gan_start: the step at which the discriminator joins; a dotted line if it was reached.
     """
     from matplotlib.figure import Figure
 
@@ -37,18 +44,17 @@ def draw_curves(
     _curve(loss, stage1, "val_l1", HELD_OUT, "held out: L1 alone")
     _finish(loss, "Stage 1: reconstruction loss", "loss")
 
-    _curve(quality, stage1, "val_psnr", HELD_OUT, "held out, mean over crops")
+    _curve(quality, stage1, "val_psnr", HELD_OUT, "held out")
     quality.axhline(mean_colour_psnr, color=BASELINE, linestyle="--", label="mean colour")
-    _finish(quality, "Stage 1: PSNR", "dB")
+    _finish(quality, "Stage 1: PSNR, mean over crops", "dB")
 
     _curve(codebook, stage1, "codebook_usage", TRAINING, "training")
     _curve(codebook, stage1, "val_codebook_usage", HELD_OUT, "held out")
     codebook.set_ylim(0, 1.05)
     _finish(codebook, "Stage 1: codes in use", "share of the codebook")
 
-    gan_start = next((entry["step"] for entry in stage1 if entry.get("disc_factor", 0) > 0), None)
     for axes in (loss, quality, codebook):
-        if gan_start is not None:
+        if stage1[-1]["step"] > gan_start:
             axes.axvline(gan_start, color=BASELINE, linewidth=0.8, linestyle=":")
 
     _curve(likelihood, stage2, "nll", TRAINING, "training")

@@ -23,6 +23,13 @@ def psnr(error: float) -> float:
     return -10 * math.log10(error) if error > 0 else math.inf
 
 
+def mean_psnr(x: Tensor, x_hat: Tensor) -> float:
+    """The mean over images of their PSNR in dB, each at most 100 dB; (B, C, H, W) in [-1, 1]."""
+    difference = (x.clamp(-1, 1) - x_hat.clamp(-1, 1)).double() / 2
+    errors = difference.square().mean(dim=(1, 2, 3))
+    return float((-10 * errors.clamp_min(1e-10).log10()).mean())
+
+
 def mean_colours(x: Tensor) -> Tensor:
     """Images (B, C, H, W), each painted in its own mean colour."""
     return x.mean(dim=(2, 3), keepdim=True).expand_as(x)
