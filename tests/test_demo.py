@@ -17,12 +17,13 @@ from PIL import Image
 
 from vqgan_fast import cli
 from vqgan_fast.demo import budget as budget_module
+from vqgan_fast.demo import encoding
 from vqgan_fast.demo.budget import Budget, sampling_seconds
 from vqgan_fast.demo.folder import LIST_FILE, make_room
 from vqgan_fast.demo.photos import MOST, choose_pictures, photographs
 from vqgan_fast.demo.settings import load_settings, settle_perceptual_loss
-from vqgan_fast.models import GPT
-from vqgan_fast.train import ConfigError
+from vqgan_fast.models import GPT, VQGAN
+from vqgan_fast.train import ConfigError, load_config
 from vqgan_fast.train.config import LossConfig
 
 # The smallest models that go through every step: 32 x 32 pixels, 4 x 4 codes.
@@ -249,6 +250,8 @@ def test_budget_keeps_time_back() -> None:
     budget.keep_for_sampling(20)
     assert before - budget.training_minutes(1.0) >= 20 / 60
     assert budget.training_minutes(0.5) == pytest.approx(budget.training_minutes(1.0) / 2, rel=1e-3)
+    budget.keep_for_sampling(1e6)
+    assert budget.training_minutes(1.0) > 5
     late = Budget(1, time.monotonic() - 600)
     assert 0 < late.training_minutes(1.0) < 0.05
     with budget.phase("nap"):
@@ -270,3 +273,18 @@ def test_sampling_is_foreseen_from_its_forward_passes(monkeypatch: pytest.Monkey
     monkeypatch.setattr(budget_module, "median_seconds", fake_seconds)
     # Half a window of 8 x 8 codes for each cell of the grid; one code for each of 3 samples.
     assert sampling_seconds(gpt, 8, 3, (8, 20)) == 8 * 20 * 2.0 + 64 * 0.5
+
+
+def test_fewer_crops_are_encoded_where_time_is_short(
+    demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vqgan = VQGAN.from_pretrained(demo / "stage1" / "vqgan")
+    run = load_config(demo / "stage2" / "config.yaml")
+    pictures = photographs()
+    monkeypatch.setattr(encoding, "median_seconds", lambda action, repeats: 16 * 0.1)  # 0.1 a crop
+    counts = [
+        encoding.write_training_codes(vqgan, pictures, run, tmp_path / "codes.safetensors", minutes)
+        for minutes in (0.0, 0.05)
+    ]
+    assert counts == [len(pictures), 30 // len(pictures) * len(pictures)]
+    assert (run.data.train, run.data.codes) == (None, str(tmp_path / "codes.safetensors"))

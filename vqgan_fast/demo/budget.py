@@ -13,7 +13,9 @@ from ..models import GPT, KVCache
 
 STAGE_1_SHARE = 2 / 3  # of the time for training
 OVERHEAD_SHARE = 0.08  # of all the time: starting, measuring, plotting
-CAUTION = 1.5  # a machine may be slower later than when it was probed
+ENCODING_SHARE = 0.15  # of the time that stage 1 left, for the codes that stage 2 learns from
+CAUTION = 2.5  # a machine that others use too may be slower later than when it was probed
+SAMPLING_SHARE = 0.2  # of all the time: a probe in a bad moment must not leave none for training
 SHORTEST = 0.5  # seconds of training; at least one step is always made
 
 
@@ -33,12 +35,13 @@ class Budget:
             raise ValueError(f"minutes must be above 0, got {minutes:g}")
         self.started = started
         self.end = started + 60 * minutes
-        self.reserve = OVERHEAD_SHARE * 60 * minutes
+        self.total = 60 * minutes
+        self.reserve = OVERHEAD_SHARE * self.total
         self.seconds: dict[str, float] = {}
 
     def keep_for_sampling(self, seconds: float) -> None:
         """Keeps time back for the pictures at the end, see :func:`sampling_seconds`."""
-        self.reserve += CAUTION * seconds
+        self.reserve += min(CAUTION * seconds, SAMPLING_SHARE * self.total)
 
     @property
     def elapsed(self) -> float:

@@ -13,7 +13,7 @@ from ..models import VQGAN, LatentTransformer
 from ..models.pretrained import replacing
 from ..report.curves import draw_curves, read_metrics
 from ..train import train_transformer, train_vqgan
-from .budget import STAGE_1_SHARE, Budget, sampling_seconds
+from .budget import ENCODING_SHARE, STAGE_1_SHARE, Budget, sampling_seconds
 from .console import announce, say, summary, warn
 from .encoding import CODES_FILE, write_training_codes
 from .folder import LIST_FILE, make_room
@@ -83,7 +83,10 @@ def run_demo(
         result1 = train_vqgan(vqgan_run)
     with budget.phase("encoding"):
         vqgan = VQGAN.from_pretrained(output / "stage1" / "vqgan")
-        write_training_codes(vqgan, pictures, transformer_run, output / CODES_FILE)
+        minutes_to_encode = budget.training_minutes(ENCODING_SHARE)
+        crops_encoded = write_training_codes(
+            vqgan, pictures, transformer_run, output / CODES_FILE, minutes_to_encode
+        )
     transformer_run.optim.max_minutes = budget.training_minutes(1.0)
     announce("Stage 2 learns which codes stand beside which", transformer_run.optim)
     with budget.phase("stage 2"):
@@ -144,6 +147,7 @@ def run_demo(
             "parameters": sum(p.numel() for p in model.transformer.parameters()),
             "steps": result2.step,
             "batch_size": transformer_run.data.batch_size,
+            "crops_encoded": crops_encoded,
         },
         "seconds": budget.seconds,
         "minutes_allowed": minutes,
