@@ -252,6 +252,8 @@ def test_budget_keeps_time_back() -> None:
     assert budget.training_minutes(0.5) == pytest.approx(budget.training_minutes(1.0) / 2, rel=1e-3)
     budget.keep_for_sampling(1e6)
     assert budget.training_minutes(1.0) > 5
+    budget.keep_for_sampling(0)
+    assert budget.training_minutes(1.0) == pytest.approx(before, abs=0.01)
     late = Budget(1, time.monotonic() - 600)
     assert 0 < late.training_minutes(1.0) < 0.05
     with budget.phase("nap"):

@@ -36,12 +36,15 @@ class Budget:
         self.started = started
         self.end = started + 60 * minutes
         self.total = 60 * minutes
-        self.reserve = OVERHEAD_SHARE * self.total
+        self.sampling = 0.0
         self.seconds: dict[str, float] = {}
 
     def keep_for_sampling(self, seconds: float) -> None:
-        """Keeps time back for the pictures at the end, see :func:`sampling_seconds`."""
-        self.reserve += min(CAUTION * seconds, SAMPLING_SHARE * self.total)
+        """Keeps time back for the pictures at the end, see :func:`sampling_seconds`.
+
+        A later call replaces an earlier one: the machine may have become slower meanwhile.
+        """
+        self.sampling = min(CAUTION * seconds, SAMPLING_SHARE * self.total)
 
     @property
     def elapsed(self) -> float:
@@ -50,7 +53,8 @@ class Budget:
 
     def training_minutes(self, share: float) -> float:
         """A share of the time that is left for training, in minutes."""
-        left = self.end - time.monotonic() - self.reserve
+        reserve = OVERHEAD_SHARE * self.total + self.sampling
+        left = self.end - time.monotonic() - reserve
         return max(SHORTEST, share * left) / 60
 
     @contextmanager

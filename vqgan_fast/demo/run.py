@@ -87,6 +87,7 @@ def run_demo(
         crops_encoded = write_training_codes(
             vqgan, pictures, transformer_run, output / CODES_FILE, minutes_to_encode
         )
+    budget.keep_for_sampling(sampling_seconds(gpt, window, SAMPLES, wide))
     transformer_run.optim.max_minutes = budget.training_minutes(1.0)
     announce("Stage 2 learns which codes stand beside which", transformer_run.optim)
     with budget.phase("stage 2"):
