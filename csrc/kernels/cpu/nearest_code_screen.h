@@ -1,0 +1,60 @@
+// What a screen is: a fast pass over the codebook that leaves, for every row, the few codes that can
+// be its nearest. docs/numerics.md has the bound of each screen; nearest_code.cpp chooses one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/cpu/simd_level.h"
+
+namespace vqgan_fast {
+
+// What a screen leaves of one row. Among the codes of the panels that were screened, the code that
+// the definition chooses is one of `codes`, in any order, unless `open`.
+struct RowCandidates {
+  static constexpr int kMost = 16;
+
+  bool open = false;  // other codes may be nearest as well: more than fit, or no bound for this row
+  int count = 0;
+  int64_t codes[kMost];
+};
+
+// A codebook packed for one screen at one SIMD level. Immutable, so that threads share it and calls
+// keep it.
+class CodeScreen {
+ public:
+  // The memory that one thread needs.
+  class Worker {
+   public:
+    virtual ~Worker() = default;
+    // Screens rows z[r * dim + d], all finite, num_rows <= kMostRows, against panels first_panel ..
+    // last_panel - 1.
+    virtual void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
+                     RowCandidates* out) = 0;
+  };
+  static constexpr int64_t kMostRows = 96;
+
+  virtual ~CodeScreen() = default;
+  virtual std::unique_ptr<Worker> worker() const = 0;
+  virtual size_t bytes() const = 0;
+  // The codebook is cut into panels of equal size, each code in one of them; a caller may give
+  // panels to different threads.
+  virtual int64_t num_panels() const = 0;
+};
+
+// Each returns null where its bound does not hold for the codebook: no finite code, all codes alike,
+// or sizes and magnitudes out of its range.
+std::shared_ptr<const CodeScreen> make_screen_fp32(const Rows& codebook, int64_t num_codes,
+                                                   int64_t dim, SimdLevel level,
+                                                   const Parallel& parallel);
+std::shared_ptr<const CodeScreen> make_screen_int16(const Rows& codebook, int64_t num_codes,
+                                                    int64_t dim, SimdLevel level,
+                                                    const Parallel& parallel);
+std::shared_ptr<const CodeScreen> make_screen_boxes(const Rows& codebook, int64_t num_codes,
+                                                    int64_t dim, SimdLevel level,
+                                                    const Parallel& parallel);
+
+}  // namespace vqgan_fast
