@@ -1,22 +1,47 @@
 #include "kernels/cpu/simd_level.h"
 
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
 namespace vqgan_fast {
 namespace {
 
-constexpr SimdLevel kLevels[] = {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512};
+// The levels of this architecture.
+constexpr SimdLevel kLevels[] = {
+    SimdLevel::kBaseline,
+#if defined(__aarch64__)
+    SimdLevel::kNeon,
+#elif defined(__x86_64__)
+    SimdLevel::kAvx2,
+    SimdLevel::kAvx512,
+    SimdLevel::kAvx512Vnni,
+#endif
+};
+
+// Such as "baseline, avx2, avx512 or avx512vnni".
+std::string all_names() {
+  std::string all;
+  for (const SimdLevel& level : kLevels) {
+    if (&level != std::begin(kLevels)) all += &level + 1 == std::end(kLevels) ? " or " : ", ";
+    all += simd_level_name(level);
+  }
+  return all;
+}
 
 }  // namespace
 
 const char* simd_level_name(SimdLevel level) {
   switch (level) {
+    case SimdLevel::kAvx512Vnni:
+      return "avx512vnni";
     case SimdLevel::kAvx512:
       return "avx512";
     case SimdLevel::kAvx2:
       return "avx2";
+    case SimdLevel::kNeon:
+      return "neon";
     case SimdLevel::kBaseline:
       break;
   }
@@ -24,16 +49,21 @@ const char* simd_level_name(SimdLevel level) {
 }
 
 SimdLevel cpu_simd_level() {
-#if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                    __builtin_cpu_supports("f16c");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return SimdLevel::kAvx512;
+#if defined(__aarch64__)
+  return SimdLevel::kNeon;  // part of the architecture
+#elif defined(__x86_64__)
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))) {
+    return SimdLevel::kBaseline;
   }
-  if (avx2) return SimdLevel::kAvx2;
-#endif
+  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))) {
+    return SimdLevel::kAvx2;
+  }
+  return __builtin_cpu_supports("avx512vnni") ? SimdLevel::kAvx512Vnni : SimdLevel::kAvx512;
+#else
   return SimdLevel::kBaseline;
+#endif
 }
 
 SimdLevel simd_level() {
@@ -49,8 +79,7 @@ SimdLevel simd_level() {
     }
     return level;
   }
-  throw std::runtime_error(std::string("VQGAN_FAST_ISA must be baseline, avx2 or avx512, got ") +
-                           forced);
+  throw std::runtime_error("VQGAN_FAST_ISA must be " + all_names() + ", got " + forced);
 }
 
 }  // namespace vqgan_fast

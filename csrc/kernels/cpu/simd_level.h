@@ -7,9 +7,16 @@
 
 namespace vqgan_fast {
 
-enum class SimdLevel { kBaseline = 0, kAvx2 = 1, kAvx512 = 2 };
+// Of the levels that one architecture has, each has the instructions of those before it.
+enum class SimdLevel {
+  kBaseline,
+  kNeon,        // aarch64 alone, the rest x86-64 alone
+  kAvx2,        // with FMA and F16C
+  kAvx512,      // F, BW, DQ and VL
+  kAvx512Vnni,  // avx512 with VNNI
+};
 
-// "baseline", "avx2" or "avx512".
+// "baseline", "neon", "avx2", "avx512" or "avx512vnni".
 const char* simd_level_name(SimdLevel level);
 
 // The highest level that this CPU runs.
