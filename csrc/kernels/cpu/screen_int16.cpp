@@ -25,15 +25,12 @@ constexpr int64_t kGroupBytes = 16384;
 // Beyond these the fp64 sums of the definition itself may underflow or overflow.
 constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
-// A row's norm may exceed the largest one of a code by 2^(kMostShift - 1).
+// The largest norm of a row, in those of codes, is about 2^(kMostShift - 1).
 constexpr int kMostShift = 30;
 // Stands for the squared norm of a code that is not finite, and behind the last code. Divided like
 // a norm it need not exceed every score: a row that finds it within its limit is open.
 constexpr int32_t kNoCode = std::numeric_limits<int32_t>::max();
 constexpr int32_t kMostScore = std::numeric_limits<int32_t>::max();
-
-// Scaled vectors have at most this norm, quantised ones 32767.
-double largest_scaled_norm(int64_t dim) { return 32766.0 - 0.5 * std::sqrt(dim); }
 
 struct FreeDeleter {
   void operator()(void* p) const { std::free(p); }
@@ -92,7 +89,8 @@ class ScreenInt16 final : public CodeScreen {
         panel_codes_(kernels_.vectors * kernels_.lanes),
         num_panels_((num_codes + panel_codes_ - 1) / panel_codes_),
         codes_(allocate_lines<int16_t>(num_panels_ * panel_codes_ * num_pairs_ * 2)),
-        norms_(allocate_lines<int32_t>(num_panels_ * panel_codes_)) {}
+        norms_(allocate_lines<int32_t>(num_panels_ * panel_codes_)),
+        most_norm_(32766.0 - 0.5 * std::sqrt(dim)) {}
 
   bool pack(const Rows& codebook, const Parallel& parallel);
   std::unique_ptr<Worker> worker() const override;
@@ -111,6 +109,7 @@ class ScreenInt16 final : public CodeScreen {
   const int64_t num_codes_, dim_, num_pairs_, panel_codes_, num_panels_;
   Lines<int16_t> codes_;
   Lines<int32_t> norms_;
+  const double most_norm_;  // of a scaled vector: a quantised one has at most 32767
   std::vector<double> centre_;
   double scale_ = 1.0;         // codes are quantised after (e - centre) * scale
   double max_norm_ = 0.0;      // largest norm of a scaled code
@@ -145,7 +144,7 @@ bool ScreenInt16::find_scale(const Rows& codebook, const Parallel& parallel,
   });
   const double norm = std::sqrt(*std::max_element(panel_norm2.begin(), panel_norm2.end()));
   if (!(norm >= kLeastNorm && norm <= kMostNorm)) return false;
-  scale_ = largest_scaled_norm(dim_) / norm;
+  scale_ = most_norm_ / norm;
   max_norm_ = norm * scale_;
   return true;
 }
@@ -250,10 +249,11 @@ class Int16Worker final : public CodeScreen::Worker {
 bool Int16Worker::prepare(const double* z, int64_t r) {
   const int64_t dim = screen_.dim_;
   const double norm = std::sqrt(kernels_.norm2(z, screen_.centre_.data(), dim)) * screen_.scale_;
-  const double ratio = 2.0 * norm / largest_scaled_norm(dim);
-  if (!(ratio < std::ldexp(1.0, kMostShift))) return false;
-  const int shift = ratio <= 1.0 ? 0 : std::ilogb(ratio) + 1;
-  const double power = std::ldexp(1.0, 1 - shift);
+  int shift = 0;
+  double power = 2.0;
+  for (; !(power * norm <= screen_.most_norm_); power *= 0.5) {
+    if (++shift > kMostShift) return false;
+  }
   const double residual =
       std::sqrt(kernels_.quantise(z, screen_.centre_.data(), -power * screen_.scale_, dim,
                                   quantised_.get() + r * row_stride_));

@@ -32,7 +32,11 @@ struct Avx512Vnni {
   static Int shift(Int a, const int32_t* count) {
     return _mm512_sra_epi32(a, _mm_cvtsi32_si128(*count));
   }
-  static Int dot(Int acc, Int a, Int b) { return _mm512_dpwssd_epi32(acc, a, b); }
+  // In assembly it stays in its register: GCC 12 spills most of the accumulators otherwise.
+  static Int dot(Int acc, Int a, Int b) {
+    asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+  }
   static Int min(Int a, Int b) { return _mm512_min_epi32(a, b); }
   static Int max(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static Int replace_low_bits(Int a, Int tag) {

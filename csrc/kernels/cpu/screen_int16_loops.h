@@ -34,7 +34,8 @@ void screen_rows(const Int16Tile& tile) {
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::shift(norm[v], tile.shifts + r);
     }
     const int16_t* x = tile.rows;
-    for (int64_t i = 0; i < num_pairs; ++i) {
+    int64_t i = 0;
+    do {  // at least once: GCC 12 spills the accumulators of a loop that may have no steps
       Int e[kVectors];
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) e[v] = Simd::load_pairs(codes + v * Simd::kLanes * 2);
@@ -46,7 +47,7 @@ void screen_rows(const Int16Tile& tile) {
         for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::dot(acc[r][v], e[v], pair);
       }
       x += 2;
-    }
+    } while (++i < num_pairs);
     Int tag[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
