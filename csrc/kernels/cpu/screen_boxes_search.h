@@ -117,23 +117,13 @@ void drop_above_limit(BoxRow<kDim>* row) {
   row->num_kept = kept;
 }
 
-// Measures the codes of a leaf, and keeps those within the limit.
+// Takes up the scores of a leaf, of which at least one is within the limit. Rare, and so a call.
 template <class V, int kDim>
-void visit_leaf(const BoxTree& tree, int64_t leaf, const typename V::Float (&x)[kDim],
-                BoxRow<kDim>* row) {
+[[gnu::noinline]] void take_scores(const typename V::Float* scores, int64_t leaf,
+                                   BoxRow<kDim>* row) {
   constexpr int kVectors = kLeafCodes / V::kLanes;
-  const float* panel = tree.panels + leaf * kDim * kLeafCodes;
-  typename V::Float scores[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    for (int d = 0; d < kDim; ++d) {
-      const auto difference = V::sub(x[d], V::load(panel + d * kLeafCodes + v * V::kLanes));
-      scores[v] =
-          d == 0 ? V::mul(difference, difference) : V::mul_add(difference, difference, scores[v]);
-    }
-  }
   auto least = scores[0];
   for (int v = 1; v < kVectors; ++v) least = V::min(least, scores[v]);
-  if (!V::any_within(least, V::broadcast(row->limit))) return;
   const float best = V::least(least);
   if (best < row->best) {
     row->best = best;
@@ -154,6 +144,26 @@ void visit_leaf(const BoxTree& tree, int64_t leaf, const typename V::Float (&x)[
                     row->scores + kept, row->places + kept);
   }
   row->num_kept = kept;
+}
+
+// Measures the codes of a leaf, and keeps those within the limit.
+template <class V, int kDim>
+[[gnu::always_inline]] inline void visit_leaf(const BoxTree& tree, int64_t leaf,
+                                              const typename V::Float (&x)[kDim],
+                                              BoxRow<kDim>* row) {
+  constexpr int kVectors = kLeafCodes / V::kLanes;
+  const float* panel = tree.panels + leaf * kDim * kLeafCodes;
+  typename V::Float scores[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    for (int d = 0; d < kDim; ++d) {
+      const auto difference = V::sub(x[d], V::load(panel + d * kLeafCodes + v * V::kLanes));
+      scores[v] =
+          d == 0 ? V::mul(difference, difference) : V::mul_add(difference, difference, scores[v]);
+    }
+  }
+  auto least = scores[0];
+  for (int v = 1; v < kVectors; ++v) least = V::min(least, scores[v]);
+  if (V::any_within(least, V::broadcast(row->limit))) take_scores<V, kDim>(scores, leaf, row);
 }
 
 // Places of the bounds within the limit.
