@@ -1,0 +1,347 @@
+#include "kernels/cpu/screen_boxes.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+#include <new>
+#include <vector>
+
+#include "kernels/cpu/float_mode.h"
+#include "kernels/cpu/row_block.h"
+#include "kernels/cpu/screen_boxes_order.h"
+
+namespace vqgan_fast {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kPaddedDims[] = {1, 2, 3, 4, 6, 8, 12, 16};
+constexpr int64_t kMostCodes = int64_t{kPlaceMask + 1} * kGroupBoxes * kLeafCodes;
+// From this number of groups on, branches are searched before leaves.
+constexpr int64_t kLeastBranches = 64;
+// Within these the largest element of the codebook needs no scaling.
+constexpr double kLeastUnscaled = 0x1p-40;
+constexpr double kMostUnscaled = 0x1p40;
+// Beyond these the fp64 sums of the definition itself may underflow or overflow.
+constexpr double kLeastScaled = 0x1p-400;
+constexpr double kMostScaled = 0x1p400;
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+template <class T>
+using Lines = std::unique_ptr<T[], Free>;
+
+template <class T>
+Lines<T> allocate_lines(int64_t count) {
+  constexpr size_t kLine = 64;
+  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kLine) / kLine * kLine;
+  void* p = std::aligned_alloc(kLine, bytes);
+  if (p == nullptr) throw std::bad_alloc();
+  return Lines<T>(static_cast<T*>(p));
+}
+
+ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
+#ifdef VQGAN_FAST_HAS_SCREEN_BOXES_AVX512
+  if (level >= SimdLevel::kAvx512) return screen_boxes_avx512(padded_dim);
+#endif
+#ifdef VQGAN_FAST_HAS_SCREEN_BOXES_AVX2
+  if (level >= SimdLevel::kAvx2) return screen_boxes_avx2(padded_dim);
+#endif
+  (void)level;
+  return screen_boxes_baseline(padded_dim);
+}
+
+// Codes as they are ordered, and what was met on the way.
+struct LoadedCodes {
+  CodeList list;
+  int stride;
+  double largest = 0.0;  // absolute element, centred but not scaled
+  bool exact = true;     // in fp32
+  bool finite = true;    // all of them; those that are not have code -1
+};
+
+void load_codes(const Rows& codebook, int64_t num_codes, const Parallel& parallel,
+                const BoxTree& tree, LoadedCodes* loaded) {
+  constexpr int64_t kBlock = 128;
+  const int dim = tree.dim, stride = loaded->stride;
+  struct Seen {
+    double largest = 0.0, lost = 0.0;
+    bool finite = true;
+  };
+  const int64_t num_blocks = (num_codes + kBlock - 1) / kBlock;
+  std::vector<Seen> seen(num_blocks);
+  parallel.run(0, num_blocks, 8, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    double codes[kBlock * kMostBoxDim];
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = b * kBlock, count = std::min(kBlock, num_codes - first);
+      load_rows(codebook, first, count, dim, codes);
+      Seen here;
+      for (int64_t i = 0; i < count; ++i) {
+        const double* code = codes + i * dim;
+        float* out = loaded->list.elements + (first + i) * stride;
+        double sum = 0.0;
+        for (int d = 0; d < dim; ++d) sum += code[d] * 0.0;
+        const bool finite = sum == 0.0;
+        loaded->list.codes[first + i] = finite ? static_cast<int32_t>(first + i) : -1;
+        here.finite &= finite;
+        for (int d = dim; d < stride; ++d) out[d] = 0.0f;
+        for (int d = 0; d < dim; ++d) {
+          const double centred = finite ? code[d] - tree.centre[d] : 0.0;
+          const double scaled = centred * tree.scale;
+          const float rounded = static_cast<float>(scaled);
+          here.largest = std::max(here.largest, std::fabs(centred));
+          here.lost += std::fabs(static_cast<double>(rounded) - scaled);
+          out[d] = rounded;
+        }
+      }
+      seen[b] = here;
+    }
+  });
+  loaded->largest = 0.0;
+  loaded->exact = true;
+  loaded->finite = true;
+  for (const Seen& block : seen) {
+    loaded->largest = std::max(loaded->largest, block.largest);
+    loaded->exact &= block.lost == 0.0;
+    loaded->finite &= block.finite;
+  }
+}
+
+// The mean of up to 256 codes spread over the codebook.
+void find_centre(const Rows& codebook, int64_t num_codes, BoxTree* tree) {
+  const int64_t samples = std::min<int64_t>(num_codes, 256);
+  double code[kMostBoxDim];
+  int64_t taken = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    load_rows(codebook, i * num_codes / samples, 1, tree->dim, code);
+    if (!all_finite(code, tree->dim)) continue;
+    ++taken;
+    for (int d = 0; d < tree->dim; ++d) tree->centre[d] += code[d];
+  }
+  for (int d = 0; d < tree->dim; ++d) {
+    tree->centre[d] /= static_cast<double>(std::max<int64_t>(taken, 1));
+    if (!std::isfinite(tree->centre[d])) tree->centre[d] = 0.0;
+  }
+  tree->centred = true;
+}
+
+bool out_of(double largest, double least, double most) {
+  return !(largest >= least && largest <= most);
+}
+
+class BoxScreen final : public CodeScreen {
+ public:
+  // Whether the bound holds for the codebook.
+  bool pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
+            const Parallel& parallel);
+
+  std::unique_ptr<Worker> worker() const override;
+  size_t bytes() const override {
+    const auto leaves = static_cast<size_t>(tree_.num_leaves);
+    const auto groups = static_cast<size_t>(tree_.num_groups);
+    return leaves * kLeafCodes * (tree_.padded_dim + 1) * 4 +
+           (groups + tree_.num_branch_groups) * kGroupBoxes * 2 * tree_.padded_dim * 4;
+  }
+  int64_t num_panels() const override { return tree_.num_leaves; }
+
+  const BoxTree& tree() const { return tree_; }
+  ScreenBoxesFn kernel() const { return kernel_; }
+
+ private:
+  void write_leaf(int64_t first, int64_t end, CodeList list, int stride);
+  void fill_branches();
+
+  BoxTree tree_;
+  ScreenBoxesFn kernel_ = nullptr;
+  Lines<float> panels_, leaf_boxes_, branch_boxes_;
+  Lines<int32_t> codes_;
+};
+
+bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
+                     const Parallel& parallel) {
+  if (dim > kMostBoxDim || num_codes > kMostCodes) return false;
+  const DefaultFloatMode float_mode;
+  tree_.dim = static_cast<int>(dim);
+  tree_.padded_dim = padded_box_dim(dim);
+  kernel_ = kernel_of(level, tree_.padded_dim);
+
+  LoadedCodes loaded;
+  loaded.stride = (tree_.dim + 3) / 4 * 4;
+  const Lines<float> elements = allocate_lines<float>(2 * num_codes * loaded.stride);
+  const Lines<int32_t> codes = allocate_lines<int32_t>(2 * num_codes);
+  loaded.list = {elements.get(), codes.get()};
+  load_codes(codebook, num_codes, parallel, tree_, &loaded);
+  if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
+  const bool rescale = out_of(loaded.largest, kLeastUnscaled, kMostUnscaled);
+  if (rescale) tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
+  if (rescale) load_codes(codebook, num_codes, parallel, tree_, &loaded);
+  if (!loaded.exact) {
+    // Rounding is relative to the elements: it hurts least near the middle.
+    find_centre(codebook, num_codes, &tree_);
+    tree_.scale = 1.0;
+    load_codes(codebook, num_codes, parallel, tree_, &loaded);
+    if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
+    tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
+    load_codes(codebook, num_codes, parallel, tree_, &loaded);
+    tree_.code_error =
+        0x1.01p-24 * std::sqrt(static_cast<double>(dim)) * (loaded.largest * tree_.scale);
+  }
+
+  int64_t count = num_codes;
+  if (!loaded.finite) {
+    count = 0;
+    for (int64_t i = 0; i < num_codes; ++i) {
+      if (codes[i] < 0) continue;
+      codes[count] = codes[i];
+      std::copy_n(elements.get() + i * loaded.stride, loaded.stride,
+                  elements.get() + count * loaded.stride);
+      ++count;
+    }
+  }
+
+  tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
+  tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
+  const int64_t group_floats = int64_t{kGroupBoxes} * 2 * tree_.padded_dim;
+  panels_ = allocate_lines<float>(tree_.num_leaves * kLeafCodes * tree_.padded_dim);
+  codes_ = allocate_lines<int32_t>(tree_.num_leaves * kLeafCodes);
+  leaf_boxes_ = allocate_lines<float>(tree_.num_groups * group_floats);
+  std::fill_n(leaf_boxes_.get() + (tree_.num_groups - 1) * group_floats, group_floats, kInfinity);
+  const CodeList other = {elements.get() + num_codes * loaded.stride, codes.get() + num_codes};
+  order_codes(loaded.list, other, count, loaded.stride, kLeafCodes, kGroupBoxes, parallel,
+              [&](int64_t first, int64_t end, CodeList done) {
+                write_leaf(first, end, done, loaded.stride);
+              });
+  if (tree_.num_groups >= kLeastBranches) {
+    tree_.num_branch_groups = (tree_.num_groups + kGroupBoxes - 1) / kGroupBoxes;
+    branch_boxes_ = allocate_lines<float>(tree_.num_branch_groups * group_floats);
+    fill_branches();
+  }
+  tree_.panels = panels_.get();
+  tree_.codes = codes_.get();
+  tree_.leaf_boxes = leaf_boxes_.get();
+  tree_.branch_boxes = branch_boxes_.get();
+  return true;
+}
+
+void BoxScreen::write_leaf(int64_t first, int64_t end, CodeList list, int stride) {
+  const int64_t leaf = first / kLeafCodes, count = end - first;
+  const int padded_dim = tree_.padded_dim;
+  const float* elements = list.elements + first * stride;
+  float* panel = panels_.get() + leaf * padded_dim * kLeafCodes;
+  float* boxes =
+      leaf_boxes_.get() + leaf / kGroupBoxes * padded_dim * 2 * kGroupBoxes + leaf % kGroupBoxes;
+  for (int d = 0; d < padded_dim; ++d) {
+    float lower = 0.0f, upper = 0.0f;
+    float* out = panel + d * kLeafCodes;
+    if (d < tree_.dim) {
+      lower = upper = elements[d];
+      for (int64_t i = 0; i < count; ++i) {
+        const float element = elements[i * stride + d];
+        lower = element < lower ? element : lower;
+        upper = element > upper ? element : upper;
+        out[i] = element;
+      }
+    } else {
+      std::fill_n(out, count, 0.0f);
+    }
+    std::fill(out + count, out + kLeafCodes, kInfinity);
+    boxes[d * 2 * kGroupBoxes] = lower;
+    boxes[(d * 2 + 1) * kGroupBoxes] = upper;
+  }
+  int32_t* codes = codes_.get() + first;
+  std::copy_n(list.codes + first, count, codes);
+  std::fill(codes + count, codes + kLeafCodes, -1);
+}
+
+void BoxScreen::fill_branches() {
+  const int64_t rows = int64_t{tree_.padded_dim} * 2;
+  for (int64_t b = 0; b < tree_.num_branch_groups * kGroupBoxes; ++b) {
+    float* out = branch_boxes_.get() + b / kGroupBoxes * rows * kGroupBoxes + b % kGroupBoxes;
+    const int64_t leaves = std::clamp<int64_t>(tree_.num_leaves - b * kGroupBoxes, 0, kGroupBoxes);
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* in = leaf_boxes_.get() + (b * rows + i) * kGroupBoxes;
+      out[i * kGroupBoxes] = leaves == 0  ? kInfinity
+                             : i % 2 == 0 ? *std::min_element(in, in + leaves)
+                                          : *std::max_element(in, in + leaves);
+    }
+  }
+}
+
+class BoxWorker final : public CodeScreen::Worker {
+ public:
+  explicit BoxWorker(const BoxScreen& screen) : screen_(screen) {
+    const BoxTree& tree = screen.tree();
+    const int64_t boxes = tree.num_groups * kGroupBoxes;
+    const int64_t branches = tree.num_branch_groups * kGroupBoxes;
+    const int64_t compared = branches > 0 ? branches : boxes;
+    leaf_edges_ = allocate_lines<float>(boxes);
+    branch_edges_ = allocate_lines<float>(branches);
+    bounds_ = allocate_lines<float>(kSideRows * compared);
+    lists_ = allocate_lines<int32_t>(kSideRows * (compared + kGroupBoxes));
+    search_.tree = &tree;
+    search_.leaf_edges = leaf_edges_.get();
+    search_.branch_edges = branch_edges_.get();
+    search_.bounds = bounds_.get();
+    search_.lists = lists_.get();
+  }
+
+  void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
+           RowCandidates* out) override {
+    if (first_panel >= last_panel) {
+      for (int64_t r = 0; r < num_rows; ++r) out[r].open = false, out[r].count = 0;
+      return;
+    }
+    if (first_panel != first_ || last_panel != last_) set_range(first_panel, last_panel);
+    screen_.kernel()(&search_, z, num_rows, out);
+    leaves_offered_ += num_rows * (last_panel - first_panel);
+  }
+
+  double visited_share() const override {
+    return leaves_offered_ > 0
+               ? static_cast<double>(search_.leaves_visited) / static_cast<double>(leaves_offered_)
+               : 0.0;
+  }
+
+ private:
+  void set_range(int64_t first, int64_t last) {
+    const BoxTree& tree = screen_.tree();
+    first_ = first;
+    last_ = last;
+    for (int64_t leaf = 0; leaf < tree.num_groups * kGroupBoxes; ++leaf) {
+      leaf_edges_[leaf] = leaf >= first && leaf < last ? 0.0f : kInfinity;
+    }
+    for (int64_t b = 0; b < tree.num_branch_groups * kGroupBoxes; ++b) {
+      const bool inside = (b + 1) * kGroupBoxes > first && b * kGroupBoxes < last;
+      branch_edges_[b] = inside ? 0.0f : kInfinity;
+    }
+  }
+
+  const BoxScreen& screen_;
+  BoxSearch search_;
+  Lines<float> leaf_edges_, branch_edges_, bounds_;
+  Lines<int32_t> lists_;
+  int64_t first_ = 0, last_ = 0;
+  int64_t leaves_offered_ = 0;
+};
+
+std::unique_ptr<CodeScreen::Worker> BoxScreen::worker() const {
+  return std::make_unique<BoxWorker>(*this);
+}
+
+}  // namespace
+
+int padded_box_dim(int64_t dim) {
+  return *std::lower_bound(std::begin(kPaddedDims), std::end(kPaddedDims), static_cast<int>(dim));
+}
+
+std::shared_ptr<const CodeScreen> make_screen_boxes(const Rows& codebook, int64_t num_codes,
+                                                    int64_t dim, SimdLevel level,
+                                                    const Parallel& parallel) {
+  auto screen = std::make_shared<BoxScreen>();
+  if (!screen->pack(codebook, num_codes, dim, level, parallel)) return nullptr;
+  return screen;
+}
+
+}  // namespace vqgan_fast
