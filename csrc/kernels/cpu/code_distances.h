@@ -10,8 +10,8 @@
 
 namespace vqgan_fast {
 
-// Measures pairs of a row and a code by the definition, several side by side: each sum waits for its
-// own last step, so that one alone would leave the machine idle. Holds one thread's memory.
+// Measures pairs of a row and a code by the definition, several side by side: each sum waits for
+// its own last step, so that one alone would leave the machine idle. Holds one thread's memory.
 class PairDistances {
  public:
   PairDistances(const Rows& codebook, int64_t dim, SimdLevel level);

@@ -1,0 +1,91 @@
+// The level that every CPU runs, on the compiler's own 16-byte vectors (SSE2, NEON, ...).
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/code_distances_tile.h"
+
+namespace vqgan_fast {
+namespace {
+
+using Float4 = float __attribute__((vector_size(16)));
+using Int4 = int32_t __attribute__((vector_size(16)));
+using Double2 = double __attribute__((vector_size(16)));
+using Int2 = int64_t __attribute__((vector_size(16)));
+
+template <class T, class VectorT, class MaskT>
+struct Simd16 {
+  using Scalar = T;
+  using Vector = VectorT;
+  using Mask = MaskT;
+  static constexpr int kLanes = 16 / sizeof(T);
+  static constexpr int kVectors = 2;
+  static constexpr int kTileRows = 2;
+
+  static Vector zero() { return Vector{}; }
+  static Vector load(const T* p) {
+    Vector v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+  }
+  static void store(T* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+  static Vector broadcast(const T* p) { return *p - Vector{}; }
+  static Vector subtract(Vector a, Vector b) { return a - b; }
+  static Mask within(Vector a, Vector limit) { return a <= limit; }
+  static bool is_any(Mask mask) {
+    int64_t halves[2];
+    std::memcpy(halves, &mask, sizeof halves);
+    return (halves[0] | halves[1]) != 0;
+  }
+};
+
+struct Fp32 : Simd16<float, Float4, Int4> {
+  static Vector add_square(Vector x, Vector acc) { return x * x + acc; }
+};
+
+struct Fp64 : Simd16<double, Double2, Int2> {
+  static Vector add_square(Vector x, Vector acc) {
+    return Vector{std::fma(x[0], x[0], acc[0]), std::fma(x[1], x[1], acc[1])};
+  }
+};
+
+template <class Element>
+void pairs(const double* const* z, const void* const* e, int64_t dim, double* distances) {
+  // Four chains, because each waits for its last sum.
+  for (int i = 0; i < kPairsAtOnce; i += 4) {
+    double acc[4] = {};
+    for (int64_t d = 0; d < dim; ++d) {
+      for (int j = 0; j < 4; ++j) {
+        const double difference = z[i + j][d] - static_cast<const Element*>(e[i + j])[d];
+        acc[j] = std::fma(difference, difference, acc[j]);
+      }
+    }
+    std::memcpy(distances + i, acc, sizeof acc);
+  }
+}
+
+template <class Element, class Simd>
+void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
+          typename Simd::Scalar* panel) {
+  constexpr int kPanelCodes = Simd::kLanes * Simd::kVectors;
+  for (int lane = 0; lane < kPanelCodes; ++lane) {
+    const Element* e =
+        static_cast<const Element*>(codes) + (lane < count ? lane : count - 1) * stride;
+    for (int64_t d = 0; d < dim; ++d) {
+      panel[d * kPanelCodes + lane] = static_cast<typename Simd::Scalar>(e[d]);
+    }
+  }
+}
+
+template <class Element>
+constexpr CodeKernels code_kernels() {
+  return {sizeof(Element), pairs<Element>, pack<Element, Fp32>, pack<Element, Fp64>};
+}
+
+}  // namespace
+
+constexpr CodeDistanceKernels kCodeDistancesBaseline = {
+    direct_kernel<Fp32>(),  direct_kernel<Fp64>(), code_kernels<float>(),
+    code_kernels<double>(), CodeKernels{},         CodeKernels{}};
+
+}  // namespace vqgan_fast

@@ -1,0 +1,142 @@
+// What the AVX2 and the AVX-512 level share: reading codes of any type, and pairs. 256-bit vectors
+// serve both, because what bounds the pairs is the shuffles, of which a CPU does as many bits a
+// cycle either way. Everything here is in an unnamed namespace, so that each level keeps a copy of
+// its own.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/code_distances_kernels.h"
+
+namespace vqgan_fast {
+namespace {
+
+// One struct for each type of a code's elements: four neighbours, or one, in fp32 or fp64.
+struct ReadFp64 {
+  using Element = double;
+  static __m256d four_fp64(const double* p) { return _mm256_loadu_pd(p); }
+  static __m128 four_fp32(const double* p) { return _mm256_cvtpd_ps(_mm256_loadu_pd(p)); }
+  static double one(const double* p) { return *p; }
+};
+
+struct ReadFp32 {
+  using Element = float;
+  static __m128 four_fp32(const float* p) { return _mm_loadu_ps(p); }
+  static __m256d four_fp64(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+  static double one(const float* p) { return *p; }
+};
+
+__m128i load_four(const uint16_t* p) {
+  return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+}
+
+struct ReadBf16 {
+  using Element = uint16_t;
+  static __m128 four_fp32(const uint16_t* p) {
+    return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(load_four(p)), 16));
+  }
+  static __m256d four_fp64(const uint16_t* p) { return _mm256_cvtps_pd(four_fp32(p)); }
+  static double one(const uint16_t* p) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(*p) << 16)));
+  }
+};
+
+struct ReadFp16 {
+  using Element = uint16_t;
+  static __m128 four_fp32(const uint16_t* p) { return _mm_cvtph_ps(load_four(p)); }
+  static __m256d four_fp64(const uint16_t* p) { return _mm256_cvtps_pd(four_fp32(p)); }
+  static double one(const uint16_t* p) { return _cvtsh_ss(*p); }
+};
+
+// Four pairs in lanes, d ascending: four differences of each pair are transposed, then added one
+// after the other.
+template <class Read>
+void pairs(const double* const* z, const void* const* codes, int64_t dim, double* distances) {
+  constexpr int kGroups = kPairsAtOnce / 4;
+  const auto* const* e = reinterpret_cast<const typename Read::Element* const*>(codes);
+  __m256d acc[kGroups];
+#pragma GCC unroll 4
+  for (int g = 0; g < kGroups; ++g) acc[g] = _mm256_setzero_pd();
+  int64_t d = 0;
+  for (; d + 4 <= dim; d += 4) {
+#pragma GCC unroll 4
+    for (int g = 0; g < kGroups; ++g) {
+      __m256d x[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        x[i] = _mm256_sub_pd(_mm256_loadu_pd(z[4 * g + i] + d), Read::four_fp64(e[4 * g + i] + d));
+      }
+      const __m256d even01 = _mm256_unpacklo_pd(x[0], x[1]);
+      const __m256d odd01 = _mm256_unpackhi_pd(x[0], x[1]);
+      const __m256d even23 = _mm256_unpacklo_pd(x[2], x[3]);
+      const __m256d odd23 = _mm256_unpackhi_pd(x[2], x[3]);
+      const __m256d x0 = _mm256_permute2f128_pd(even01, even23, 0x20);
+      const __m256d x1 = _mm256_permute2f128_pd(odd01, odd23, 0x20);
+      const __m256d x2 = _mm256_permute2f128_pd(even01, even23, 0x31);
+      const __m256d x3 = _mm256_permute2f128_pd(odd01, odd23, 0x31);
+      acc[g] = _mm256_fmadd_pd(x0, x0, acc[g]);
+      acc[g] = _mm256_fmadd_pd(x1, x1, acc[g]);
+      acc[g] = _mm256_fmadd_pd(x2, x2, acc[g]);
+      acc[g] = _mm256_fmadd_pd(x3, x3, acc[g]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int g = 0; g < kGroups; ++g) _mm256_storeu_pd(distances + 4 * g, acc[g]);
+  if (d == dim) return;
+  for (int i = 0; i < kPairsAtOnce; ++i) {
+    for (int64_t tail = d; tail < dim; ++tail) {
+      const double difference = z[i][tail] - Read::one(e[i] + tail);
+      distances[i] = __builtin_fma(difference, difference, distances[i]);
+    }
+  }
+}
+
+// Transposes blocks of Simd::kLanes codes by four columns; the last block of columns overlaps the
+// one before it where dim is no multiple of four.
+template <class Read, class Simd>
+void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
+          typename Simd::Scalar* panel) {
+  constexpr int kPanelCodes = Simd::kLanes * Simd::kVectors;
+  const auto* first = static_cast<const typename Read::Element*>(codes);
+  for (int lane = 0; lane < kPanelCodes; lane += Simd::kLanes) {
+    const typename Read::Element* e[Simd::kLanes];
+    for (int i = 0; i < Simd::kLanes; ++i) {
+      e[i] = first + (lane + i < count ? lane + i : count - 1) * stride;
+    }
+    if (dim < 4) {
+      for (int64_t d = 0; d < dim; ++d) {
+        for (int i = 0; i < Simd::kLanes; ++i) {
+          panel[d * kPanelCodes + lane + i] =
+              static_cast<typename Simd::Scalar>(Read::one(e[i] + d));
+        }
+      }
+      continue;
+    }
+    for (int64_t d = 0;; d = d + 8 <= dim ? d + 4 : dim - 4) {
+      typename Simd::Vector column[4];
+      Simd::template load_columns<Read>(e, d, column);
+      for (int i = 0; i < 4; ++i) Simd::store(panel + (d + i) * kPanelCodes + lane, column[i]);
+      if (d + 4 == dim) break;
+    }
+  }
+}
+
+template <class Read, class Fp32, class Fp64>
+constexpr CodeKernels code_kernels() {
+  return {sizeof(typename Read::Element), pairs<Read>, pack<Read, Fp32>, pack<Read, Fp64>};
+}
+
+template <class Fp32, class Fp64>
+constexpr CodeDistanceKernels x86_kernels() {
+  return {direct_kernel<Fp32>(),
+          direct_kernel<Fp64>(),
+          code_kernels<ReadFp32, Fp32, Fp64>(),
+          code_kernels<ReadFp64, Fp32, Fp64>(),
+          code_kernels<ReadBf16, Fp32, Fp64>(),
+          code_kernels<ReadFp16, Fp32, Fp64>()};
+}
+
+}  // namespace
+}  // namespace vqgan_fast
