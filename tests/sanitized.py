@@ -67,6 +67,9 @@ def main(arguments: list[str]) -> int:
     reports.mkdir()
     left_out = " and ".join(f"not {name}" for name in LEFT_OUT)
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "-k", left_out]
+    # gcc's UndefinedBehaviorSanitizer, beside the other, does not heed log_path: what it prints must
+    # not be lost with the process that captures it.
+    options.append("--capture=sys")
     # In the copy's folder: Python and the processes that tests start look there first.
     status = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *map(absolute, arguments or TESTS)],

@@ -193,7 +193,7 @@ def test_sanitizers_are_for_a_copy_of_the_package(build, monkeypatch, tmp_path):
     (tmp_path / "vqgan_fast" / "ops" / "__init__.py").touch()
     (tmp_path / "vqgan_fast" / "libvqgan_fast.so").write_text("in use")
     command = build.CMakeBuild(Distribution())
-    with pytest.raises(build.BuildError, match="VQGAN_FAST_SANITIZE is for .*--inplace"):
+    with pytest.raises(build.BuildError, match=r"VQGAN_FAST_SANITIZE is for .*--inplace"):
         command.copy_of_package()
     command.inplace = True
     copy = command.copy_of_package()
