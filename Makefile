@@ -22,12 +22,13 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint bench build clean
+.PHONY: help demo test lint sanitize bench build clean
 
 help:
 	@echo 'make demo    train both stages on photographs and sample; DATA=folder for your own pictures'
 	@echo 'make test    every test; ARGS="-k name" for some'
 	@echo 'make lint    ruff and clang-format through pre-commit, on every file'
+	@echo 'make sanitize  the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make bench   benchmarks of the ops, with their peers'
 	@echo 'make build   compile what changed under csrc/'
 	@echo 'make clean   remove .venv, compiled files and caches; runs/ stays'
@@ -47,6 +48,9 @@ lint: $(VENV)/.test
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
 	  echo 'make lint needs a git checkout: pre-commit looks at the files git tracks.' >&2; exit 1; }
 	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
+
+sanitize: $(VENV)/.test
+	@$(BIN)/python tests/sanitized.py $(ARGS)
 
 bench: $(VENV)/.bench build
 	@$(BIN)/python -m pytest benchmarks $(ARGS)

@@ -4,6 +4,7 @@ Environment variables (docs/building.md explains each):
   VQGAN_FAST_CUDA       auto (default): CUDA library if an nvcc is found; 1: it must be; 0: CPU only
   VQGAN_FAST_CUDA_ARCHS such as "90a" or "80;86;120"; "release": every architecture we ship
   VQGAN_FAST_TORCH_DIR  folder of the torch package to build against, if it is not found by itself
+  VQGAN_FAST_SANITIZE   such as "address,undefined": a package apart, in build/sanitize; CPU only
 """
 
 from __future__ import annotations
@@ -179,7 +180,10 @@ def configure_options(version: str) -> list[str]:
         "VQGAN_FAST_EXT_SUFFIX": sysconfig.get_config_var("EXT_SUFFIX"),
         "VQGAN_FAST_CUDA": "OFF",
     }
-    nvcc = cuda_compiler()
+    sanitizers = os.environ.get("VQGAN_FAST_SANITIZE", "")
+    if sanitizers:
+        options["VQGAN_FAST_SANITIZE"] = sanitizers
+    nvcc = None if sanitizers else cuda_compiler()
     if nvcc is not None:
         archs = cuda_archs(nvcc)
         # Machine code for each, and PTX of the last for GPUs still to come.
@@ -199,8 +203,11 @@ class CMakeBuild(build_ext):
         package = ROOT if self.inplace else Path(self.build_lib)
         package = package / "vqgan_fast"
         options = configure_options(self.distribution.get_version())
-        # One folder for each Python and for builds with and without CUDA, kept between builds.
+        # One folder for each Python and kind of build, kept between builds.
         kind = "cuda" if "-DVQGAN_FAST_CUDA=ON" in options else "cpu"
+        if os.environ.get("VQGAN_FAST_SANITIZE"):
+            kind = "sanitize"
+            package = self.copy_of_package()
         tree = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-{kind}"
         tree.mkdir(parents=True, exist_ok=True)
         cmake = tool("cmake", "CMAKE_BIN_DIR")
@@ -212,6 +219,17 @@ class CMakeBuild(build_ext):
             shutil.rmtree(staged, ignore_errors=True)
             self.call([cmake, "--install", tree, "--prefix", staged])
             self.publish(staged, package)
+
+    def copy_of_package(self) -> Path:
+        """The package without its libraries, in a folder of its own that PYTHONPATH can name."""
+        if not self.inplace:
+            raise BuildError("VQGAN_FAST_SANITIZE is for `setup.py build_ext --inplace` alone")
+        copy = ROOT / "build" / "sanitize" / "vqgan_fast"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(
+            ROOT / "vqgan_fast", copy, ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        )
+        return copy
 
     def call(self, command: list[object]) -> None:
         try:

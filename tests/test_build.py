@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from setuptools import Distribution
 
 import vqgan_fast
 from vqgan_fast import _library, _native
@@ -22,6 +23,7 @@ VARIABLES = (
     "VQGAN_FAST_CUDA",
     "VQGAN_FAST_CUDA_ARCHS",
     "VQGAN_FAST_TORCH_DIR",
+    "VQGAN_FAST_SANITIZE",
     "CUDACXX",
     "CUDA_HOME",
     "CUDA_PATH",
@@ -183,6 +185,21 @@ def test_a_missing_build_tool_is_named(build, monkeypatch):
     monkeypatch.setitem(sys.modules, "ninja", None)
     with pytest.raises(build.BuildError, match="ninja was not found: pip install ninja"):
         build.tool("ninja", "BIN_DIR")
+
+
+def test_sanitizers_are_for_a_copy_of_the_package(build, monkeypatch, tmp_path):
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    (tmp_path / "vqgan_fast" / "ops").mkdir(parents=True)
+    (tmp_path / "vqgan_fast" / "ops" / "__init__.py").touch()
+    (tmp_path / "vqgan_fast" / "libvqgan_fast.so").write_text("in use")
+    command = build.CMakeBuild(Distribution())
+    with pytest.raises(build.BuildError, match=r"VQGAN_FAST_SANITIZE is for .*--inplace"):
+        command.copy_of_package()
+    command.inplace = True
+    copy = command.copy_of_package()
+    assert copy == tmp_path / "build" / "sanitize" / "vqgan_fast"
+    assert [path.name for path in copy.rglob("*.*")] == ["__init__.py"]
+    assert (tmp_path / "vqgan_fast" / "libvqgan_fast.so").read_text() == "in use"
 
 
 def test_libraries_of_an_older_build_are_removed(build, tmp_path):

@@ -1,10 +1,20 @@
-// Keeps packed codebooks between calls. A codebook is known by its content, so there is nothing to
-// invalidate: one that was changed is another one.
+// Keeps packed codebooks between calls, so that tokenising a data set packs its codebook once.
+//
+// A codebook is known by its content, and there is nothing to invalidate: one that was changed is
+// another one. Nothing cheaper is safe. torch's version counter does not move when `.data.copy_()`
+// writes a checkpoint, when an EMA is swapped in, or when numpy writes to shared memory; an address
+// is given to the next tensor once its own is freed. Reading the codebook again costs less than one
+// row's search.
+//
+// In a process that forks, the child keeps what the parent had and may go on. The op library and
+// _native hold a cache each.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
+#include "kernels/cpu/content_hash.h"
 #include "kernels/cpu/nearest_code_screen.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
@@ -12,32 +22,40 @@
 
 namespace vqgan_fast {
 
-// 128 bits of the elements' bits, in order, whatever the strides.
-struct ContentHash {
-  uint64_t low = 0;
-  uint64_t high = 0;
-};
-ContentHash hash_content(const Rows& codebook, int64_t num_codes, int64_t dim,
-                         const Parallel& parallel);
-
 enum class ScreenKind { kFp32, kInt16, kBoxes };
 
 struct ScreenKey {
   ContentHash hash;
-  DType dtype;
-  int64_t num_codes;
-  int64_t dim;
-  ScreenKind kind;
-  SimdLevel level;
+  DType dtype = DType::kFloat32;
+  int64_t num_codes = 0;
+  int64_t dim = 0;
+  ScreenKind kind = ScreenKind::kFp32;
+  SimdLevel level = SimdLevel::kBaseline;
+
+  bool operator==(const ScreenKey& other) const {
+    return hash == other.hash && dtype == other.dtype && num_codes == other.num_codes &&
+           dim == other.dim && kind == other.kind && level == other.level;
+  }
 };
 
-// Returns what was packed for this key, or null. All functions may be called from many threads.
+// All functions may be called from many threads at once.
+
+// VQGAN_FAST_CACHE_MB in bytes, read at every call; 256 MB if it is not set. At 0 nothing is kept
+// and no codebook needs to be hashed. Throws std::runtime_error if it is no whole number.
+int64_t screen_cache_limit();
+
+// Returns what was packed for this key, or null.
 std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key);
 
 // Offers a screen that was just packed. It is kept if its key was offered before, not long ago: in
 // training, where every step brings another codebook, nothing is. What was used longest ago goes
-// first when all together exceed the limit (VQGAN_FAST_CACHE_MB, 256 by default; 0 keeps nothing).
-void offer_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen);
+// first when all together exceed the limit; whoever holds it may use it on.
+//
+// `still_there` is asked before a screen is kept, and must say whether the codebook has the key's
+// hash even now: another thread may have written to it between hashing and packing, and what was
+// packed then must not be found when the old content comes back.
+void offer_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen,
+                  const std::function<bool()>& still_there);
 
 // What is kept now, in bytes.
 int64_t screen_cache_bytes();
