@@ -1,84 +1,259 @@
 #include "kernels/cpu/codebook_stats.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
+#include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/row_tiles.h"
 
 namespace vqgan_fast {
 namespace {
 
-// Columns that are summed together. Where the elements of a row are neighbours, a few cache lines;
-// where each lies on a line of its own, few enough for the lines of all rows to stay in a cache
-// until their other elements are asked for.
-constexpr int64_t kNeighbourColumns = kMostColumns;
-constexpr int64_t kFarColumns = 16;
 // The rows of a code lie anywhere in z, so that no hardware foresees the next one.
 constexpr int64_t kRowsAhead = 4;
-// Additions worth a thread.
-constexpr int64_t kLeastWork = 16384;
+// Rows of one code that are added in one call.
+constexpr int64_t kRowsAtOnce = 64;
+// Sums that are open at a time while rows come in their own order: they should stay in L2.
+constexpr int64_t kOpenSums = 65536;
+// Columns that are summed together then, at most: two cache lines of sums for each row.
+constexpr int64_t kOpenColumns = 16;
+
+int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
+
+// Tells the sink of the codes without rows between group g - 1 and group g, for g in [begin, end).
+void report_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumSink& sink) {
+  for (int64_t g = begin; g < end; ++g) {
+    const int64_t first = g > 0 ? groups.codes[g - 1] + 1 : 0;
+    const int64_t last = g < groups.size() ? groups.codes[g] : groups.num_codes;
+    if (first < last) sink.none(first, last);
+  }
+}
+
+// --- Rows sorted by code: each code's rows are added up and done with ------------------------------
+
+// The rows of each group in ascending order: rows[first[g]] .. rows[first[g + 1] - 1].
+std::vector<int64_t> sorted_rows(const CodeGroups& groups) {
+  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
+  std::vector<int64_t> next(groups.first.begin(), groups.first.end() - 1);
+  std::vector<int64_t> rows(num_rows);
+  for (int64_t n = 0; n < num_rows; ++n) rows[next[groups.group[n]]++] = n;
+  return rows;
+}
+
+class SortedSum {
+ public:
+  SortedSum(const CodeGroups& groups, const Rows& z, const RowLoops& loops, const SumSink& sink)
+      : groups_(groups), z_(z), loops_(loops), sink_(sink), rows_(sorted_rows(groups)) {}
+
+  void run(int64_t g, int64_t first_column, int64_t last_column) const {
+    double sums[kMostColumns];
+    const int64_t end = groups_.first[g + 1];
+    for (int64_t column = first_column; column < last_column; column += kMostColumns) {
+      const int64_t num_columns = std::min(kMostColumns, last_column - column);
+      std::fill(sums, sums + num_columns, 0.0);
+      for (int64_t i = groups_.first[g]; i < end; i += kRowsAtOnce) {
+        add(i, std::min(kRowsAtOnce, end - i), column, num_columns, sums);
+      }
+      sink_.take(groups_.codes[g], groups_.count(g), column, num_columns, sums);
+    }
+  }
+
+ private:
+  void add(int64_t begin, int64_t count, int64_t column, int64_t num_columns, double* sums) const {
+    const int64_t num_rows = static_cast<int64_t>(rows_.size());
+    const void* lines[kRowsAtOnce];
+    for (int64_t i = 0; i < count; ++i) {
+      lines[i] = element_at(z_, z_.offset(rows_[begin + i]) + column);
+    }
+    const auto add_rows = loops_.add_rows[as_int(z_.dtype)];
+    for (int64_t i = 0; i < count; ++i) {
+      if (begin + i + kRowsAhead < num_rows) {
+        prefetch_columns(z_, rows_[begin + i + kRowsAhead], column, num_columns);
+      }
+      add_rows(lines + i, 1, num_columns, sums);
+    }
+  }
+
+  const CodeGroups& groups_;
+  const Rows& z_;
+  const RowLoops& loops_;
+  const SumSink& sink_;
+  std::vector<int64_t> rows_;
+};
+
+void sum_sorted(const CodeGroups& groups, const Rows& z, int64_t dim, const RowLoops& loops,
+                const Parallel& parallel, const SumSink& sink) {
+  const SortedSum sum(groups, z, loops, sink);
+  const int64_t num_groups = groups.size();
+  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
+  const bool small = (num_rows + groups.num_codes) * dim < 2 * kLeastElements;
+  const int64_t parts = small ? 1 : std::max(1, parallel.num_threads);
+  // A code that has a part's rows or more would keep its thread busy alone: every part takes some
+  // columns of it.
+  const auto is_heavy = [&](int64_t g) { return parts > 1 && groups.count(g) > num_rows / parts; };
+  std::vector<int64_t> heavy;
+  // What a group costs: the rows read and the codes written.
+  std::vector<int64_t> cost(num_groups + 1, 0);
+  for (int64_t g = 0; g < num_groups; ++g) {
+    const int64_t gap = groups.codes[g] - (g > 0 ? groups.codes[g - 1] : -1);
+    if (is_heavy(g)) heavy.push_back(g);
+    cost[g + 1] = cost[g] + gap + (is_heavy(g) ? 0 : groups.count(g));
+  }
+  const auto first_group = [&](int64_t part) {
+    if (part == 0) return int64_t{0};
+    if (part == parts) return num_groups;
+    return std::lower_bound(cost.begin(), cost.end(), cost[num_groups] * part / parts) -
+           cost.begin();
+  };
+  parallel.run(0, parts, 1, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    for (int64_t part = begin; part < end; ++part) {
+      const int64_t last = first_group(part + 1);
+      for (int64_t g = first_group(part); g < last; ++g) {
+        report_gaps(groups, g, g + 1, sink);
+        if (!is_heavy(g)) sum.run(g, 0, dim);
+      }
+      if (part + 1 == parts) report_gaps(groups, num_groups, num_groups + 1, sink);
+      for (const int64_t g : heavy) sum.run(g, dim * part / parts, dim * (part + 1) / parts);
+    }
+  });
+}
+
+// --- Rows in their own order: the sums of all codes are open, for a few columns at a time ----------
+
+void sum_scattered(const CodeGroups& groups, const Rows& z, int64_t dim, int64_t columns,
+                   const RowLoops& loops, const Parallel& parallel, const SumSink& sink) {
+  const int64_t num_groups = groups.size();
+  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
+  const auto scatter = loops.scatter_rows[as_int(z.dtype)];
+  const int64_t gap_grain = std::max<int64_t>(
+      1, kLeastElements * (num_groups + 1) / (groups.num_codes * dim));
+  parallel.run(0, num_groups + 1, gap_grain, [&](int64_t begin, int64_t end) {
+    report_gaps(groups, begin, end, sink);
+  });
+  const int64_t num_chunks = (dim + columns - 1) / columns;
+  const int64_t grain = std::max<int64_t>(1, kLeastElements / (num_rows * columns));
+  parallel.run(0, num_chunks, grain, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    std::vector<double> sums(num_groups * columns);
+    TileBuffer buffer;
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t column = chunk * columns;
+      const int64_t num_columns = std::min(columns, dim - column);
+      std::fill(sums.begin(), sums.end(), 0.0);
+      for (int64_t row = 0; row < num_rows;) {
+        Tile tile{row, std::min(num_rows - row, rows_in_run(z, row)), column, num_columns};
+        const void* from = tile_at(z, tile);
+        int64_t stride = z.inner_stride;
+        if (z.element_stride != 1) {
+          tile.num_rows = std::min(tile.num_rows, kTileRows);
+          read_rows(z, tile, buffer.bytes);
+          from = buffer.bytes;
+          stride = num_columns;
+        }
+        scatter(from, stride, groups.group.data() + row, tile.num_rows, num_columns, sums.data());
+        row += tile.num_rows;
+      }
+      for (int64_t g = 0; g < num_groups; ++g) {
+        sink.take(groups.codes[g], groups.count(g), column, num_columns,
+                  sums.data() + g * num_columns);
+      }
+    }
+  });
+}
 
 }  // namespace
 
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
-  for (int64_t n = 0; n < num_rows; ++n) {
-    if (indices[n] < 0 || indices[n] >= num_codes) return n;
+  // A loop without an exit is one that the compiler vectorises.
+  constexpr int64_t kBlock = 256;
+  for (int64_t begin = 0; begin < num_rows; begin += kBlock) {
+    const int64_t end = std::min(begin + kBlock, num_rows);
+    bool bad = false;
+    for (int64_t n = begin; n < end; ++n) {
+      bad |= static_cast<uint64_t>(indices[n]) >= static_cast<uint64_t>(num_codes);
+    }
+    if (!bad) continue;
+    for (int64_t n = begin; n < end; ++n) {
+      if (indices[n] < 0 || indices[n] >= num_codes) return n;
+    }
   }
   return -1;
 }
 
-RowsByCode group_rows(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
-  RowsByCode groups;
-  groups.first.assign(num_codes + 1, 0);
-  groups.rows.resize(num_rows);
-  for (int64_t n = 0; n < num_rows; ++n) ++groups.first[indices[n] + 1];
-  for (int64_t k = 0; k < num_codes; ++k) groups.first[k + 1] += groups.first[k];
-  // first[k] serves as the place of the next row of code k, and so ends as first[k + 1].
-  for (int64_t n = 0; n < num_rows; ++n) groups.rows[groups.first[indices[n]]++] = n;
-  for (int64_t k = num_codes; k > 0; --k) groups.first[k] = groups.first[k - 1];
-  groups.first[0] = 0;
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
+                       int64_t* counts) {
+  CodeGroups groups;
+  groups.num_codes = num_codes;
+  // First how often each code occurs, then the number of its group.
+  std::vector<int64_t> of_code(num_codes);
+  for (int64_t n = 0; n < num_rows; ++n) ++of_code[indices[n]];
+  if (counts != nullptr) std::copy(of_code.begin(), of_code.end(), counts);
+  const int64_t most_groups = std::min(num_rows, num_codes);
+  groups.codes.resize(most_groups + 1);
+  groups.first.resize(most_groups + 2);
+  int64_t num_groups = 0, row = 0;
+  for (int64_t k = 0; k < num_codes; ++k) {
+    const int64_t count = of_code[k];
+    // Written without a branch: which codes are used is as good as random.
+    groups.codes[num_groups] = k;
+    groups.first[num_groups] = row;
+    of_code[k] = num_groups;
+    num_groups += count > 0;
+    row += count;
+  }
+  groups.first[num_groups] = row;
+  groups.codes.resize(num_groups);
+  groups.first.resize(num_groups + 1);
+  groups.group.resize(num_rows);
+  for (int64_t n = 0; n < num_rows; ++n) groups.group[n] = of_code[indices[n]];
   return groups;
 }
 
-void sum_rows_by_code(const RowsByCode& groups, const Rows& z, int64_t dim,
-                      const Parallel& parallel, const TakeSums& take) {
-  const int64_t num_codes = static_cast<int64_t>(groups.first.size()) - 1;
-  const int64_t num_rows = groups.rows.size();
-  const int64_t columns = z.element_stride == 1 ? kNeighbourColumns : kFarColumns;
-  const int64_t num_chunks = (dim + columns - 1) / columns;
-  const int64_t work = (num_rows / num_codes + 1) * std::min(columns, dim);
-  const int64_t grain = std::max<int64_t>(1, kLeastWork / work);
-  // Task t: code t % num_codes, chunk t / num_codes, so that a thread goes through the codes of a
-  // chunk.
-  parallel.run(0, num_chunks * num_codes, grain, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    double sums[kMostColumns];
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t code = t % num_codes;
-      const int64_t first_column = t / num_codes * columns;
-      const int64_t num_columns = std::min(columns, dim - first_column);
-      std::fill(sums, sums + num_columns, 0.0);
-      for (int64_t i = groups.first[code]; i < groups.first[code + 1]; ++i) {
-        if (i + kRowsAhead < num_rows) {
-          prefetch_columns(z, groups.rows[i + kRowsAhead], first_column, num_columns);
-        }
-        add_columns(z, groups.rows[i], first_column, num_columns, sums);
-      }
-      take(code, first_column, num_columns, sums);
+void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
+                      const Parallel& parallel, const SumSink& sink) {
+  const RowLoops& loops = row_loops(simd_level());
+  if (groups.size() == 0) return report_gaps(groups, 0, 1, sink);
+  int64_t columns = kOpenColumns;
+  while (columns > 1 && columns * groups.size() > kOpenSums) columns /= 2;
+  const bool narrow = dim <= columns;
+  if (z.element_stride == 1 && !narrow) {
+    return sum_sorted(groups, z, dim, loops, parallel, sink);
+  }
+  sum_scattered(groups, z, dim, std::min(columns, dim), loops, parallel, sink);
+}
+
+void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
+  if (rows.element_stride == 1 && rows.inner_stride == dim && end <= rows.inner_rows) {
+    char* first = const_cast<char*>(element_at(rows, rows.offset(begin)));
+    std::memset(first, 0, (end - begin) * dim * bytes_of(rows.dtype));
+    return;
+  }
+  const double zeros[kMostColumns] = {};
+  for (int64_t row = begin; row < end; ++row) {
+    for (int64_t column = 0; column < dim; column += kMostColumns) {
+      store_columns(rows, row, column, std::min(kMostColumns, dim - column), zeros);
     }
-  });
+  }
 }
 
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,
                     int64_t dim, int64_t* counts, DType sums_dtype, void* sums,
                     const Parallel& parallel) {
-  const RowsByCode groups = group_rows(indices, num_rows, num_codes);
-  for (int64_t k = 0; k < num_codes; ++k) counts[k] = groups.count(k);
+  const CodeGroups groups = group_codes(indices, num_rows, num_codes, counts);
   const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
-  sum_rows_by_code(groups, z, dim, parallel,
-                   [&](int64_t code, int64_t first_column, int64_t num_columns, const double* sum) {
-                     store_columns(out, code, first_column, num_columns, sum);
-                   });
+  const auto store = row_loops(simd_level()).store[as_int(sums_dtype)];
+  SumSink sink;
+  sink.take = [&](int64_t code, int64_t, int64_t first_column, int64_t num_columns,
+                  const double* sum) {
+    store(sum, num_columns, const_cast<char*>(element_at(out, code * dim + first_column)));
+  };
+  sink.none = [&](int64_t first_code, int64_t last_code) {
+    clear_rows(out, first_code, last_code, dim);
+  };
+  sum_rows_by_code(groups, z, dim, parallel, sink);
 }
 
 }  // namespace vqgan_fast

@@ -10,31 +10,45 @@
 
 namespace vqgan_fast {
 
-// The rows of each code in ascending order: rows[first[k]] .. rows[first[k + 1] - 1].
-struct RowsByCode {
-  std::vector<int64_t> first;  // num_codes + 1
-  std::vector<int64_t> rows;
+// The codes that have rows, in ascending order.
+struct CodeGroups {
+  int64_t num_codes = 0;
+  std::vector<int64_t> codes;
+  // Group g has first[g + 1] - first[g] rows.
+  std::vector<int64_t> first;
+  // The group of each row.
+  std::vector<int64_t> group;
 
-  int64_t count(int64_t code) const { return first[code + 1] - first[code]; }
+  int64_t size() const { return static_cast<int64_t>(codes.size()); }
+  int64_t count(int64_t g) const { return first[g + 1] - first[g]; }
 };
 
 // The first row whose index is not in [0, num_codes), or -1.
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
-// A counting sort. Every index must be in [0, num_codes).
-RowsByCode group_rows(const int64_t* indices, int64_t num_rows, int64_t num_codes);
+// Every index must be in [0, num_codes). Writes the number of rows of each code to `counts`, unless
+// it is null.
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
+                       int64_t* counts = nullptr);
 
 // Columns that sum_rows_by_code hands over at a time, at most.
 constexpr int64_t kMostColumns = 256;
 
-// Calls take(code, first_column, num_columns, sums) until every column of every code was had, with
-// sums[i] = the sum of z[n][first_column + i] over the rows n of the code, in fp64, n ascending.
-// Calls come from many threads; each sum is one thread's, so that no number depends on how many
-// there are.
-using TakeSums = std::function<void(int64_t code, int64_t first_column, int64_t num_columns,
-                                    const double* sums)>;
-void sum_rows_by_code(const RowsByCode& groups, const Rows& z, int64_t dim,
-                      const Parallel& parallel, const TakeSums& take);
+// Takes sums, from many threads, until every column of every code was had.
+struct SumSink {
+  // sums[i] = the sum of z[n][first_column + i] over the `count` rows n of the code, in fp64, n
+  // ascending. Each sum is one thread's, so that no number depends on how many there are.
+  std::function<void(int64_t code, int64_t count, int64_t first_column, int64_t num_columns,
+                     const double* sums)>
+      take;
+  // Codes first_code .. last_code - 1 have no rows.
+  std::function<void(int64_t first_code, int64_t last_code)> none;
+};
+void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
+                      const Parallel& parallel, const SumSink& sink);
+
+// Fills rows begin .. end - 1 with 0.
+void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim);
 
 // counts (num_codes) and sums (num_codes, dim), contiguous; sums_dtype is kFloat32 or kFloat64.
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,

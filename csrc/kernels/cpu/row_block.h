@@ -16,12 +16,9 @@ void load_rows(const Rows& rows, int64_t begin, int64_t count, int64_t dim, doub
 // 16-bit type by way of fp32, as torch does). `rows.data` must be writable.
 void store_rows(const Rows& rows, int64_t begin, int64_t count, int64_t dim, const double* block);
 
-// The same for the columns first_column .. first_column + num_columns - 1 of one row; add_columns
-// adds them to what is there.
+// The same for the columns first_column .. first_column + num_columns - 1 of one row.
 void load_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
                   double* out);
-void add_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
-                 double* sums);
 void store_columns(const Rows& rows, int64_t row, int64_t first_column, int64_t num_columns,
                    const double* in);
 
@@ -30,8 +27,5 @@ void prefetch_columns(const Rows& rows, int64_t row, int64_t first_column, int64
 
 // Whether a row in a block holds no infinity and no NaN.
 bool all_finite(const double* x, int64_t dim);
-
-// A value rounded to a dtype, as a double again.
-double round_to(DType dtype, double value);
 
 }  // namespace vqgan_fast

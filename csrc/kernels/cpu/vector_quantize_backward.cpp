@@ -1,0 +1,192 @@
+#include <algorithm>
+#include <memory>
+
+#include "kernels/cpu/codebook_stats.h"
+#include "kernels/cpu/float_mode.h"
+#include "kernels/cpu/row_block.h"
+#include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/row_tiles.h"
+#include "kernels/cpu/vector_quantize.h"
+
+namespace vqgan_fast {
+namespace {
+
+constexpr int64_t kBlockRows = 64;
+constexpr int64_t kRowTileColumns = 512;
+constexpr int kFloat64 = static_cast<int>(DType::kFloat64);
+
+// The lines of a tile, its rows or its columns: line i begins at first + i * step bytes.
+struct Lines {
+  char* first;
+  int64_t step;
+};
+
+// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line of
+// memory is read and written once and everything else happens in L1.
+class GradZ {
+ public:
+  GradZ(const VectorQuantizeBackwardArgs& args, const Rows& grad_z_q, double scale,
+        const Rows& grad_z, const RowLoops& loops)
+      : args_(args),
+        grad_z_q_(grad_z_q),
+        scale_(scale),
+        grad_z_(grad_z),
+        loops_(loops),
+        by_columns_(grad_z.element_stride != 1 && grad_z.inner_stride == 1),
+        in_place_(by_columns_ || grad_z.element_stride == 1),
+        constant_(grad_z_q.data == nullptr ||
+                  (grad_z_q.element_stride == 0 && grad_z_q.inner_stride == 0 &&
+                   grad_z_q.outer_stride == 0)),
+        buffers_(std::make_unique<Buffers>()) {
+    if (constant_) fill_constant();
+  }
+
+  void run(int64_t begin, int64_t end) {
+    const bool whole_rows = !by_columns_ && in_place_ && is_line(args_.z) &&
+                            (constant_ || is_line(grad_z_q_));
+    const auto run_length = [&](int64_t row) {
+      const int64_t length = std::min(rows_in_run(args_.z, row), rows_in_run(grad_z_, row));
+      return constant_ ? length : std::min(length, rows_in_run(grad_z_q_, row));
+    };
+    for_each_tile(begin, end, args_.dim, whole_rows ? kRowTileColumns : kFarTileColumns, run_length,
+                  [&](const Tile& tile) { compute(tile); });
+  }
+
+ private:
+  struct Buffers {
+    TileBuffer z, codes, grad_z_q, grad_z, doubles;
+  };
+
+  // Whether a line of the gradient of z is one of these rows as well.
+  bool is_line(const Rows& rows) const {
+    return by_columns_ ? rows.inner_stride == 1 : rows.element_stride == 1;
+  }
+
+  // -0 where there is no gradient: the only number that leaves every other as it is.
+  void fill_constant() {
+    double values[kTileRows] = {-0.0};
+    if (grad_z_q_.data != nullptr) load_columns(grad_z_q_, 0, 0, 1, values);
+    std::fill(values, values + kTileRows, values[0]);
+    const DType dtype = grad_z_q_.data == nullptr ? grad_z_.dtype : grad_z_q_.dtype;
+    grad_z_q_.dtype = dtype;
+    for (int64_t i = 0; i < kTileElements; i += kTileRows) {
+      loops_.store[static_cast<int>(dtype)](values, kTileRows,
+                                            buffers_->grad_z_q.bytes + i * bytes_of(dtype));
+    }
+  }
+
+  Lines packed(const Rows& rows, const Tile& tile, TileBuffer* buffer) const {
+    const int64_t length = by_columns_ ? tile.num_rows : tile.num_columns;
+    return {buffer->bytes, length * bytes_of(rows.dtype)};
+  }
+
+  Lines lines_in_place(const Rows& rows, const Tile& tile) const {
+    const int64_t stride = by_columns_ ? rows.element_stride : rows.inner_stride;
+    return {tile_at(rows, tile), stride * bytes_of(rows.dtype)};
+  }
+
+  Lines read(const Rows& rows, const Tile& tile, TileBuffer* buffer) const {
+    if (is_line(rows)) return lines_in_place(rows, tile);
+    if (by_columns_) {
+      read_columns(rows, tile, buffer->bytes);
+    } else {
+      read_rows(rows, tile, buffer->bytes);
+    }
+    return packed(rows, tile, buffer);
+  }
+
+  void compute(const Tile& tile) {
+    const Lines z = read(args_.z, tile, &buffers_->z);
+    const Lines grad_z_q = constant_ ? packed(grad_z_q_, tile, &buffers_->grad_z_q)
+                                     : read(grad_z_q_, tile, &buffers_->grad_z_q);
+    const int64_t* indices = args_.indices + tile.first_row;
+    if (by_columns_) {
+      gather_columns(args_.codebook, indices, tile, buffers_->codes.bytes);
+    } else {
+      gather_rows(args_.codebook, indices, tile, buffers_->codes.bytes);
+    }
+    const Lines codes = packed(args_.codebook, tile, &buffers_->codes);
+    const Lines out =
+        in_place_ ? lines_in_place(grad_z_, tile) : packed(grad_z_, tile, &buffers_->grad_z);
+
+    int64_t num_lines = by_columns_ ? tile.num_columns : tile.num_rows;
+    int64_t length = by_columns_ ? tile.num_rows : tile.num_columns;
+    const int64_t packed_step = length * bytes_of(grad_z_.dtype);
+    if (z.step == packed_step && out.step == packed_step &&
+        grad_z_q.step == length * bytes_of(grad_z_q_.dtype)) {
+      length *= num_lines;
+      num_lines = 1;
+    }
+    for (int64_t i = 0; i < num_lines; ++i) {
+      line(z.first + i * z.step, codes.first + i * codes.step, grad_z_q.first + i * grad_z_q.step,
+           length, out.first + i * out.step);
+    }
+    if (!in_place_) write_rows(grad_z_, tile, buffers_->grad_z.bytes);
+  }
+
+  void line(const char* z, const char* e, const char* grad_z_q, int64_t n, char* out) const {
+    const int z_type = static_cast<int>(grad_z_.dtype);
+    const int e_type = static_cast<int>(args_.codebook.dtype);
+    const int grad_type = static_cast<int>(grad_z_q_.dtype);
+    if (grad_type == z_type) {
+      return loops_.grad_z[z_type][e_type](z, e, grad_z_q, scale_, n, out);
+    }
+    // A gradient in a type of its own: no loop is written for it.
+    constexpr int64_t kPart = 64;
+    double parts[3][kPart];
+    const auto at = [](const char* p, DType dtype, int64_t i) { return p + i * bytes_of(dtype); };
+    for (int64_t i = 0; i < n; i += kPart) {
+      const int64_t count = std::min(kPart, n - i);
+      loops_.load[z_type](at(z, args_.z.dtype, i), count, parts[0]);
+      loops_.load[e_type](at(e, args_.codebook.dtype, i), count, parts[1]);
+      loops_.load[grad_type](at(grad_z_q, grad_z_q_.dtype, i), count, parts[2]);
+      loops_.grad_z[kFloat64][kFloat64](parts[0], parts[1], parts[2], scale_, count, parts[0]);
+      loops_.store[z_type](parts[0], count, out + i * bytes_of(grad_z_.dtype));
+    }
+  }
+
+  const VectorQuantizeBackwardArgs& args_;
+  Rows grad_z_q_;
+  double scale_;
+  const Rows& grad_z_;
+  const RowLoops& loops_;
+  bool by_columns_;
+  bool in_place_;
+  bool constant_;
+  std::unique_ptr<Buffers> buffers_;
+};
+
+}  // namespace
+
+void vector_quantize_grad_z(const VectorQuantizeBackwardArgs& args, const Rows& grad_z_q,
+                            double scale, const Rows& grad_z, const Parallel& parallel) {
+  const RowLoops& loops = row_loops(simd_level());
+  const int64_t num_blocks = (args.num_rows + kBlockRows - 1) / kBlockRows;
+  const int64_t grain = std::max<int64_t>(1, kLeastElements / (kBlockRows * args.dim));
+  parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    GradZ(args, grad_z_q, scale, grad_z, loops)
+        .run(begin * kBlockRows, std::min(end * kBlockRows, args.num_rows));
+  });
+}
+
+void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, double scale,
+                                   const Rows& grad_codebook, const Parallel& parallel) {
+  const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes);
+  SumSink sink;
+  sink.take = [&](int64_t code, int64_t count, int64_t first_column, int64_t num_columns,
+                  const double* sums) {
+    double out[kMostColumns];
+    load_columns(args.codebook, code, first_column, num_columns, out);
+    const double rows = static_cast<double>(count);
+    for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (rows * out[d] - sums[d]);
+    store_columns(grad_codebook, code, first_column, num_columns, out);
+  };
+  // A code without rows has no gradient, not even one that is NaN.
+  sink.none = [&](int64_t first_code, int64_t last_code) {
+    clear_rows(grad_codebook, first_code, last_code, args.dim);
+  };
+  sum_rows_by_code(groups, args.z, args.dim, parallel, sink);
+}
+
+}  // namespace vqgan_fast
