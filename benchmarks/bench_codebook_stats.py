@@ -13,7 +13,9 @@ from vqgan_fast import ops
 @pytest.mark.parametrize("shape", [(16384, 1024, 256), (16384, 16384, 64)], ids=str)
 @pytest.mark.parametrize("layout", ["rows", "images"])
 @pytest.mark.parametrize("used", ["all codes", "one code"])
-def test_stats(shape: tuple[int, int, int], layout: str, used: str, compare: Callable) -> None:
+def test_stats(
+    shape: tuple[int, int, int], layout: str, used: str, threads: int, compare: Callable
+) -> None:
     n, k, d = shape
     torch.manual_seed(0)
     z = torch.randn(n, d) if layout == "rows" else torch.randn(n // 256, d, 256).movedim(1, -1)
@@ -36,8 +38,9 @@ def test_stats(shape: tuple[int, int, int], layout: str, used: str, compare: Cal
     if k <= 1024:
         peers["one-hot product"] = one_hot
     compare(
-        f"codebook_stats {n} x {k} x {d} {layout}, {used}",
+        f"codebook_stats of {layout}, {used}",
+        shape,
         lambda: ops.codebook_stats(z, indices, k),
-        peers,
-        1e-9 * n * d,
+        peers=peers,
+        gigabytes=4e-9 * n * d,
     )

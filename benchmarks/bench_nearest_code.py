@@ -1,130 +1,210 @@
-"""`nearest_code` beside the forms that one writes with torch, and faiss where it is installed."""
+"""`nearest_code` beside torch, faiss, scikit-learn and vector-quantize-pytorch.
+
+Without --full: the shapes of CHOSEN. With it: all of N x K x D, and the largest codebook.
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import contenders
+import fp64_judge
+import machine
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from rotation import Contender
 from torch import Tensor
 
 from vqgan_fast import ops
 
-SHAPES = [
-    (4096, 8192, 4),
-    (4096, 16384, 8),
-    (4096, 8192, 32),
-    (4096, 16384, 64),
-    (4096, 1024, 256),
-    (256, 1024, 256),
+ROWS, CODES = (1, 256, 4096, 32768), (1024, 8192, 16384)
+DIMS = (3, 4, 8, 16, 32, 64, 128, 256)
+LARGEST = [(4096, 262144, d) for d in (4, 8, 32)]
+FULL = [*itertools.product(ROWS, CODES, DIMS), *LARGEST]
+CHOSEN = [
     (1, 16384, 256),
+    (256, 1024, 256),
+    (256, 8192, 32),
+    (4096, 1024, 8),
+    (4096, 1024, 256),
+    *((4096, 8192, d) for d in (4, 8, 16, 32, 64, 256)),
+    (4096, 16384, 8),
+    (32768, 8192, 4),
+    (4096, 262144, 8),
 ]
+# Multiply-adds that the check before each timing may take.
+CHECKED = 4e9
 
 
-def reference_expression(z: Tensor, codebook: Tensor) -> Tensor:
-    """Squares expanded, as VQGAN's own quantiser writes it."""
-    products = torch.einsum("bd,dn->bn", z, codebook.t())
-    norms = (z**2).sum(dim=1, keepdim=True) + (codebook**2).sum(dim=1)
-    return torch.argmin(norms - 2 * products, dim=1)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "shape" in metafunc.fixturenames:
+        shapes = FULL if metafunc.config.getoption("--full") else CHOSEN
+        metafunc.parametrize("shape", shapes, ids=[" x ".join(map(str, s)) for s in shapes])
 
 
-def addmm_argmin(z: Tensor, codebook: Tensor) -> Tensor:
-    """The shortest form: the latents' own norms change no choice."""
-    half_norms = 0.5 * codebook.square().sum(1)
-    return torch.addmm(half_norms, z, codebook.t(), alpha=-1).argmin(1)
+def assert_nearest(z: Tensor, codebook: Tensor, indices: Tensor) -> Tensor:
+    """That as many rows as CHECKED allows have the definition's code; returns which rows."""
+    allowed = max(16, int(CHECKED / codebook.numel()))
+    rows = torch.arange(0, len(z), max(1, -(-len(z) // allowed)))
+    expected, _ = fp64_judge.nearest(z[rows], codebook)
+    assert torch.equal(indices[rows], expected)
+    return rows
 
 
-def cdist_argmin(z: Tensor, codebook: Tensor) -> Tensor:
-    return torch.cdist(z, codebook).argmin(1)
+def differing(peers: dict[str, Contender], indices: Tensor, rows: Tensor) -> dict[str, float]:
+    """For each peer, the rows in a million for which it finds another code."""
+    shares = {}
+    for name, peer in peers.items():
+        found = peer.call()
+        if found is not None:
+            shares[name] = 1e6 * (found[rows] != indices[rows]).double().mean().item()
+    return shares
 
 
-def faiss_search(z: Tensor, codebook: Tensor) -> Tensor:
-    import faiss
-
-    # Its default sends small searches down an unfused path; 20 is the faster setting.
-    faiss.cvar.distance_compute_blas_threshold = 20
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    return torch.from_numpy(faiss.knn(z.numpy(), codebook.numpy(), 1)[1][:, 0])
+def gflop(n: int, k: int, d: int) -> float:
+    return 2e-9 * n * k * d
 
 
-PEERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "reference": reference_expression,
-    "addmm+argmin": addmm_argmin,
-    "cdist+argmin": cdist_argmin,
-    "mm alone": lambda z, codebook: z @ codebook.t(),
-}
-if importlib.util.find_spec("faiss"):
-    PEERS["faiss"] = faiss_search
-
-
-def assert_nearest(z: Tensor, codebook: Tensor, indices: Tensor) -> None:
-    """No code is nearer in fp64, for up to 64 of the rows."""
-    some = torch.arange(0, len(z), max(1, len(z) // 64))
-    rows, codes = z[some].double(), codebook.double()
-    distances = torch.stack([(row - codes).square().sum(1) for row in rows])
-    own = distances.gather(1, indices[some, None])[:, 0]
-    assert (own <= distances.min(1).values * (1 + 1e-12)).all()
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gaussian(shape: tuple[int, int, int], compare: Callable) -> None:
+def test_gaussian(shape: tuple[int, int, int], threads: int, compare: Callable) -> None:
     n, k, d = shape
     torch.manual_seed(0)
     z, codebook = torch.randn(n, d), torch.randn(k, d)
-    assert_nearest(z, codebook, ops.nearest_code(z, codebook, return_distance=False))
-    peers = {name: lambda peer=peer: peer(z, codebook) for name, peer in PEERS.items()}
-    peers["fast"] = lambda: ops.nearest_code(z, codebook, precision="fast")
+    indices = ops.nearest_code(z, codebook, return_distance=False)
+    rows = assert_nearest(z, codebook, indices)
+    peers, left_out = contenders.peers(z, codebook)
+    wrong = differing(peers, indices, rows)
+    assert all(share < 1e4 for share in wrong.values()), wrong
+    # A step of training changes the codebook: what is kept from the last search is of no use then.
+    changing = codebook.clone()
     compare(
-        f"nearest_code {n} x {k} x {d} fp32",
+        "nearest_code",
+        shape,
         lambda: ops.nearest_code(z, codebook),
-        peers,
-        2e-9 * n * k * d,
+        peers=peers,
+        variants={
+            "new codebook": Contender(
+                lambda: ops.nearest_code(z, changing), prepare=lambda: changing[0].normal_()
+            ),
+            "fast": lambda: ops.nearest_code(z, codebook, precision="fast"),
+        },
+        gflop=gflop(*shape),
+        left_out=left_out,
+        differing_per_million=wrong,
     )
 
 
+@pytest.mark.parametrize("n", [4096, 32768])
+@pytest.mark.parametrize("d", [4, 8, 32, 64, 256])
+def test_all_threads_beside_one(n: int, d: int, compare: Callable) -> None:
+    """One call on one thread and on all, in the same rounds."""
+    torch.manual_seed(0)
+    k, all_threads = 8192, machine.all_threads()
+    if all_threads == 1:
+        pytest.skip("this process has one CPU")
+    z, codebook = torch.randn(n, d), torch.randn(k, d)
+
+    def search(threads: int) -> Contender:
+        return Contender(
+            lambda: ops.nearest_code(z, codebook), prepare=lambda: torch.set_num_threads(threads)
+        )
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(all_threads)
+        variants = {"1 thread": search(1)}
+        compare("nearest_code", (n, k, d), search(all_threads), peers={}, variants=variants)
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("layout", ["images", "bf16"])
-def test_as_a_model_has_it(layout: str, compare: Callable) -> None:
+def test_as_a_model_has_it(layout: str, threads: int, compare: Callable) -> None:
     """Latents of 16 images read in place, and in bf16 against an fp32 codebook."""
     torch.manual_seed(0)
     images, codebook = torch.randn(16, 256, 16, 16), torch.randn(1024, 256)
     z = images.movedim(1, -1) if layout == "images" else torch.randn(4096, 256).bfloat16()
     flat = z.reshape(-1, 256).float()
-    indices = ops.nearest_code(z, codebook, return_distance=False)
-    assert_nearest(flat, codebook, indices.reshape(-1))
-    peers = {
-        "copied, addmm+argmin": lambda: addmm_argmin(z.reshape(-1, 256).float(), codebook),
-        "contiguous fp32": lambda: ops.nearest_code(flat, codebook),
-    }
+    assert_nearest(flat, codebook, ops.nearest_code(z, codebook, return_distance=False).flatten())
+
+    def copied() -> Tensor:
+        return contenders.addmm_argmin(z.reshape(-1, 256).float(), codebook)
+
     compare(
-        f"nearest_code 4096 x 1024 x 256 {layout}",
+        f"nearest_code of {layout}",
+        (4096, 1024, 256),
         lambda: ops.nearest_code(z, codebook),
-        peers,
-        2e-9 * 4096 * 1024 * 256,
+        peers={"copied, addmm+argmin": copied},
+        variants={"contiguous fp32": lambda: ops.nearest_code(flat, codebook)},
+        gflop=gflop(4096, 1024, 256),
+        dtype="bf16" if layout == "bf16" else "fp32",
     )
 
 
-@pytest.mark.parametrize("case", ["init", "offset", "clustered", "collapsed"])
-def test_hard_data(case: str, compare: Callable) -> None:
-    """Where fp32 scores decide less: a codebook as VQGAN initialises it, an offset that dwarfs the
-    spread, tight clusters, and codes so alike that all have to be measured in fp64."""
-    n, k, d = 4096, 1024, 256
-    torch.manual_seed(0)
+def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """Where fp32 scores decide less: an offset that dwarfs the spread, tight clusters, a codebook
+    as VQGAN initialises it, latents between two codes, and codes that only fp64 tells apart."""
     z, codebook = torch.randn(n, d), torch.randn(k, d)
-    if case == "init":
-        codebook = torch.empty(k, d).uniform_(-1 / k, 1 / k)
-    elif case == "offset":
-        z, codebook = z + 100, codebook + 100
-    elif case == "clustered":
-        z = codebook[torch.randint(64, (n,))] + 1e-3 * z
-        codebook = codebook[torch.randint(64, (k,))] + 1e-3 * torch.randn(k, d)
-    else:
-        codebook = torch.randn(d) * (1 + 3e-7 * codebook)
-    assert_nearest(z, codebook, ops.nearest_code(z, codebook, return_distance=False))
-    peers = {name: lambda peer=peer: peer(z, codebook) for name, peer in PEERS.items()}
-    compare(
-        f"nearest_code {n} x {k} x {d} {case}",
+    data = {f"offset {by}": (z + by, codebook + by) for by in (100, 1000)}
+    centres = torch.randn(64, d)
+    for width in (1e-2, 1e-3, 1e-4):
+        data[f"clusters {width:g}"] = (
+            centres[torch.randint(64, (n,))] + width * z,
+            centres[torch.randint(64, (k,))] + width * codebook,
+        )
+    data["VQGAN's init"] = (z, torch.empty(k, d).uniform_(-1 / k, 1 / k))
+    pairs = torch.randint(k, (2, n))
+    data["near-ties"] = ((codebook[pairs[0]] + codebook[pairs[1]]) / 2, codebook)
+    data["collapsed"] = (z, torch.randn(d) * (1 + 3e-7 * codebook))
+    return data
+
+
+@pytest.mark.parametrize("d", [8, 64, 256])
+def test_hard_data(d: int, threads: int, compare: Callable) -> None:
+    """Each kind of data as a multiple of the time that Gaussian data of its shape takes."""
+    n, k = 4096, 8192
+    torch.manual_seed(0)
+    data = hard_data(n, k, d)
+    for z, codebook in data.values():
+        assert_nearest(z, codebook, ops.nearest_code(z, codebook, return_distance=False))
+    z, codebook = torch.randn(n, d), torch.randn(k, d)
+    figures = compare(
+        "nearest_code, hard data",
+        (n, k, d),
         lambda: ops.nearest_code(z, codebook),
-        peers,
-        2e-9 * n * k * d,
+        peers={},
+        variants={name: lambda pair=pair: ops.nearest_code(*pair) for name, pair in data.items()},
+        gflop=gflop(n, k, d),
     )
+    assert set(figures["ratios"]) == set(data)
+
+
+MEMORY_OF = ["nearest_code", "reference", "addmm+argmin", "mm alone", "faiss", "vq-pytorch"]
+
+
+@pytest.mark.parametrize("search", MEMORY_OF)
+def test_peak_memory(
+    search: str, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture
+) -> None:
+    """What a search holds at its peak beyond inputs and results, each in a process of its own."""
+    script = Path(__file__).with_name("peak_memory.py")
+    sizes = (4096, 8192, 64)
+
+    def measure() -> dict[str, int]:
+        command = [sys.executable, str(script), "--search", search, *map(str, sizes)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return json.loads(output)
+
+    measured = benchmark.pedantic(measure, rounds=1)
+    benchmark.extra_info.update(case="memory", search=search, shape=list(sizes), **measured)
+    with capsys.disabled():
+        print(
+            f"\n{search} {' x '.join(map(str, sizes))}: {measured['extra'] / 2**20:.1f} MiB at the "
+            f"peak beyond what it returns, the codebook has {measured['codebook'] / 2**20:.1f} MiB",
+            end="",
+        )

@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from quantizer_steps import STEPS
 from torch import Tensor
 
 from vqgan_fast import ops
 
 SHAPES = [(16, 256, 16, 1024), (16, 64, 16, 16384), (4, 4, 64, 8192)]
+
+
+def peak_memory(*arguments: str) -> dict[str, int]:
+    """What peak_memory.py measures, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def reference_step(images: Tensor, codebook: Tensor) -> Tensor:
@@ -36,7 +43,7 @@ def our_step(images: Tensor, codebook: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_training_step(shape: tuple[int, int, int, int], compare: Callable) -> None:
+def test_training_step(shape: tuple[int, int, int, int], threads: int, compare: Callable) -> None:
     batch, dim, side, num_codes = shape
     torch.manual_seed(0)
     images = torch.randn(batch, dim, side, side, requires_grad=True)
@@ -49,27 +56,62 @@ def test_training_step(shape: tuple[int, int, int, int], compare: Callable) -> N
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     rows = batch * side * side
     compare(
-        f"vector_quantize fwd+bwd {rows} x {num_codes} x {dim} images",
+        "vector_quantize fwd+bwd of images",
+        (rows, num_codes, dim),
         lambda: gradients(our_step),
-        {
-            "reference": lambda: gradients(reference_step),
+        peers={"reference": lambda: gradients(reference_step)},
+        variants={
             "forward alone": lambda: ops.vector_quantize(images.movedim(1, -1), codebook),
         },
-        2e-9 * rows * num_codes * dim,
+        gflop=2e-9 * rows * num_codes * dim,
     )
+
+
+@pytest.mark.parametrize("dim", [256, 8])
+def test_whole_quantizer(dim: int, threads: int, compare: Callable) -> None:
+    """VectorQuantizer in training, forward and backward, beside other quantisers' modules."""
+    batch, side, num_codes = 8, 16, 16384
+    torch.manual_seed(0)
+    codebook = torch.randn(num_codes, dim)
+    latents = torch.randn(batch, dim, side, side, requires_grad=True)
+    steps = {name: make(codebook) for name, make in STEPS.items()}
+    own = steps["ours"](latents)
+    if "VectorQuantizer2" in steps:
+        for one, other in zip(own, steps["VectorQuantizer2"](latents), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    calls = {name: lambda step=step: step(latents) for name, step in steps.items()}
+    compare(
+        "VectorQuantizer, training step",
+        (batch * side * side, num_codes, dim),
+        calls.pop("ours"),
+        peers=calls,
+        gflop=2e-9 * batch * side * side * num_codes * dim,
+    )
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("dim", [256, 8])
+def test_memory_of_a_whole_quantizer(
+    name: str, dim: int, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture
+) -> None:
+    batch, side, num_codes = 8, 16, 16384
+    sizes = map(str, (batch, dim, side, num_codes))
+    measured = benchmark.pedantic(lambda: peak_memory("--step", name, *sizes), rounds=1)
+    shape = [batch * side * side, num_codes, dim]
+    benchmark.extra_info.update(case="memory of a training step", who=name, shape=shape, **measured)
+    with capsys.disabled():
+        print(
+            f"\ntraining step of {name} {' x '.join(map(str, shape))}: "
+            f"{measured['extra'] / 2**20:.1f} MiB at the peak beyond what it returns, "
+            f"the codebook has {measured['codebook'] / 2**20:.1f} MiB",
+            end="",
+        )
 
 
 def test_peak_memory(benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture) -> None:
     """At most twice the codebook beyond what is returned; N x K distances would be 1 GiB."""
-    script = Path(__file__).with_name("peak_memory.py")
-
-    def measure() -> dict[str, int]:
-        command = [sys.executable, str(script), "16384", "16384", "64"]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return json.loads(output)
-
-    measured = benchmark.pedantic(measure, rounds=1)
-    benchmark.extra_info.update(measured)
+    measured = benchmark.pedantic(lambda: peak_memory("16384", "16384", "64"), rounds=1)
+    benchmark.extra_info.update(case="memory of vector_quantize", **measured)
     worst = max(measured[part] for part in ("step", "forward", "backward"))
     with capsys.disabled():
         print(

@@ -1,72 +1,142 @@
-"""What the benchmarks share: our op and its peers timed in turn, after their results were compared.
+"""What the benchmarks share: an op and its peers timed in turn, after their results were compared.
 
-    make bench                                    all of them
+    make bench                              a choice of shapes, in about ten minutes
+    make bench ARGS=--full                  every shape, in about an hour
     python -m pytest benchmarks/bench_nearest_code.py --benchmark-json=results.json
 
-One line is printed for each case: shape, our median and spread, our rate, and every peer's time as
-a multiple of ours (above 1: we are faster). Caches are warm, as they are behind an encoder.
+One line is printed for each case: shape, our median and spread, our rate and its share of the FMA
+peak measured in the same rounds, and every peer's time as a multiple of ours (above 1: we are
+faster). Caches are warm, as they are behind an encoder.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # MKL would keep to one thread in torch's wheels, and the comparison would flatter us.
 os.environ.setdefault("MKL_DYNAMIC", "FALSE")
 
+import contenders  # noqa: F401  loads every peer's thread pool before `threads` sets its size
+import machine
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
+from rotation import Contender, rotate, spread
+from threadpoolctl import threadpool_limits
 
-# Seconds to spend on a case, shared by all that are timed, and the number of rounds within.
-BUDGET = 4.0
-LEAST_ROUNDS, MOST_ROUNDS = 3, 60
-
-Call = Callable[[], object]
+from vqgan_fast import ops
 
 
-def interleaved(calls: dict[str, Call]) -> dict[str, list[float]]:
-    """Seconds of each call, all of them once a round, so that a busy moment hits all alike."""
-    first = {name: _seconds(call) for name, call in calls.items()}  # also warms up
-    rounds = int(BUDGET / sum(first.values()))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(min(max(rounds, LEAST_ROUNDS), MOST_ROUNDS)):
-        for name, call in calls.items():
-            times[name].append(_seconds(call))
-    return times
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmarks of the ops")
+    group.addoption("--full", action="store_true", help="every shape, not a choice of them")
+    group.addoption(
+        "--case-seconds", type=float, default=3.0, help="time for a case, its peers included"
+    )
 
 
-def _seconds(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "threads" in metafunc.fixturenames:
+        counts = sorted({1, machine.all_threads()})
+        ids = [f"{n} thread{'s' * (n > 1)}" for n in counts]
+        metafunc.parametrize("threads", counts, ids=ids, indirect=True)
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:
+    machine_info["vqgan_fast"] = machine.describe()
+
+
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The number of threads that torch, MKL, faiss and scikit-learn are held to."""
+    before = torch.get_num_threads()
+    with threadpool_limits(request.param):
+        torch.set_num_threads(request.param)
+        yield request.param
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def compare(
-    benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture
-) -> Callable[[str, Call, dict[str, Call], float], None]:
-    """Times `ours` beside its peers, prints the line, and stores the figures with the benchmark."""
+    benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture, request: pytest.FixtureRequest
+) -> Callable[..., dict[str, Any]]:
+    """Times `ours` beside peers and variants of itself, prints the line, stores the figures."""
+    budget = request.config.getoption("--case-seconds")
 
-    def run(label: str, ours: Call, peers: dict[str, Call], gflop: float) -> None:
-        times = interleaved({"ours": ours, **peers})
+    def run(
+        case: str,
+        shape: tuple[int, ...],
+        ours: Contender | Callable[[], object],
+        *,
+        peers: dict[str, Any],
+        variants: dict[str, Any] | None = None,
+        gflop: float | None = None,
+        dtype: str = "fp32",
+        **further: object,
+    ) -> dict[str, Any]:
+        variants = variants or {}
+        calls = {
+            name: call if isinstance(call, Contender) else Contender(call)
+            for name, call in ({"ours": ours} | variants | peers).items()
+        }
+        threads = torch.get_num_threads()
+        path = counted(calls["ours"].call)
+        peaks: list[float] = []
+        times = rotate(calls, budget, lambda: peaks.append(machine.fma_peak(threads)))
         medians = {name: statistics.median(seconds) for name, seconds in times.items()}
-        own = sorted(times["ours"])
-        spread = (own[-1 - len(own) // 10] - own[len(own) // 10]) / medians["ours"]
-        ratios = {name: medians[name] / medians["ours"] for name in peers}
-        rate = gflop / medians["ours"]
-        benchmark.extra_info.update(
-            threads=torch.get_num_threads(), gflop_per_s=rate, spread=spread, ratios=ratios
-        )
-        benchmark.pedantic(ours, rounds=5, warmup_rounds=1)
+        ratios = {name: medians[name] / medians["ours"] for name in calls if name != "ours"}
+        figures = {
+            "case": case,
+            "shape": list(shape),
+            "dtype": dtype,
+            "threads": threads,
+            "seconds": medians,
+            "spread": {name: spread(seconds) for name, seconds in times.items()},
+            "rounds": {name: len(seconds) for name, seconds in times.items()},
+            "ratios": ratios,
+            "peers": list(peers),
+            "loses_to": [name for name in peers if ratios[name] < 1],
+            "path": path,
+            **further,
+        }
+        if gflop is not None:
+            rate, peak = gflop / medians["ours"], statistics.median(peaks) / 1e9
+            figures |= {
+                "gflop_per_s": rate,
+                "fma_peak_gflop_per_s": peak,
+                "share_of_peak": rate / peak,
+            }
+        benchmark.extra_info.update(figures)
+        benchmark.pedantic(calls["ours"].call, rounds=3, setup=calls["ours"].prepare)
         with capsys.disabled():
-            times_ours = "   ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
-            print(
-                f"\n{label:46s} {1e3 * medians['ours']:9.2f} ms ±{50 * spread:2.0f}% "
-                f"{rate:7.1f} GFLOP/s   {times_ours}"
-            )
+            print("\n" + line(figures), end="", flush=True)
+        return figures
 
     return run
+
+
+def counted(call: Callable[[], object]) -> dict[str, int]:
+    """What the op's counters say of one call: which path it took, which tier decided the rows."""
+    counters = getattr(ops, "nearest_code_counters", dict)
+    before = dict(counters())
+    call()
+    changes = {name: count - before.get(name, 0) for name, count in dict(counters()).items()}
+    return {name: change for name, change in changes.items() if change != 0}
+
+
+def line(figures: dict[str, Any]) -> str:
+    shape = " x ".join(map(str, figures["shape"]))
+    label = f"{figures['case']} {shape} {figures['dtype']}, {figures['threads']}t"
+    text = f"{label:52s} {1e3 * figures['seconds']['ours']:9.3f} ms "
+    text += f"±{100 * figures['spread']['ours']:2.0f}% "
+    if "share_of_peak" in figures:
+        text += f"{figures['gflop_per_s']:7.1f} GFLOP/s {100 * figures['share_of_peak']:4.0f}% "
+    text += "  " + "  ".join(f"{name} {ratio:.2f}x" for name, ratio in figures["ratios"].items())
+    if figures["path"]:
+        text += "  [" + ", ".join(f"{name} {n}" for name, n in figures["path"].items()) + "]"
+    if figures["loses_to"]:
+        text += "  LOSES TO " + ", ".join(figures["loses_to"])
+    return text

@@ -1,18 +1,20 @@
-"""Peak memory of `vector_quantize`, forward and backward, measured by the kernel of the system.
+"""Peak memory of the ops and their peers, measured by the kernel of the system.
 
-    python benchmarks/peak_memory.py [N K D]
+    python benchmarks/peak_memory.py [N K D]                vector_quantize, forward and backward
+    python benchmarks/peak_memory.py --search NAME N K D    nearest_code, or a peer by its name
+    python benchmarks/peak_memory.py --step NAME B D H K    a quantiser's training step, H x H
 
 prints one JSON object. Run it as a process of its own: the resident set of a process, reset through
 /proc/self/clear_refs just before the call and read as VmHWM just after, sees every allocation, C++
-and Python, at its largest. What the call must return (z_q, indices, losses and both gradients) is
-taken off.
+and Python, at its largest. What the call must return (z_q, indices, losses and gradients) is taken
+off.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,6 +85,52 @@ def extra_bytes(num_rows: int, num_codes: int, dim: int) -> dict[str, int]:
     }
 
 
+def search_bytes(name: str, num_rows: int, num_codes: int, dim: int) -> dict[str, int]:
+    """What `nearest_code`, or the peer of that name in contenders.py, holds at its peak."""
+
+    def search(n: int, k: int) -> Callable[[], object]:
+        z, codebook = torch.randn(n, dim), torch.randn(k, dim)
+        if name == "nearest_code":
+            return lambda: ops.nearest_code(z, codebook, return_distance=False)
+        if name == "mm alone":  # with its result, which the others need not hold
+            return lambda: z @ codebook.t()
+        import contenders
+
+        return contenders.peers(z, codebook)[0][name].call
+
+    torch.manual_seed(0)
+    search(512, 64)()
+    call = search(num_rows, num_codes)
+
+    def run() -> list[torch.Tensor]:
+        found = call()
+        return [] if name == "mm alone" else [found]
+
+    return {"extra": _peak_bytes(run)[0], "codebook": 4 * num_codes * dim}
+
+
+def step_bytes(name: str, batch: int, dim: int, side: int, num_codes: int) -> dict[str, int]:
+    """What a training step of a module of quantizer_steps.py holds at its peak."""
+    from quantizer_steps import STEPS
+
+    torch.manual_seed(0)
+    make = STEPS[name]
+    make(torch.randn(64, dim))(torch.randn(2, dim, 4, 4, requires_grad=True))
+    step = make(torch.randn(num_codes, dim))
+    latents = torch.randn(batch, dim, side, side, requires_grad=True)
+    return {"extra": _peak_bytes(lambda: step(latents))[0], "codebook": 4 * num_codes * dim}
+
+
 if __name__ == "__main__":
-    sizes = [int(size) for size in sys.argv[1:]] or [16384, 16384, 64]
-    print(json.dumps(extra_bytes(*sizes)))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--search")
+    parser.add_argument("--step")
+    parser.add_argument("sizes", type=int, nargs="*", default=[16384, 16384, 64])
+    arguments = parser.parse_args()
+    if arguments.search:
+        measured = search_bytes(arguments.search, *arguments.sizes)
+    elif arguments.step:
+        measured = step_bytes(arguments.step, *arguments.sizes)
+    else:
+        measured = extra_bytes(*arguments.sizes)
+    print(json.dumps(measured))

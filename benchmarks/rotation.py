@@ -1,0 +1,83 @@
+"""Times several calls in turn, so that a busy moment of the machine hits all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LEAST_ROUNDS, MOST_ROUNDS = 3, 41
+# Each peer brings thread pools of its own, whose threads spin for a while after a call.
+PAUSE_SECONDS = 1e-2
+# A turn lasts at least this long: short calls are repeated, and warm the caches for themselves.
+TURN_SECONDS = 2e-3
+# What is slower than this many times the first contender may be timed once, beside its warm-up.
+FAR_BEHIND = 20
+
+
+@dataclass
+class Contender:
+    """A call to time, what it returns, and what must happen before each turn, untimed."""
+
+    call: Callable[[], Any]
+    prepare: Callable[[], None] | None = None
+
+    def turn(self, repeats: int) -> float:
+        """Seconds of a call."""
+        if self.prepare is not None:
+            self.prepare()
+        time.sleep(PAUSE_SECONDS)
+        if self.prepare is None and repeats > 1:
+            self.call()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            self.call()
+        return (time.perf_counter() - start) / repeats
+
+
+def rotate(
+    contenders: dict[str, Contender], budget: float, each_round: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Seconds of each contender's turns.
+
+    Every round starts with another contender. Each gets an equal share of `budget` seconds, and as
+    many rounds, spread evenly, as fit into it: at least LEAST_ROUNDS.
+
+    Args:
+        contenders: the first of them is the one that the others are compared with.
+        budget: seconds for all of them together.
+        each_round: called once a round.
+    """
+    cost = {}
+    for name, contender in contenders.items():
+        contender.turn(1)
+        cost[name] = contender.turn(1)
+    first = next(iter(cost.values()))
+    repeats, rounds = {}, {}
+    for name, seconds in cost.items():
+        # What is prepared is prepared for one call.
+        once = contenders[name].prepare is not None
+        repeats[name] = 1 if once else max(1, round(TURN_SECONDS / max(seconds, 1e-7)))
+        turn = PAUSE_SECONDS + seconds * (repeats[name] + (repeats[name] > 1))
+        least = 1 if seconds > FAR_BEHIND * first and 3 * seconds > budget else LEAST_ROUNDS
+        rounds[name] = min(max(int(budget / len(cost) / turn), least), MOST_ROUNDS)
+
+    names, most = list(contenders), max(rounds.values())
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(most):
+        each_round()
+        start = i % len(names)
+        for name in names[start:] + names[:start]:
+            if (i + 1) * rounds[name] // most > i * rounds[name] // most:
+                times[name].append(contenders[name].turn(repeats[name]))
+    return times
+
+
+def spread(seconds: list[float]) -> float:
+    """Half of the range between the quartiles, as a share of the median."""
+    if len(seconds) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return (high - low) / 2 / middle
