@@ -1,9 +1,11 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <atomic>
 #include <tuple>
 
 #include "kernels/cpu/nearest_code.h"
+#include "kernels/cpu/nearest_code_counters.h"
 #include "kernels/cpu/nearest_code_oracle.h"
 #include "ops/checks.h"
 #include "ops/parallel_cpu.h"
@@ -52,15 +54,31 @@ std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor
   return {indices, distances};
 }
 
+// counts (10) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if `reset`.
+Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
+  NearestCodeCounters& counters = nearest_code_counters();
+  auto* count = static_cast<int64_t*>(counts.data_ptr());
+  for (std::atomic<int64_t>* counter :
+       {&counters.calls_direct, &counters.calls_fp32, &counters.calls_int16, &counters.calls_boxes,
+        &counters.calls_cached, &counters.rows_screen, &counters.rows_candidates,
+        &counters.rows_direct, &counters.rows_scan, &counters.rows_not_finite}) {
+    *count++ += reset ? counter->exchange(0) : counter->load();
+  }
+  return counts;
+}
+
 }  // namespace
 }  // namespace vqgan_fast::ops
 
-// The oracle is no op of the library: only the tests call it, so its schema stands here.
+// No ops of the library: the oracle is for the tests alone, the counters are reached through
+// vqgan_fast.ops.nearest_code_counters. So their schemas stand here.
 STABLE_TORCH_LIBRARY_FRAGMENT(vqgan_fast, m) {
   m.def("_nearest_code_oracle(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)");
+  m.def("_nearest_code_counters(Tensor(a!) counts, bool reset) -> Tensor(a!)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CPU, m) {
   m.impl("nearest_code", TORCH_BOX(&vqgan_fast::ops::nearest_code_cpu));
+  m.impl("_nearest_code_counters", TORCH_BOX(&vqgan_fast::ops::nearest_code_counters_cpu));
   m.impl("_nearest_code_oracle", TORCH_BOX(&vqgan_fast::ops::nearest_code_oracle_cpu));
 }

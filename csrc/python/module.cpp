@@ -39,7 +39,7 @@ py::dict cpu_features() {
   py::dict features;
   features["detected"] = simd_level_name(cpu_simd_level());
   features["selected"] = simd_level_name(simd_level());
-  features["nearest_code"] = simd_level_name(nearest_code_simd_level());
+  features["nearest_code"] = simd_level_name(simd_level());
   return features;
 }
 

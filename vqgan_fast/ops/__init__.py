@@ -7,7 +7,7 @@ Each has C++ kernels (`csrc/`), a plain-torch definition (`reference`), autograd
 from __future__ import annotations
 
 from .codebook_stats import codebook_stats
-from .nearest_code import nearest_code
+from .nearest_code import nearest_code, nearest_code_counters
 from .vector_quantize import vector_quantize
 
-__all__ = ["codebook_stats", "nearest_code", "vector_quantize"]
+__all__ = ["codebook_stats", "nearest_code", "nearest_code_counters", "vector_quantize"]

@@ -62,6 +62,42 @@ def nearest_code(
     return (indices, distances) if return_distance else indices
 
 
+# In the order of NearestCodeCounters in csrc/kernels/cpu/nearest_code_counters.h.
+_COUNTERS = (
+    "calls_direct",
+    "calls_fp32",
+    "calls_int16",
+    "calls_boxes",
+    "calls_cached",
+    "rows_screen",
+    "rows_candidates",
+    "rows_direct",
+    "rows_scan",
+    "rows_not_finite",
+)
+
+
+def nearest_code_counters(reset: bool = False) -> dict[str, int]:
+    """What the CPU kernel of `nearest_code` has done in this process.
+
+    `vector_quantize` counts as well. `docs/numerics.md` explains the screens and the searches.
+
+    Args:
+        reset: start again from zero.
+
+    Returns:
+        calls_direct, calls_fp32, calls_int16, calls_boxes: searches (one for each codebook) by the
+            way that was chosen for them: directly, or through one of the three screens.
+        calls_cached: those that found the codebook packed by an earlier one.
+        rows_screen, rows_candidates, rows_direct, rows_scan, rows_not_finite: latents by what
+            decided them: one code left by the screen; several, measured in fp64; the direct search;
+            a scan of all codes in fp64; nothing, because an element was not finite.
+    """
+    counts = torch.zeros(len(_COUNTERS), dtype=torch.int64)
+    torch.ops.vqgan_fast._nearest_code_counters(counts, reset)
+    return dict(zip(_COUNTERS, counts.tolist(), strict=True))
+
+
 register_fallback(_OP, reference.nearest_code)
 
 

@@ -5,17 +5,25 @@
 //     acc = 0;  for i in 0 .. dim-1: acc = fma(z[n][i] - e[k][i], z[n][i] - e[k][i], acc)
 // The result is the same for every SIMD level, thread count and memory layout. docs/numerics.md has
 // the special values (a row with a non-finite element: index 0 and NaN; a NaN code never wins) and
-// the proof of the fp32 screen. Not exact: the index is that of the screen; the distance is still d
-// of that code.
+// the proofs of the screens. Not exact: a row that the screen leaves open takes the nearest of the
+// codes that the screen did keep.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
+#include "kernels/cpu/nearest.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/simd_level.h"
 
 namespace vqgan_fast {
+
+// Takes finished rows first_row .. first_row + count - 1 while they lie near: z[r * dim + d] and
+// what was found for them; found[r].index is never negative. Calls come from many threads, in any
+// order; every row comes once.
+using TakeRows = std::function<void(int64_t first_row, int64_t count, const double* z,
+                                    const Nearest* found)>;
 
 struct NearestCodeArgs {
   Rows z;         // num_rows x dim
@@ -27,12 +35,10 @@ struct NearestCodeArgs {
   int64_t* indices = nullptr;              // num_rows, contiguous
   void* distances = nullptr;               // num_rows, contiguous; null: not wanted
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64
+  TakeRows take_rows;                      // may be empty; distances are found if not
 };
 
-// Throws std::runtime_error where VQGAN_FAST_ISA names a level that cannot be had.
+// Throws std::runtime_error where VQGAN_FAST_ISA or VQGAN_FAST_SCREEN asks for what cannot be had.
 void nearest_code(const NearestCodeArgs& args, const Parallel& parallel);
-
-// The level that nearest_code runs at now.
-SimdLevel nearest_code_simd_level();
 
 }  // namespace vqgan_fast
