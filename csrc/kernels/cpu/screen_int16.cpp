@@ -326,8 +326,8 @@ void Int16Worker::collect(int64_t r, int64_t first_panel) {
     row.smallest = smallest;
     row.limit = static_cast<int32_t>(std::min<int64_t>(smallest + row.margin, kMostScore));
   }
-  for (int lane = 0; lane < lanes; ++lane) {
-    if (best[lane] > row.limit) continue;
+  for (uint32_t bits = kernels_.within(best, row.limit); bits != 0; bits &= bits - 1) {
+    const int lane = __builtin_ctz(bits);
     if (row.count == RowCandidates::kMost) row.drop_above_limit();
     if (row.count == RowCandidates::kMost) {
       row.loser = std::min(row.loser, best[lane]);

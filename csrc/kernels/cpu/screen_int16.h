@@ -42,6 +42,9 @@ struct ScreenInt16Kernels {
   // The smallest of `lanes` numbers.
   int32_t (*smallest)(const int32_t* lanes);
 
+  // Bit i: lanes[i] <= limit.
+  uint32_t (*within)(const int32_t* lanes, int32_t limit);
+
   // sum of (x - centre)^2, in any order.
   double (*norm2)(const double* x, const double* centre, int64_t dim);
 

@@ -44,6 +44,9 @@ struct Avx512 {
     return _mm512_ternarylogic_epi32(a, tag, _mm512_set1_epi32(kInt16TagMask), kAndNotOr);
   }
   static int32_t smallest(Int a) { return _mm512_reduce_min_epi32(a); }
+  static uint32_t within(Int a, int32_t limit) {
+    return _mm512_cmple_epi32_mask(a, _mm512_set1_epi32(limit));
+  }
   static Short narrow(Real a) { return _mm256_cvtsepi32_epi16(_mm512_cvttpd_epi32(a)); }
 };
 
