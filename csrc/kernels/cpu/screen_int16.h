@@ -12,9 +12,9 @@ namespace vqgan_fast {
 constexpr int32_t kInt16TagBits = 9;
 constexpr int32_t kInt16TagMask = (1 << kInt16TagBits) - 1;
 
-// Some rows against some panels. A panel is vectors * lanes codes: codes[(i * vectors * lanes + k) *
-// 2 + j] is element 2 i + j of code k, norms[k] its squared norm. A row is num_pairs pairs too, its
-// elements negated.
+// Some rows against some panels. A panel is vectors * lanes codes: codes[(i * vectors * lanes + k)
+// * 2 + j] is element 2 i + j of code k, norms[k] its squared norm. A row is num_pairs pairs too,
+// its elements negated.
 struct Int16Tile {
   const int16_t* rows;  // row_stride elements apart
   int64_t row_stride;

@@ -1,5 +1,5 @@
-// The loops of the int16 screen for any instruction set. Included by screen_int16_<level>.cpp alone;
-// all of it has internal linkage, so that each level keeps its own copy.
+// The loops of the int16 screen for any instruction set. Included by screen_int16_<level>.cpp
+// alone; all of it has internal linkage, so that each level keeps its own copy.
 //
 // A level is a struct with kVectors, kLanes, kTileRows, the vector types Int (int32 lanes), Real
 // (doubles) and their operations.
