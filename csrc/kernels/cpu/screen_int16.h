@@ -12,9 +12,9 @@ namespace vqgan_fast {
 constexpr int32_t kInt16TagBits = 9;
 constexpr int32_t kInt16TagMask = (1 << kInt16TagBits) - 1;
 
-// Some rows against some panels. A panel is vectors * lanes codes: codes[(i * vectors * lanes + k) *
-// 2 + j] is element 2 i + j of code k, norms[k] its squared norm. A row is num_pairs pairs too, its
-// elements negated.
+// Some rows against some panels. A panel is vectors * lanes codes: codes[(i * vectors * lanes + k)
+// * 2 + j] is element 2 i + j of code k, norms[k] its squared norm. A row is num_pairs pairs too,
+// its elements negated.
 struct Int16Tile {
   const int16_t* rows;  // row_stride elements apart
   int64_t row_stride;
@@ -41,6 +41,9 @@ struct ScreenInt16Kernels {
 
   // The smallest of `lanes` numbers.
   int32_t (*smallest)(const int32_t* lanes);
+
+  // Bit i: lanes[i] <= limit.
+  uint32_t (*within)(const int32_t* lanes, int32_t limit);
 
   // sum of (x - centre)^2, in any order.
   double (*norm2)(const double* x, const double* centre, int64_t dim);

@@ -49,6 +49,10 @@ struct Avx2 {
     b = _mm_min_epi32(b, _mm_shuffle_epi32(b, 0x4e));
     return _mm_cvtsi128_si32(_mm_min_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
   }
+  static uint32_t within(Int a, int32_t limit) {
+    const Int above = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(limit));
+    return ~_mm256_movemask_ps(_mm256_castsi256_ps(above)) & 0xffu;
+  }
   static Short narrow(Real a) {
     const __m128i ints = _mm256_cvttpd_epi32(a);
     return _mm_packs_epi32(ints, ints);

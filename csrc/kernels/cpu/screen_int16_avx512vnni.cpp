@@ -1,50 +1,16 @@
-// AVX-512 with VNNI, one instruction for two products and their sum: 6 rows by 4 vectors of 16 codes in 24 accumulators.
-// GCC 12 takes the undefined operand of its own unmasked intrinsics for a mistake of their caller.
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-
-#include <cstdint>
-#include <cstring>
-
+// AVX-512 with VNNI: one instruction for two products and their sum.
+#include "kernels/cpu/screen_int16_avx512.h"
 #include "kernels/cpu/screen_int16_loops.h"
 
 namespace vqgan_fast {
 namespace {
 
-struct Avx512Vnni {
-  static constexpr int kVectors = 4;
-  static constexpr int kLanes = 16;
-  static constexpr int kTileRows = 6;
-  using Int = __m512i;
-  using Real = __m512d;
-  using Short = __m128i;
-
-  static Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
-  static Int load_pairs(const int16_t* p) { return _mm512_loadu_si512(p); }
-  static void store(int32_t* p, Int a) { _mm512_storeu_si512(p, a); }
-  static Int broadcast(int32_t a) { return _mm512_set1_epi32(a); }
-  static Int broadcast_pair(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof pair);
-    return _mm512_set1_epi32(pair);
-  }
-  static Int shift(Int a, const int32_t* count) {
-    return _mm512_sra_epi32(a, _mm_cvtsi32_si128(*count));
-  }
+struct Avx512Vnni : Avx512Vectors {
   // In assembly it stays in its register: GCC 12 spills most of the accumulators otherwise.
   static Int dot(Int acc, Int a, Int b) {
     asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
   }
-  static Int min(Int a, Int b) { return _mm512_min_epi32(a, b); }
-  static Int max(Int a, Int b) { return _mm512_max_epi32(a, b); }
-  static Int replace_low_bits(Int a, Int tag) {
-    constexpr int kAndNotOr = 0xdc;  // (a and not mask) or tag
-    return _mm512_ternarylogic_epi32(a, tag, _mm512_set1_epi32(kInt16TagMask), kAndNotOr);
-  }
-  static int32_t smallest(Int a) { return _mm512_reduce_min_epi32(a); }
-  static Short narrow(Real a) { return _mm256_cvtsepi32_epi16(_mm512_cvttpd_epi32(a)); }
 };
 
 }  // namespace

@@ -45,6 +45,11 @@ struct Baseline {
     for (int i = 1; i < kLanes; ++i) least = a[i] < least ? a[i] : least;
     return least;
   }
+  static uint32_t within(Int a, int32_t limit) {
+    uint32_t bits = 0;
+    for (int i = 0; i < kLanes; ++i) bits |= static_cast<uint32_t>(a[i] <= limit) << i;
+    return bits;
+  }
   static Short narrow(Real a) {
     return Short{static_cast<int16_t>(a[0]), static_cast<int16_t>(a[1])};
   }

@@ -1,5 +1,5 @@
-// The loops of the int16 screen for any instruction set. Included by screen_int16_<level>.cpp alone;
-// all of it has internal linkage, so that each level keeps its own copy.
+// The loops of the int16 screen for any instruction set. Included by screen_int16_<level>.cpp
+// alone; all of it has internal linkage, so that each level keeps its own copy.
 //
 // A level is a struct with kVectors, kLanes, kTileRows, the vector types Int (int32 lanes), Real
 // (doubles) and their operations.
@@ -85,6 +85,11 @@ int32_t smallest_lane(const int32_t* lanes) {
 }
 
 template <class Simd>
+uint32_t lanes_within(const int32_t* lanes, int32_t limit) {
+  return Simd::within(Simd::load(lanes), limit);
+}
+
+template <class Simd>
 double centred_norm2(const double* x, const double* centre, int64_t dim) {
   using Real = typename Simd::Real;
   constexpr int64_t kReals = sizeof(Real) / sizeof(double);
@@ -138,8 +143,8 @@ double quantise_row(const double* x, const double* centre, double scale, int64_t
 
 template <class Simd>
 constexpr ScreenInt16Kernels make_kernels() {
-  return {Simd::kVectors,      Simd::kLanes,        Simd::kTileRows,   screen_tile<Simd>,
-          smallest_lane<Simd>, centred_norm2<Simd>, quantise_row<Simd>};
+  return {Simd::kVectors,      Simd::kLanes,       Simd::kTileRows,     screen_tile<Simd>,
+          smallest_lane<Simd>, lanes_within<Simd>, centred_norm2<Simd>, quantise_row<Simd>};
 }
 
 }  // namespace

@@ -1,0 +1,178 @@
+#include "kernels/cpu/int16_codebook.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#include "kernels/cpu/float_mode.h"
+#include "kernels/cpu/row_block.h"
+
+namespace vqgan_fast {
+namespace {
+
+// Codes that are read at a time: few, so that they stay in the first-level cache.
+constexpr int64_t kLoadedCodes = 8;
+// Beyond these the fp64 sums of the definition itself may underflow or overflow.
+constexpr double kLeastNorm = 0x1p-400;
+constexpr double kMostNorm = 0x1p400;
+
+template <class T>
+Int16Lines<T> allocate_lines(int64_t count) {
+  constexpr size_t kLine = 64;
+  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kLine - 1) / kLine * kLine;
+  auto* memory = static_cast<T*>(std::aligned_alloc(kLine, bytes));
+  if (memory == nullptr) throw std::bad_alloc();
+  return Int16Lines<T>(memory);
+}
+
+// The mean of up to 256 codes spread over the codebook.
+std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
+  const int64_t samples = std::min<int64_t>(num_codes, 256);
+  std::vector<double> centre(dim, 0.0), code(dim);
+  int64_t taken = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    load_rows(codebook, i * num_codes / samples, 1, dim, code.data());
+    if (!all_finite(code.data(), dim)) continue;
+    ++taken;
+    for (int64_t d = 0; d < dim; ++d) centre[d] += code[d];
+  }
+  for (double& c : centre) {
+    c /= std::max<int64_t>(taken, 1);
+    if (!std::isfinite(c)) c = 0.0;
+  }
+  return centre;
+}
+
+class Packing {
+ public:
+  Packing(const Rows& codebook, const ScreenInt16Kernels& kernels, const Parallel& parallel,
+          Int16Codebook* packed)
+      : codebook_(codebook),
+        kernels_(kernels),
+        parallel_(parallel),
+        packed_(packed),
+        norms2_(packed->num_codes) {}
+
+  // The largest norm of a code.
+  double find_norms();
+  void fill_panels();
+
+ private:
+  // Calls body(p) for every panel; each thread has a `scratch` of its own.
+  struct Scratch {
+    std::vector<double> loaded;
+    std::vector<int16_t> quantised;
+  };
+  template <class Body>
+  void for_each_panel(const Body& body);
+  const double* load_code(int64_t p, int64_t k, Scratch* scratch) const;
+
+  const Rows& codebook_;
+  const ScreenInt16Kernels& kernels_;
+  const Parallel& parallel_;
+  Int16Codebook* const packed_;
+  std::vector<double> norms2_;  // squared norms, centred; infinity for a code that is not finite
+};
+
+template <class Body>
+void Packing::for_each_panel(const Body& body) {
+  const int64_t code_elements = packed_->panel_codes * packed_->dim;
+  const int64_t grain = std::max<int64_t>(1, 16384 / code_elements);
+  parallel_.run(0, packed_->num_panels, grain, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    Scratch scratch;
+    scratch.loaded.resize(kLoadedCodes * packed_->dim);
+    scratch.quantised.resize(packed_->panel_codes * packed_->num_pairs * 2);
+    for (int64_t p = begin; p < end; ++p) body(p, &scratch);
+  });
+}
+
+// Code k of panel p, which is read in ascending order.
+const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
+  const int64_t last = std::min((p + 1) * packed_->panel_codes, packed_->num_codes);
+  const int64_t i = (k - p * packed_->panel_codes) % kLoadedCodes;
+  if (i == 0) {
+    load_rows(codebook_, k, std::min(kLoadedCodes, last - k), packed_->dim, scratch->loaded.data());
+  }
+  return scratch->loaded.data() + i * packed_->dim;
+}
+
+double Packing::find_norms() {
+  const int64_t dim = packed_->dim, panel_codes = packed_->panel_codes;
+  std::vector<double> largest(packed_->num_panels, 0.0);
+  for_each_panel([&](int64_t p, Scratch* scratch) {
+    const int64_t last = std::min((p + 1) * panel_codes, packed_->num_codes);
+    for (int64_t k = p * panel_codes; k < last; ++k) {
+      const double* code = load_code(p, k, scratch);
+      norms2_[k] = kernels_.norm2(code, packed_->centre.data(), dim);
+      if (!std::isfinite(norms2_[k])) {
+        norms2_[k] = std::numeric_limits<double>::infinity();
+        if (!all_finite(code, dim)) continue;  // else it is too large for any scale
+      }
+      largest[p] = std::max(largest[p], norms2_[k]);
+    }
+  });
+  return std::sqrt(*std::max_element(largest.begin(), largest.end()));
+}
+
+void Packing::fill_panels() {
+  const int64_t num_pairs = packed_->num_pairs, panel_codes = packed_->panel_codes;
+  const double scale = packed_->scale;
+  std::vector<double> largest(packed_->num_panels, 0.0);  // squared residual
+  for_each_panel([&](int64_t p, Scratch* scratch) {
+    const int64_t first = p * panel_codes;
+    for (int64_t k = first; k < first + panel_codes; ++k) {
+      int16_t* q = scratch->quantised.data() + (k - first) * num_pairs * 2;
+      const double* code = k < packed_->num_codes ? load_code(p, k, scratch) : nullptr;
+      if (code == nullptr || !std::isfinite(norms2_[k])) {
+        std::fill(q, q + num_pairs * 2, int16_t{0});
+        packed_->norms[k] = kInt16NoCode;
+        continue;
+      }
+      q[num_pairs * 2 - 1] = 0;
+      largest[p] = std::max(
+          largest[p], kernels_.quantise(code, packed_->centre.data(), scale, packed_->dim, q));
+      packed_->norms[k] = static_cast<int32_t>(std::lrint(norms2_[k] * scale * scale));
+    }
+    int16_t* panel = packed_->codes.get() + first * num_pairs * 2;
+    for (int64_t i = 0; i < num_pairs; ++i) {
+      for (int64_t k = 0; k < panel_codes; ++k, panel += 2) {
+        const int16_t* pair = scratch->quantised.data() + (k * num_pairs + i) * 2;
+        panel[0] = pair[0];
+        panel[1] = pair[1];
+      }
+    }
+  });
+  packed_->max_residual = std::sqrt(*std::max_element(largest.begin(), largest.end()));
+}
+
+}  // namespace
+
+Int16Lines<int16_t> allocate_int16(int64_t count) { return allocate_lines<int16_t>(count); }
+Int16Lines<int32_t> allocate_int32(int64_t count) { return allocate_lines<int32_t>(count); }
+
+std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t num_codes,
+                                                   int64_t dim, const ScreenInt16Kernels& kernels,
+                                                   const Parallel& parallel) {
+  const DefaultFloatMode float_mode;
+  auto packed = std::make_unique<Int16Codebook>();
+  packed->num_codes = num_codes;
+  packed->dim = dim;
+  packed->num_pairs = (dim + 1) / 2;
+  packed->panel_codes = kernels.vectors * kernels.lanes;
+  packed->num_panels = (num_codes + packed->panel_codes - 1) / packed->panel_codes;
+  packed->centre = find_centre(codebook, num_codes, dim);
+
+  Packing packing(codebook, kernels, parallel, packed.get());
+  const double norm = packing.find_norms();
+  if (!(norm >= kLeastNorm && norm <= kMostNorm)) return nullptr;
+  packed->most_norm = 32766.0 - 0.5 * std::sqrt(dim);
+  packed->scale = packed->most_norm / norm;
+  const int64_t padded = packed->num_panels * packed->panel_codes;
+  packed->codes = allocate_int16(padded * packed->num_pairs * 2);
+  packed->norms = allocate_int32(padded);
+  packing.fill_panels();
+  return packed;
+}
+
+}  // namespace vqgan_fast
