@@ -40,15 +40,27 @@ struct BoxTree {
   bool centred = false;
 };
 
-// One thread's search of some rows in a range of leaves.
+// One thread's memory.
+struct BoxVisit {
+  float bound;
+  int32_t row;
+};
+
 struct BoxSearch {
   const BoxTree* tree = nullptr;
   // 0 for a box that may be visited, +inf for one outside the range.
   const float* leaf_edges = nullptr;
   const float* branch_edges = nullptr;
-  // kSideRows times num_groups * kGroupBoxes (bounds) and as many + kGroupBoxes (lists).
-  float* bounds = nullptr;
-  int32_t* lists = nullptr;
+  float* bounds = nullptr;  // kSideRows times the boxes of the upper level
+  int32_t* branches = nullptr;
+  float* branch_bounds = nullptr;
+  // The leaves that rows have still to visit, row by row, and the same leaf by leaf.
+  int64_t num_near = 0;
+  int64_t most_near = 0;
+  int32_t* near_leaves = nullptr;
+  float* near_bounds = nullptr;
+  BoxVisit* visits = nullptr;
+  int32_t* leaf_ends = nullptr;  // num_leaves + 1
   int64_t leaves_visited = 0;
 };
 

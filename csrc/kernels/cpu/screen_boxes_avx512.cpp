@@ -13,6 +13,9 @@ struct Avx512 {
   using Places = __m512i;
   static constexpr int kLanes = 16;
 
+  static Places lanes() {
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  }
   static Float load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Float v) { _mm512_storeu_ps(p, v); }
   static Float broadcast(float x) { return _mm512_set1_ps(x); }
@@ -29,8 +32,7 @@ struct Avx512 {
   // Bounds are not negative: as integers they are ordered as they are as numbers.
   static Places no_places() { return _mm512_set1_epi32(INT32_MAX); }
   static Places nearer(Places least, Float bounds, int32_t first) {
-    const Places lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lane);
+    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lanes());
     // bits 0..11 from place, the others from bounds
     const Places key = _mm512_ternarylogic_epi32(_mm512_castps_si512(bounds), place,
                                                  _mm512_set1_epi32(kPlaceMask), 0xD8);
@@ -42,17 +44,18 @@ struct Avx512 {
   // are stored.
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {
     const __mmask16 mask = _mm512_cmp_ps_mask(scores, limit, _CMP_LE_OQ);
-    const Places lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lane);
+    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lanes());
     _mm512_storeu_ps(kept, _mm512_maskz_compress_ps(mask, scores));
     _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, place));
     return __builtin_popcount(mask);
   }
-  static int list(Float bounds, Float limit, int32_t first, int32_t* places) {
-    const __mmask16 mask = _mm512_cmp_ps_mask(bounds, limit, _CMP_LE_OQ);
-    const Places lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lane);
+  static int list(Float bounds, Float limit, int32_t first, int32_t except, int32_t* places,
+                  float* listed) {
+    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lanes());
+    const __mmask16 mask = _mm512_mask_cmpneq_epi32_mask(
+        _mm512_cmp_ps_mask(bounds, limit, _CMP_LE_OQ), place, _mm512_set1_epi32(except));
     _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, place));
+    _mm512_storeu_ps(listed, _mm512_maskz_compress_ps(mask, bounds));
     return __builtin_popcount(mask);
   }
 };

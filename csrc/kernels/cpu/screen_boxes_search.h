@@ -26,8 +26,8 @@ struct BoxRow {
   float slack;
   bool open;
   int num_kept;
-  int64_t home;
-  int64_t num_listed;
+  int64_t home;      // the leaf that was visited first
+  int64_t near_end;  // of its part of the list of near leaves
   // One leaf more than is remembered, and room for a store of all lanes.
   alignas(64) float scores[kKeptCodes + kLeafCodes + 16];
   alignas(64) int32_t places[kKeptCodes + kLeafCodes + 16];
@@ -166,15 +166,15 @@ template <class V, int kDim>
   if (V::any_within(least, V::broadcast(row->limit))) take_scores<V, kDim>(scores, leaf, row);
 }
 
-// Places of the bounds within the limit.
+// Lists the boxes whose bound is within the limit, except one.
 template <class V>
-int64_t list_within(const float* bounds, int64_t count, int32_t first_place, float limit,
-                    int32_t* list) {
+int64_t list_within(const float* bounds, int64_t num_groups, int64_t first_place, float limit,
+                    int64_t except, int32_t* places, float* listed_bounds) {
   const auto limits = V::broadcast(limit);
   int64_t listed = 0;
-  for (int64_t i = 0; i < count; i += V::kLanes) {
-    listed +=
-        V::list(V::load(bounds + i), limits, first_place + static_cast<int32_t>(i), list + listed);
+  for (int64_t i = 0; i < num_groups * kGroupBoxes; i += V::kLanes) {
+    listed += V::list(V::load(bounds + i), limits, static_cast<int32_t>(first_place + i),
+                      static_cast<int32_t>(except), places + listed, listed_bounds + listed);
   }
   return listed;
 }
@@ -187,9 +187,10 @@ void finish_row(const BoxTree& tree, BoxRow<kDim>* row, RowCandidates* out) {
   for (int i = 0; i < out->count; ++i) out->codes[i] = tree.codes[row->places[i]];
 }
 
-// All leaves have their bounds computed.
+// Visits the nearest leaf of each row, then lists the others that are within the limit. All leaves
+// have their bounds computed.
 template <class V, int kDim>
-void search_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
+void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_groups * kGroupBoxes;
   for (int r = 0; r < num_rows; ++r) {
@@ -199,90 +200,137 @@ void search_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   for (int r = 0; r < num_rows; ++r) {
     typename V::Float x[kDim];
     broadcast_row<V>(rows[r], x);
-    search->bounds[r * size + rows[r].home] = FLT_MAX * 2;
     visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
   }
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].num_listed = list_within<V>(search->bounds + r * size, size, 0, rows[r].limit,
-                                        search->lists + r * (size + kGroupBoxes));
-  }
-  for (int r = 0; r < num_rows; ++r) {
-    const int32_t* list = search->lists + r * (size + kGroupBoxes);
-    const float* bounds = search->bounds + r * size;
-    typename V::Float x[kDim];
-    broadcast_row<V>(rows[r], x);
-    int64_t visited = 1;
-    for (int64_t i = 0; i < rows[r].num_listed; ++i) {
-      if (!(bounds[list[i]] <= rows[r].limit)) continue;
-      visit_leaf<V, kDim>(tree, list[i], x, &rows[r]);
-      ++visited;
-    }
-    search->leaves_visited += visited;
+    search->num_near += list_within<V>(
+        search->bounds + r * size, tree.num_groups, 0, rows[r].limit, rows[r].home,
+        search->near_leaves + search->num_near, search->near_bounds + search->num_near);
+    rows[r].near_end = search->num_near;
   }
 }
 
-// Only the leaves of near branches have their bounds computed.
+// The same. Only the leaves of near branches have their bounds computed.
 template <class V, int kDim>
-void search_branches(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
+void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
+  constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_branch_groups * kGroupBoxes;
-  constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
-  int64_t homes[kSideRows];
   for (int r = 0; r < num_rows; ++r) {
-    homes[r] = bound_groups<V>(tree.branch_boxes, search->branch_edges, tree.num_branch_groups,
-                               rows[r], search->bounds + r * size);
+    rows[r].home = bound_groups<V>(tree.branch_boxes, search->branch_edges, tree.num_branch_groups,
+                                   rows[r], search->bounds + r * size);
   }
   for (int r = 0; r < num_rows; ++r) {
     alignas(64) float bounds[kGroupBoxes];
-    rows[r].home = homes[r] * kGroupBoxes +
-                   bound_groups<V>(tree.leaf_boxes + homes[r] * kGroupFloats,
-                                   search->leaf_edges + homes[r] * kGroupBoxes, 1, rows[r], bounds);
+    const int64_t branch = rows[r].home;
+    rows[r].home = branch * kGroupBoxes +
+                   bound_groups<V>(tree.leaf_boxes + branch * kGroupFloats,
+                                   search->leaf_edges + branch * kGroupBoxes, 1, rows[r], bounds);
     typename V::Float x[kDim];
     broadcast_row<V>(rows[r], x);
     visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
   }
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].num_listed = list_within<V>(search->bounds + r * size, size, 0, rows[r].limit,
-                                        search->lists + r * (size + kGroupBoxes));
-  }
-  for (int r = 0; r < num_rows; ++r) {
-    const int32_t* list = search->lists + r * (size + kGroupBoxes);
     typename V::Float x[kDim];
     broadcast_row<V>(rows[r], x);
-    int64_t visited = 1;
-    for (int64_t i = 0; i < rows[r].num_listed; ++i) {
-      const int64_t branch = list[i];
-      if (!(search->bounds[r * size + branch] <= rows[r].limit)) continue;
-      alignas(64) float bounds[kGroupBoxes];
-      int32_t leaves[2 * kGroupBoxes];
-      bound_groups<V>(tree.leaf_boxes + branch * kGroupFloats,
-                      search->leaf_edges + branch * kGroupBoxes, 1, rows[r], bounds);
-      const int32_t first = static_cast<int32_t>(branch * kGroupBoxes);
-      const int64_t listed = list_within<V>(bounds, kGroupBoxes, first, rows[r].limit, leaves);
-      for (int64_t j = 0; j < listed; ++j) {
-        if (leaves[j] == rows[r].home || !(bounds[leaves[j] - first] <= rows[r].limit)) continue;
-        visit_leaf<V, kDim>(tree, leaves[j], x, &rows[r]);
-        ++visited;
+    const auto limit = V::broadcast(rows[r].limit);
+    const auto home = static_cast<int32_t>(rows[r].home);
+    const int64_t num_branches =
+        list_within<V>(search->bounds + r * size, tree.num_branch_groups, 0, rows[r].limit, -1,
+                       search->branches, search->branch_bounds);
+    int64_t listed = search->num_near;
+    for (int64_t i = 0; i < num_branches; ++i) {
+      const int64_t first = int64_t{search->branches[i]} * kGroupBoxes;
+      for (int64_t leaf = first; leaf < first + kGroupBoxes; leaf += V::kLanes) {
+        const auto bounds = box_bounds<V, kDim>(
+            tree.leaf_boxes + search->branches[i] * kGroupFloats + (leaf - first),
+            search->leaf_edges + leaf, x);
+        listed += V::list(bounds, limit, static_cast<int32_t>(leaf), home,
+                          search->near_leaves + listed, search->near_bounds + listed);
       }
     }
-    search->leaves_visited += visited;
+    search->num_near = listed;
+    rows[r].near_end = listed;
   }
+}
+
+// Visits the near leaves, row by row.
+template <class V, int kDim>
+void visit_by_row(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
+  int64_t i = 0;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    typename V::Float x[kDim];
+    broadcast_row<V>(rows[r], x);
+    for (; i < rows[r].near_end; ++i) {
+      if (!(search->near_bounds[i] <= rows[r].limit)) continue;
+      visit_leaf<V, kDim>(*search->tree, search->near_leaves[i], x, &rows[r]);
+      ++search->leaves_visited;
+    }
+  }
+}
+
+// Visits the near leaves, leaf by leaf: a leaf that many rows visit comes from the second-level
+// cache once.
+template <class V, int kDim>
+void visit_by_leaf(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
+  const int64_t num_leaves = search->tree->num_leaves;
+  int32_t* ends = search->leaf_ends;
+  for (int64_t leaf = 0; leaf <= num_leaves; ++leaf) ends[leaf] = 0;
+  for (int64_t i = 0; i < search->num_near; ++i) ++ends[search->near_leaves[i] + 1];
+  for (int64_t leaf = 1; leaf <= num_leaves; ++leaf) ends[leaf] += ends[leaf - 1];
+  int64_t i = 0;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    for (; i < rows[r].near_end; ++i) {
+      const int32_t place = ends[search->near_leaves[i]]++;
+      search->visits[place] = {search->near_bounds[i], static_cast<int32_t>(r)};
+    }
+  }
+  i = 0;
+  for (int64_t leaf = 0; leaf < num_leaves; ++leaf) {
+    for (; i < ends[leaf]; ++i) {
+      BoxRow<kDim>* row = rows + search->visits[i].row;
+      if (!(search->visits[i].bound <= row->limit)) continue;
+      typename V::Float x[kDim];
+      broadcast_row<V>(*row, x);
+      visit_leaf<V, kDim>(*search->tree, leaf, x, row);
+      ++search->leaves_visited;
+    }
+  }
+}
+
+template <class V, int kDim>
+void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
+  if (search->num_near > 2 * search->tree->num_leaves) {
+    visit_by_leaf<V>(search, rows, num_rows);
+  } else {
+    visit_by_row<V>(search, rows, num_rows);
+  }
+  search->leaves_visited += num_rows;
+  search->num_near = 0;
 }
 
 template <class V, int kDim>
 void screen_rows(BoxSearch* search, const double* z, int64_t num_rows, RowCandidates* out) {
   const BoxTree& tree = *search->tree;
-  BoxRow<kDim> rows[kSideRows];
+  BoxRow<kDim> rows[CodeScreen::kMostRows];
+  int64_t waiting = 0;  // first row whose near leaves are not visited yet
   for (int64_t first = 0; first < num_rows; first += kSideRows) {
     const int count = static_cast<int>(num_rows - first < kSideRows ? num_rows - first : kSideRows);
-    for (int r = 0; r < count; ++r) prepare_row(tree, z + (first + r) * tree.dim, &rows[r]);
-    if (tree.num_branch_groups > 0) {
-      search_branches<V, kDim>(search, rows, count);
-    } else {
-      search_leaves<V, kDim>(search, rows, count);
+    for (int r = 0; r < count; ++r) {
+      prepare_row(tree, z + (first + r) * tree.dim, &rows[first + r]);
     }
-    for (int r = 0; r < count; ++r) finish_row(tree, &rows[r], out + first + r);
+    if (search->num_near + count * tree.num_leaves > search->most_near) {
+      visit_near_leaves<V>(search, rows + waiting, first - waiting);
+      waiting = first;
+    }
+    if (tree.num_branch_groups > 0) {
+      list_leaves_by_branch<V>(search, rows + first, count);
+    } else {
+      list_leaves<V>(search, rows + first, count);
+    }
   }
+  visit_near_leaves<V>(search, rows + waiting, num_rows - waiting);
+  for (int64_t r = 0; r < num_rows; ++r) finish_row(tree, &rows[r], out + r);
 }
 
 template <class V>
