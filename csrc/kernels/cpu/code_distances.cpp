@@ -1,20 +1,12 @@
 #include "kernels/cpu/code_distances.h"
 
-#include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/code_distances_kernels.h"
 #include "kernels/cpu/row_block.h"
 
 namespace vqgan_fast {
-namespace {
-
-// Twice what is measured at once: the codes of the younger half are on their way to the cache while
-// the older half is measured.
-constexpr int kQueue = 2 * kPairsAtOnce;
-
-}  // namespace
-
 const CodeDistanceKernels& code_distance_kernels(SimdLevel level) {
 #ifdef VQGAN_FAST_HAS_CODE_DISTANCES_AVX512
   if (level >= SimdLevel::kAvx512) return kCodeDistancesAvx512;
@@ -46,59 +38,85 @@ const CodeKernels* in_place_kernels(const CodeDistanceKernels& kernels, const Ro
 }
 
 struct PairDistances::Impl {
-  Rows codebook;
-  int64_t dim;
-  const CodeKernels* in_place;
+  // While one half of the queue is measured, the codes of the other are on their way to the cache.
+  struct Half {
+    const double* z[kPairsAtOnce];
+    const void* e[kPairsAtOnce];
+    Nearest* nearest[kPairsAtOnce];
+    int64_t code[kPairsAtOnce];
+  };
+
+  const Rows codebook;
+  const int64_t dim;
+  const CodeKernels* const in_place;
   const CodeKernels& from_fp64;
-  int64_t element_bytes = 0;  // of codes that are read in place
+  const char* const data;
+  const int64_t element_bytes;  // of codes that are read in place
+  const int64_t stride_bytes;   // from code to code on the inner level of rows
+  const int64_t code_bytes;
   std::vector<double> codes;  // where they cannot be read in place
-  int num_queued = 0;
-  const double* z[kQueue];
-  const void* e[kQueue];
-  int64_t code[kQueue];
-  Nearest* nearest[kQueue];
+  Half halves[2];
+  Half* filling = halves;
+  Half* waiting = halves + 1;
+  int64_t count = 0;  // of pairs in `filling`
+  bool waiting_full = false;
 
   Impl(const Rows& codebook, int64_t dim, const CodeDistanceKernels& kernels)
       : codebook(codebook),
         dim(dim),
         in_place(in_place_kernels(kernels, codebook)),
         from_fp64(kernels.from_fp64),
-        codes(in_place == nullptr ? kPairsAtOnce * dim : 0) {
-    if (in_place != nullptr) element_bytes = in_place->element_bytes;
+        data(static_cast<const char*>(codebook.data)),
+        element_bytes(in_place != nullptr ? in_place->element_bytes : 0),
+        stride_bytes(codebook.inner_stride * element_bytes),
+        code_bytes(dim * element_bytes),
+        codes(in_place == nullptr ? kPairsAtOnce * dim : 0) {}
+
+  void add(const double* z, int64_t code, Nearest* nearest) {
+    filling->z[count] = z;
+    filling->nearest[count] = nearest;
+    filling->code[count] = code;
+    if (in_place != nullptr) {
+      // Most codebooks have one level of rows, which spares the divisions.
+      const char* e = data + (code < codebook.inner_rows ? code * stride_bytes
+                                                         : codebook.offset(code) * element_bytes);
+      filling->e[count] = e;
+      for (int64_t byte = 0; byte < code_bytes; byte += 64) __builtin_prefetch(e + byte);
+    } else {
+      prefetch_columns(codebook, code, 0, dim);
+    }
+    if (++count == kPairsAtOnce) take_turns();
   }
 
-  const char* code_in_place(int64_t k) const {
-    // Most codebooks have one level of rows, which spares the divisions.
-    const int64_t offset = k < codebook.inner_rows ? k * codebook.inner_stride : codebook.offset(k);
-    return static_cast<const char*>(codebook.data) + offset * element_bytes;
+  // Not inlined, which keeps add() short.
+  [[gnu::noinline]] void take_turns() {
+    std::swap(filling, waiting);
+    count = 0;
+    if (waiting_full) measure(filling, kPairsAtOnce);
+    waiting_full = true;
   }
 
-  // Measures the oldest `count` pairs, at most kPairsAtOnce.
-  void measure(int count) {
-    for (int i = count; i < kPairsAtOnce; ++i) {
-      z[i] = z[0];
-      e[i] = e[0];
+  void flush() {
+    if (waiting_full) measure(waiting, kPairsAtOnce);
+    if (count > 0) measure(filling, count);
+    waiting_full = false;
+    count = 0;
+  }
+
+  void measure(Half* half, int64_t num_pairs) {
+    if (in_place == nullptr) {
+      for (int i = 0; i < num_pairs; ++i) {
+        load_rows(codebook, half->code[i], 1, dim, codes.data() + i * dim);
+        half->e[i] = codes.data() + i * dim;
+      }
+    }
+    for (int i = num_pairs; i < kPairsAtOnce; ++i) {
+      half->z[i] = half->z[0];
+      half->e[i] = half->e[0];
     }
     double distances[kPairsAtOnce];
-    if (in_place != nullptr) {
-      in_place->pairs(z, e, dim, distances);
-    } else {
-      const void* loaded[kPairsAtOnce];
-      for (int i = 0; i < kPairsAtOnce; ++i) {
-        if (i < count) load_rows(codebook, code[i], 1, dim, codes.data() + i * dim);
-        loaded[i] = codes.data() + (i < count ? i : 0) * dim;
-      }
-      from_fp64.pairs(z, loaded, dim, distances);
-    }
-    for (int i = 0; i < count; ++i) nearest[i]->offer(distances[i], code[i]);
-  }
-
-  void drop_oldest(int count) {
-    std::copy(z + count, z + num_queued, z);
-    std::copy(e + count, e + num_queued, e);
-    std::copy(code + count, code + num_queued, code);
-    std::copy(nearest + count, nearest + num_queued, nearest);
-    num_queued -= count;
+    (in_place != nullptr ? *in_place : from_fp64).pairs(half->z, half->e, dim, distances);
+    for (int i = 0; i < num_pairs; ++i) half->nearest[i]->offer(distances[i], half->code[i]);
   }
 };
 
@@ -108,32 +126,9 @@ PairDistances::PairDistances(const Rows& codebook, int64_t dim, SimdLevel level)
 PairDistances::~PairDistances() = default;
 
 void PairDistances::add(const double* z, int64_t code, Nearest* nearest) {
-  Impl& queue = *impl_;
-  const int i = queue.num_queued++;
-  queue.z[i] = z;
-  queue.code[i] = code;
-  queue.nearest[i] = nearest;
-  if (queue.in_place != nullptr) {
-    const char* e = queue.code_in_place(code);
-    queue.e[i] = e;
-    for (int64_t byte = 0; byte < queue.dim * queue.element_bytes; byte += 64) {
-      __builtin_prefetch(e + byte);
-    }
-  } else {
-    prefetch_columns(queue.codebook, code, 0, queue.dim);
-  }
-  if (queue.num_queued < kQueue) return;
-  queue.measure(kPairsAtOnce);
-  queue.drop_oldest(kPairsAtOnce);
+  impl_->add(z, code, nearest);
 }
 
-void PairDistances::flush() {
-  Impl& queue = *impl_;
-  while (queue.num_queued > 0) {
-    const int count = std::min(queue.num_queued, kPairsAtOnce);
-    queue.measure(count);
-    queue.drop_oldest(count);
-  }
-}
+void PairDistances::flush() { impl_->flush(); }
 
 }  // namespace vqgan_fast

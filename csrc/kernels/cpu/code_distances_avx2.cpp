@@ -14,7 +14,7 @@ struct Fp32 {
   using Vector = __m256;
   static constexpr int kLanes = 8;
   static constexpr int kVectors = 2;
-  static constexpr int kTileRows = 4;
+  static constexpr int kTileRows = 6;
 
   static Vector zero() { return _mm256_setzero_ps(); }
   static Vector load(const float* p) { return _mm256_loadu_ps(p); }
@@ -22,10 +22,10 @@ struct Fp32 {
   static Vector broadcast(const float* p) { return _mm256_broadcast_ss(p); }
   static Vector subtract(Vector a, Vector b) { return _mm256_sub_ps(a, b); }
   static Vector add_square(Vector x, Vector acc) { return _mm256_fmadd_ps(x, x, acc); }
-  static __m256i within(Vector a, Vector limit) {
-    return _mm256_castps_si256(_mm256_cmp_ps(a, limit, _CMP_LE_OQ));
-  }
-  static bool is_any(__m256i mask) { return !_mm256_testz_si256(mask, mask); }
+  static Vector lesser(Vector a, Vector b) { return _mm256_min_ps(a, b); }
+  static Vector not_above(Vector a, Vector limit) { return _mm256_cmp_ps(a, limit, _CMP_NGT_UQ); }
+  static Vector either(Vector a, Vector b) { return _mm256_or_ps(a, b); }
+  static bool is_any(Vector mask) { return _mm256_movemask_ps(mask) != 0; }
 
   template <class Read>
   static Vector load_pair(const typename Read::Element* low, const typename Read::Element* high) {
@@ -55,7 +55,7 @@ struct Fp64 {
   using Vector = __m256d;
   static constexpr int kLanes = 4;
   static constexpr int kVectors = 2;
-  static constexpr int kTileRows = 4;
+  static constexpr int kTileRows = 6;
 
   static Vector zero() { return _mm256_setzero_pd(); }
   static Vector load(const double* p) { return _mm256_loadu_pd(p); }
@@ -63,10 +63,10 @@ struct Fp64 {
   static Vector broadcast(const double* p) { return _mm256_broadcast_sd(p); }
   static Vector subtract(Vector a, Vector b) { return _mm256_sub_pd(a, b); }
   static Vector add_square(Vector x, Vector acc) { return _mm256_fmadd_pd(x, x, acc); }
-  static __m256i within(Vector a, Vector limit) {
-    return _mm256_castpd_si256(_mm256_cmp_pd(a, limit, _CMP_LE_OQ));
-  }
-  static bool is_any(__m256i mask) { return !_mm256_testz_si256(mask, mask); }
+  static Vector lesser(Vector a, Vector b) { return _mm256_min_pd(a, b); }
+  static Vector not_above(Vector a, Vector limit) { return _mm256_cmp_pd(a, limit, _CMP_NGT_UQ); }
+  static Vector either(Vector a, Vector b) { return _mm256_or_pd(a, b); }
+  static bool is_any(Vector mask) { return _mm256_movemask_pd(mask) != 0; }
 
   template <class Read>
   static void load_columns(const typename Read::Element* const* e, int64_t d, Vector* column) {

@@ -17,18 +17,20 @@ struct Fp32 {
   using Scalar = float;
   using Vector = __m512;
   static constexpr int kLanes = 16;
-  static constexpr int kVectors = 2;
-  static constexpr int kTileRows = 8;
+  static constexpr int kVectors = 1;
+  static constexpr int kTileRows = 12;
 
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
   static void store(float* p, Vector v) { _mm512_storeu_ps(p, v); }
   static Vector broadcast(const float* p) { return _mm512_set1_ps(*p); }
-  static Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(a, b); }
+  static Vector subtract(Vector a, Vector b) { return _mm512_sub_ps(b, a); }
   static Vector add_square(Vector x, Vector acc) { return _mm512_fmadd_ps(x, x, acc); }
-  static unsigned within(Vector a, Vector limit) {
-    return _mm512_cmp_ps_mask(a, limit, _CMP_LE_OQ);
+  static Vector lesser(Vector a, Vector b) { return _mm512_min_ps(a, b); }
+  static unsigned not_above(Vector a, Vector limit) {
+    return _mm512_cmp_ps_mask(a, limit, _CMP_NGT_UQ);
   }
+  static unsigned either(unsigned a, unsigned b) { return a | b; }
   static bool is_any(unsigned mask) { return mask != 0; }
 
   template <class Read>
@@ -60,18 +62,20 @@ struct Fp64 {
   using Scalar = double;
   using Vector = __m512d;
   static constexpr int kLanes = 8;
-  static constexpr int kVectors = 2;
-  static constexpr int kTileRows = 8;
+  static constexpr int kVectors = 1;
+  static constexpr int kTileRows = 12;
 
   static Vector zero() { return _mm512_setzero_pd(); }
   static Vector load(const double* p) { return _mm512_loadu_pd(p); }
   static void store(double* p, Vector v) { _mm512_storeu_pd(p, v); }
   static Vector broadcast(const double* p) { return _mm512_set1_pd(*p); }
-  static Vector subtract(Vector a, Vector b) { return _mm512_sub_pd(a, b); }
+  static Vector subtract(Vector a, Vector b) { return _mm512_sub_pd(b, a); }
   static Vector add_square(Vector x, Vector acc) { return _mm512_fmadd_pd(x, x, acc); }
-  static unsigned within(Vector a, Vector limit) {
-    return _mm512_cmp_pd_mask(a, limit, _CMP_LE_OQ);
+  static Vector lesser(Vector a, Vector b) { return _mm512_min_pd(a, b); }
+  static unsigned not_above(Vector a, Vector limit) {
+    return _mm512_cmp_pd_mask(a, limit, _CMP_NGT_UQ);
   }
+  static unsigned either(unsigned a, unsigned b) { return a | b; }
   static bool is_any(unsigned mask) { return mask != 0; }
 
   template <class Read>

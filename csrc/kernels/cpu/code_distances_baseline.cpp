@@ -31,7 +31,9 @@ struct Simd16 {
   static void store(T* p, Vector v) { std::memcpy(p, &v, sizeof v); }
   static Vector broadcast(const T* p) { return *p - Vector{}; }
   static Vector subtract(Vector a, Vector b) { return a - b; }
-  static Mask within(Vector a, Vector limit) { return a <= limit; }
+  static Vector lesser(Vector a, Vector b) { return a < b ? a : b; }
+  static Mask not_above(Vector a, Vector limit) { return ~(a > limit); }
+  static Mask either(Mask a, Mask b) { return a | b; }
   static bool is_any(Mask mask) {
     int64_t halves[2];
     std::memcpy(halves, &mask, sizeof halves);

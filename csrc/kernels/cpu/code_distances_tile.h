@@ -9,7 +9,17 @@
 namespace vqgan_fast {
 namespace {
 
-// Simd names a level's vectors: kLanes in one, kVectors in a panel.
+// Simd names a level's vectors: kLanes in one, kVectors in a panel. Where a code has a NaN, its
+// lane of the smallest may have one too, which is not above the limit: whoever is told looks
+// closer.
+template <class Simd>
+typename Simd::Vector smallest(const typename Simd::Vector* distances) {
+  typename Simd::Vector least = distances[0];
+#pragma GCC unroll 4
+  for (int v = 1; v < Simd::kVectors; ++v) least = Simd::lesser(least, distances[v]);
+  return least;
+}
+
 template <class Simd, int kRows>
 void measure_tile(const typename Simd::Scalar* rows, int64_t dim,
                   const typename Simd::Scalar* panels, int64_t num_panels,
@@ -23,16 +33,17 @@ void measure_tile(const typename Simd::Scalar* rows, int64_t dim,
     const typename Simd::Scalar* code = panels + p * dim * kPanelCodes;
     const typename Simd::Scalar* row = rows;
     typename Simd::Vector acc[kRows][kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::zero();
     }
+#pragma GCC unroll 2
     for (int64_t d = 0; d < dim; ++d, code += kPanelCodes, row += kRows) {
       typename Simd::Vector e[kVectors];
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) e[v] = Simd::load(code + v * Simd::kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int r = 0; r < kRows; ++r) {
         const typename Simd::Vector z = Simd::broadcast(row + r);
 #pragma GCC unroll 4
@@ -42,25 +53,24 @@ void measure_tile(const typename Simd::Scalar* rows, int64_t dim,
       }
     }
     // Most panels have nothing to say for any row: one test for all of them.
-    auto any = Simd::within(acc[0][0], limit[0]);
-#pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-      for (int v = 0; v < kVectors; ++v) any = any | Simd::within(acc[r][v], limit[r]);
+    auto any = Simd::not_above(smallest<Simd>(acc[0]), limit[0]);
+#pragma GCC unroll 16
+    for (int r = 1; r < kRows; ++r) {
+      any = Simd::either(any, Simd::not_above(smallest<Simd>(acc[r]), limit[r]));
     }
     if (!Simd::is_any(any)) continue;
     alignas(64) typename Simd::Scalar distances[kRows][kPanelCodes];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) Simd::store(distances[r] + v * Simd::kLanes, acc[r][v]);
     }
     for (int r = 0; r < kRows; ++r) {
-      auto near = Simd::within(Simd::load(distances[r]), limit[r]);
-      for (int v = 1; v < kVectors; ++v) {
-        near = near | Simd::within(Simd::load(distances[r] + v * Simd::kLanes), limit[r]);
+      typename Simd::Vector row_distances[kVectors];
+      for (int v = 0; v < kVectors; ++v) {
+        row_distances[v] = Simd::load(distances[r] + v * Simd::kLanes);
       }
-      if (!Simd::is_any(near)) continue;
+      if (!Simd::is_any(Simd::not_above(smallest<Simd>(row_distances), limit[r]))) continue;
       const typename Simd::Scalar shorter =
           keep(search, first_row + r, first_code + p * kPanelCodes, distances[r]);
       limit[r] = Simd::broadcast(&shorter);

@@ -105,6 +105,7 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
     for (int i = 0; i < Simd::kLanes; ++i) {
       e[i] = first + (lane + i < count ? lane + i : count - 1) * stride;
     }
+    const char* next = reinterpret_cast<const char*>(e[0] + kPanelCodes * stride);
     if (dim < 4) {
       for (int64_t d = 0; d < dim; ++d) {
         for (int i = 0; i < Simd::kLanes; ++i) {
@@ -119,6 +120,10 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
       Simd::template load_columns<Read>(e, d, column);
       for (int i = 0; i < 4; ++i) Simd::store(panel + (d + i) * kPanelCodes + lane, column[i]);
       if (d + 4 == dim) break;
+      // Codes mostly follow each other: so many bytes further in the next panel.
+      constexpr int kBytes = 4 * Simd::kLanes * sizeof(typename Read::Element);
+      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + byte);
+      next += kBytes;
     }
   }
 }

@@ -257,8 +257,9 @@ bool DirectSearch::Impl::make_room(int64_t i, int64_t code) {
   pairs.flush();
   row.num_measured += row.num_waiting;
   row.num_waiting = 0;
-  // A pair costs several times what a code costs in the scan: here, about half of the codes' scan.
-  if (row.num_measured > 2 * kMostWaiting + (code - first_code) / 8) {
+  // A pair costs about 4 + 160 / dim times what a code costs in the scan. Half as much as the scan
+  // of the codes so far was well spent, but no more.
+  if (row.num_measured > 2 * kMostWaiting + (code - first_code) * dim / (8 * dim + 320)) {
     scan.push_back({row.z, row.found, code});
     limits[i] = kShut;
     return false;
