@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "sanitize"
 # A float that no integer can hold is undefined behaviour too, but not part of "undefined".
 SANITIZERS = "address,undefined,float-cast-overflow"
-TESTS = ["tests/ops", "tests/test_numpy.py"]
+TESTS = ["tests/ops", "tests/test_numpy.py", "tests/test_numpy_bad_input.py"]
 # Address space and memory are other ones under AddressSanitizer; compiling tells nothing of ours.
 LEFT_OUT = ["gives_no_more", "peak_memory", "compiled"]
 
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     reports.mkdir()
     left_out = " and ".join(f"not {name}" for name in LEFT_OUT)
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "-k", left_out]
-    # gcc's UndefinedBehaviorSanitizer, beside the other, does not heed log_path: what it prints must
+    # Beside the other, gcc's UndefinedBehaviorSanitizer does not heed log_path: what it prints must
     # not be lost with the process that captures it.
     options.append("--capture=sys")
     # In the copy's folder: Python and the processes that tests start look there first.

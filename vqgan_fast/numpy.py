@@ -6,6 +6,7 @@ indices, distances = nearest_code(z, codebook)
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ def nearest_code(
     `vqgan_fast.ops.nearest_code` gives, at any number of threads. The GIL is released meanwhile.
 
     Args:
-        z: (..., N, D) float16, float32 or float64. Strided arrays are read in place where their
+        z: (..., N, D) float16, float32 or float64 in native byte order. Read in place where its
             rows have at most two strides, as a (B, D, H, W) array moved to (B, H, W, D) has.
         codebook: (K, D), or (..., K, D) with the leading axes of `z`: a codebook for each.
         precision: "exact", or "fast" to take the winner of an fp32 pass without proving it.
@@ -44,32 +45,32 @@ def nearest_code(
         index 0 and a NaN distance.
 
     Raises:
-        ValueError: a shape, dtype, `precision` or `num_threads` other than these.
+        ValueError: a shape, dtype, `precision` or `num_threads` other than these, or an array with
+            masked elements.
+        TypeError: `num_threads` is no integer.
     """
     if precision not in ("exact", "fast"):
         raise ValueError(f'precision must be "exact" or "fast", got {precision!r}')
-    z, codebook = np.asarray(z), np.asarray(codebook)
-    exact = precision == "exact"
-    if codebook.ndim <= 2:
-        indices, distances = _native.nearest_code(z, codebook, exact, return_distance, num_threads)
-        return (indices, distances) if return_distance else indices
-
-    leading = codebook.shape[:-2]
-    if z.shape[:-2] != leading:
-        raise ValueError(
-            f"codebook must be (K, D), or (..., K, D) with the leading axes {z.shape[:-2]} of z, "
-            f"got {codebook.shape}"
-        )
-    indices = np.empty(z.shape[:-1], np.int64)
-    distances = np.empty(z.shape[:-1], np.float64 if _is_fp64(z, codebook) else np.float32)
-    for head in np.ndindex(leading):
-        indices[head], found = _native.nearest_code(
-            z[head], codebook[head], exact, return_distance, num_threads
-        )
-        if return_distance:
-            distances[head] = found
+    try:
+        # No machine has more threads than that, and C++ could not take any integer.
+        num_threads = min(operator.index(num_threads), 1 << 16)
+    except TypeError:
+        raise TypeError(f"num_threads must be an integer, got {num_threads!r}") from None
+    indices, distances = _native.nearest_code(
+        _plain(z, "z"),
+        _plain(codebook, "codebook"),
+        precision == "exact",
+        bool(return_distance),
+        num_threads,
+    )
     return (indices, distances) if return_distance else indices
 
 
-def _is_fp64(*arrays: np.ndarray) -> bool:
-    return any(array.dtype == np.float64 for array in arrays)
+def _plain(array: ArrayLike, name: str) -> np.ndarray:
+    """As an array whose numbers all count: what a mask hides is no latent and no code."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} must not have masked elements, got {np.ma.count_masked(array)} of them: fill "
+            "them, with NaN to leave their rows out"
+        )
+    return np.asarray(array)

@@ -44,10 +44,17 @@ inline bool is_float(ScalarType type) {
          type == ScalarType::BFloat16;
 }
 
+// Sharded training frees parameters that are not in use.
+inline void check_memory(const Tensor& t, const char* name) {
+  STD_TORCH_CHECK(t.numel() == 0 || t.data_ptr() != nullptr, name,
+                  " must be in memory, got a tensor ", shape_text(t), " whose storage was freed");
+}
+
 inline void check_float(const Tensor& t, const char* name) {
   STD_TORCH_CHECK(t.defined(), name, " must be a tensor, got None");
   STD_TORCH_CHECK(is_float(t.scalar_type()), name,
                   " must be float16, bfloat16, float32 or float64, got ", t.scalar_type());
+  check_memory(t, name);
 }
 
 inline void check_same_device(const Tensor& t, const char* name, const Tensor& z) {
@@ -102,6 +109,7 @@ inline void check_indices(const Tensor& indices, const Tensor& z) {
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Long, "indices must be int64, got ",
                   indices.scalar_type());
   check_same_device(indices, "indices", z);
+  check_memory(indices, "indices");
   bool same = indices.dim() + 1 == z.dim();
   for (int64_t i = 0; same && i < indices.dim(); ++i) same = indices.size(i) == z.size(i);
   STD_TORCH_CHECK(same, "indices must have the shape of z ", shape_text(z),
@@ -124,6 +132,7 @@ inline void check_loss_grad(const Tensor& t, const char* name, const Tensor& z) 
   STD_TORCH_CHECK(t.scalar_type() == ScalarType::Float || t.scalar_type() == ScalarType::Double,
                   name, " must be float32 or float64, got ", t.scalar_type());
   check_same_device(t, name, z);
+  check_memory(t, name);
 }
 
 struct StatsSizes {

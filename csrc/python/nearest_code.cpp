@@ -33,7 +33,8 @@ DType dtype_of(const py::array& array, const char* name) {
         return DType::kFloat64;
     }
   }
-  throw py::value_error(std::string(name) + " must be float16, float32 or float64, got " +
+  throw py::value_error(std::string(name) +
+                        " must be float16, float32 or float64 in native byte order, got " +
                         py::str(dtype).cast<std::string>());
 }
 
@@ -46,63 +47,129 @@ bool has_element_strides(const py::array& array) {
   return true;
 }
 
-// The rows of an array of at least two axes; nothing where they cannot be read in place.
-std::optional<Rows> rows_in_place(const py::array& array, DType dtype) {
-  if (!has_element_strides(array)) return std::nullopt;
-  const std::vector<int64_t> sizes(array.shape(), array.shape() + array.ndim());
-  std::vector<int64_t> strides(array.strides(), array.strides() + array.ndim());
-  for (int64_t& stride : strides) stride /= array.itemsize();
-  return rows_of_array(array.data(), dtype, array.ndim(), sizes.data(), strides.data());
-}
+// An array as the kernel reads it: a copy where strides do not count elements.
+class Matrices {
+ public:
+  Matrices(const py::array& array, DType dtype) : array_(array), dtype_(dtype) {
+    if (!has_element_strides(array_)) array_ = copy();
+    read();
+  }
 
-// A copy, kept in `array`, where the strides need one.
-Rows rows_of(py::array* array, DType dtype) {
-  if (const auto rows = rows_in_place(*array, dtype)) return *rows;
-  *array = array->attr("copy")("C");
-  return *rows_in_place(*array, dtype);
+  // All axes but the last as one axis of rows; another copy if their strides allow no such view.
+  Rows rows() {
+    if (const auto found = try_rows()) return *found;
+    array_ = copy();
+    read();
+    return *try_rows();
+  }
+
+  // The last two axes of the h-th entry of those before. Needs no GIL.
+  Rows head(int64_t h) const {
+    const int64_t axes = sizes_.size();
+    int64_t offset = 0;
+    for (int64_t i = axes - 3; i >= 0; --i) {
+      offset += h % sizes_[i] * strides_[i];
+      h /= sizes_[i];
+    }
+    Rows rows;
+    rows.data = data_ + offset * itemsize_;
+    rows.dtype = dtype_;
+    rows.inner_rows = sizes_[axes - 2];
+    rows.inner_stride = strides_[axes - 2];
+    rows.element_stride = strides_[axes - 1];
+    return rows;
+  }
+
+ private:
+  py::array copy() const { return array_.attr("copy")("C"); }
+
+  void read() {
+    data_ = static_cast<const char*>(array_.data());
+    itemsize_ = array_.itemsize();
+    sizes_.assign(array_.shape(), array_.shape() + array_.ndim());
+    strides_.assign(array_.strides(), array_.strides() + array_.ndim());
+    for (int64_t& stride : strides_) stride /= itemsize_;
+  }
+
+  std::optional<Rows> try_rows() const {
+    return rows_of_array(data_, dtype_, sizes_.size(), sizes_.data(), strides_.data());
+  }
+
+  py::array array_;
+  DType dtype_;
+  const char* data_;
+  int64_t itemsize_;
+  std::vector<int64_t> sizes_;
+  std::vector<int64_t> strides_;  // in elements
+};
+
+void check_shapes(const py::array& z, const py::array& codebook) {
+  const int64_t axes = z.ndim();
+  if (axes < 2 || z.shape(axes - 1) == 0) {
+    throw py::value_error("z must be (..., N, D) with D >= 1, got " + shape_text(z));
+  }
+  const int64_t codebook_axes = codebook.ndim();
+  bool same_heads = codebook_axes == 2 || codebook_axes == axes;
+  for (int64_t i = 0; same_heads && i < codebook_axes - 2; ++i) {
+    same_heads = codebook.shape(i) == z.shape(i);
+  }
+  if (!same_heads || codebook.shape(codebook_axes - 2) == 0 ||
+      codebook.shape(codebook_axes - 1) != z.shape(axes - 1)) {
+    throw py::value_error("codebook must be (K, D) or (..., K, D) with the leading axes of z " +
+                          shape_text(z) + ", K >= 1 and D = " + std::to_string(z.shape(axes - 1)) +
+                          ", got " + shape_text(codebook));
+  }
 }
 
 }  // namespace
 
-py::tuple nearest_code_numpy(const py::array& z_given, const py::array& codebook_given, bool exact,
+py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook, bool exact,
                              bool return_distance, int64_t num_threads) {
-  py::array z = z_given;
-  py::array codebook = codebook_given;
   const DType z_dtype = dtype_of(z, "z");
   const DType codebook_dtype = dtype_of(codebook, "codebook");
-  if (z.ndim() < 2 || z.shape(z.ndim() - 1) == 0) {
-    throw py::value_error("z must be (..., N, D) with D >= 1, got " + shape_text(z));
-  }
-  const int64_t dim = z.shape(z.ndim() - 1);
-  if (codebook.ndim() != 2 || codebook.shape(0) == 0 || codebook.shape(1) != dim) {
-    throw py::value_error("codebook must be (K, D) with K >= 1 and D = " + std::to_string(dim) +
-                          ", got " + shape_text(codebook));
-  }
+  check_shapes(z, codebook);
   if (num_threads < 1) {
     throw py::value_error("num_threads must be at least 1, got " + std::to_string(num_threads));
   }
 
-  NearestCodeArgs args;
-  args.z = rows_of(&z, z_dtype);
-  args.codebook = rows_of(&codebook, codebook_dtype);
-  args.num_rows = z.size() / dim;
-  args.num_codes = codebook.shape(0);
-  args.dim = dim;
-  args.exact = exact;
   const std::vector<py::ssize_t> shape(z.shape(), z.shape() + z.ndim() - 1);
   py::array_t<int64_t> indices(shape);
-  args.indices = indices.mutable_data();
+  const bool wide = z_dtype == DType::kFloat64 || codebook_dtype == DType::kFloat64;
   py::object distances = py::none();
+  NearestCodeArgs args;
+  args.dim = z.shape(z.ndim() - 1);
+  args.num_codes = codebook.shape(codebook.ndim() - 2);
+  args.exact = exact;
+  args.indices = indices.mutable_data();
   if (return_distance) {
-    const bool wide = z_dtype == DType::kFloat64 || codebook_dtype == DType::kFloat64;
     py::array values(wide ? py::dtype::of<double>() : py::dtype::of<float>(), shape);
     args.distance_dtype = wide ? DType::kFloat64 : DType::kFloat32;
     args.distances = values.mutable_data();
     distances = values;
   }
-  if (args.num_rows > 0) {
+  if (indices.size() == 0) return py::make_tuple(indices, distances);
+
+  Matrices latents(z, z_dtype), codes(codebook, codebook_dtype);
+  const bool batched = codebook.ndim() > 2;
+  args.num_rows = batched ? z.shape(z.ndim() - 2) : indices.size();
+  if (!batched) {
+    args.z = latents.rows();
+    args.codebook = codes.rows();
+  }
+  const int64_t num_heads = indices.size() / args.num_rows;
+  {
     py::gil_scoped_release release;
-    nearest_code(args, std_threads(num_threads));
+    for (int64_t h = 0; h < num_heads; ++h) {
+      if (batched) {
+        args.z = latents.head(h);
+        args.codebook = codes.head(h);
+      }
+      nearest_code(args, std_threads(num_threads));
+      args.indices += args.num_rows;
+      if (return_distance) {
+        args.distances = static_cast<char*>(args.distances) + args.num_rows * (wide ? 8 : 4);
+      }
+    }
   }
   return py::make_tuple(indices, distances);
 }

@@ -24,6 +24,8 @@ def is_exact(precision: str) -> bool:
 
 
 def check_float(tensor: Tensor, name: str) -> None:
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
     if tensor.dtype not in FLOAT_TYPES:
         raise ValueError(
             f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}"

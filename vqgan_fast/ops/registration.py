@@ -20,6 +20,7 @@ def register_fallback(op: str, definition: Callable) -> None:
 
     @functools.wraps(definition)
     def fallback(*args):
+        result = definition(*args)  # first: bad arguments are an error and no reason to warn
         device = next(arg.device.type for arg in args if isinstance(arg, torch.Tensor))
         if device not in warned:
             warned.add(device)
@@ -28,7 +29,7 @@ def register_fallback(op: str, definition: Callable) -> None:
                 "slowly (`vqgan-fast info` says what was loaded)",
                 stacklevel=2,
             )
-        return definition(*args)
+        return result
 
     # CompositeExplicitAutograd: every device without a kernel of its own.
     torch.library.register_kernel(op, None, fallback)
