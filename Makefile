@@ -9,6 +9,8 @@ TORCH ?= torch torchvision
 DATA ?=
 # Further arguments for pytest or the demo.
 ARGS ?=
+# How many rows `make exactness` compares.
+ROWS ?= 1e7
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -22,16 +24,18 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench build clean
+.PHONY: help demo test lint sanitize bench bench-cpu exactness build clean
 
 help:
-	@echo 'make demo    train both stages on photographs and sample; DATA=folder for your own pictures'
-	@echo 'make test    every test; ARGS="-k name" for some'
-	@echo 'make lint    ruff and clang-format through pre-commit, on every file'
-	@echo 'make sanitize  the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
-	@echo 'make bench   benchmarks of the ops, with their peers'
-	@echo 'make build   compile what changed under csrc/'
-	@echo 'make clean   remove .venv, compiled files and caches; runs/ stays'
+	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
+	@echo 'make test        every test; ARGS="-k name" for some'
+	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
+	@echo 'make sanitize   the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make bench      benchmarks of the ops, with their peers'
+	@echo 'make bench-cpu  the same, with tables and a plot in benchmarks/results; ARGS=--full for every shape'
+	@echo 'make exactness  indices of ROWS rows (1e8) against fp64'
+	@echo 'make build      compile what changed under csrc/'
+	@echo 'make clean      remove .venv, compiled files and caches; runs/ stays'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder another place for the environment.'
 
@@ -53,7 +57,15 @@ sanitize: $(VENV)/.test
 	@$(BIN)/python tests/sanitized.py $(ARGS)
 
 bench: $(VENV)/.bench build
-	@$(BIN)/python -m pytest benchmarks $(ARGS)
+	@$(BIN)/python -m pytest benchmarks -q --benchmark-quiet $(ARGS)
+
+bench-cpu: $(VENV)/.bench build
+	@mkdir -p runs
+	@$(BIN)/python -m pytest benchmarks -q --benchmark-quiet --benchmark-json=runs/bench.json $(ARGS)
+	@$(BIN)/python benchmarks/report.py runs/bench.json
+
+exactness: $(VENV)/.bench build
+	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
 
 build: $(VENV)/.built
 
@@ -97,6 +109,7 @@ $(VENV)/.test: pyproject.toml setup.py $(VENV)/.tools
 $(VENV)/.bench: pyproject.toml setup.py $(VENV)/.tools
 	@echo 'Installing vqgan_fast and what the benchmarks need'
 	@$(INSTALL) --no-build-isolation -e '.[bench]' $(QUIETLY)
+	@$(INSTALL) --no-deps taming-transformers-rom1504 $(QUIETLY)
 	@touch $@ $(VENV)/.built
 
 # After .demo, .test or .bench, so that nothing compiles twice.

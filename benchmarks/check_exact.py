@@ -198,10 +198,11 @@ def compare(
     tally.wrong += len(wrong)
     row = int(wrong[0])
     pair = codebook[[int(found[row]), int(expected[row])]]
-    distances = [fp64_judge.scalar(z[row : row + 1], code[None])[1].item() for code in pair]
+    one = z[row : row + 1]
+    distances = [fp64_judge.scalar(one, code[None])[1].item() for code in pair]
     raise Mismatch(
-        f"{len(wrong)} of {len(z)} indices differ from fp64 in {block.name} ({z.dtype}), by {how}.\n"
-        f"First in row {row}: found {int(found[row])}, squared distance {distances[0]!r}; "
+        f"{len(wrong)} of {len(z)} indices differ from fp64 in {block.name} ({z.dtype}), by {how}."
+        f"\nFirst in row {row}: found {int(found[row])}, squared distance {distances[0]!r}; "
         f"nearest is {int(expected[row])}, {distances[1]!r}."
     )
 

@@ -1,4 +1,4 @@
-"""The ways to find the nearest code that `nearest_code` is timed against, each at its best setting."""
+"""Other ways to find the nearest code, each at its best setting."""
 
 from __future__ import annotations
 

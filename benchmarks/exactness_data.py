@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 Data = tuple[Tensor, Tensor]
 # A codebook is learned from patches at random places, in as many steps; so many distances a step.
-LEARNING_STEPS, LEARNING_DISTANCES = 6, 1 << 24
+LEARNING_STEPS, LEARNING_DISTANCES = 6, 1 << 22
 
 
 def random(n: int, k: int, d: int, g: Generator) -> Data:

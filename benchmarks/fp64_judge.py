@@ -1,4 +1,4 @@
-"""Which code is nearest: by fp64 products of torch, by the scalar definition where these are unsure.
+"""Which code is nearest: by fp64 products, and by the scalar definition where they cannot tell.
 
 Independent of the kernels that it judges, and much faster than the scalar loop alone. Scores
 0.5 |e|^2 - z . e of the inputs as given are computed in fp64. With u = 2^-53 and

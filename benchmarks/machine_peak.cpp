@@ -1,5 +1,6 @@
-// What this machine can do at most: fp32 multiply-adds and bytes read from memory, a second. Compiled by
-// machine.py for the CPU it runs on, at the widest vectors of that CPU; no part of the package.
+// What this machine can do at most: fp32 multiply-adds and bytes read from memory, a second.
+// Compiled by machine.py for the CPU it runs on, at the widest vectors of that CPU; no part of the
+// package.
 #include <atomic>
 #include <chrono>
 #include <cstdint>

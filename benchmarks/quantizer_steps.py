@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vqgan_fast import VectorQuantizer
 
-# Latents (B, D, H, W) to z_q, then the gradients of the latents and of the codebook where it has one.
+# Latents (B, D, H, W) to z_q and the gradients of the latents and, where it has one, the codebook.
 Step = Callable[[Tensor], list[Tensor]]
 
 

@@ -13,6 +13,7 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 41
 PAUSE_SECONDS = 1e-2
 # A turn lasts at least this long: short calls are repeated, and warm the caches for themselves.
 TURN_SECONDS = 2e-3
+WARM_UP_SECONDS = 0.3
 # What is slower than this many times the first contender may be timed once, beside its warm-up.
 FAR_BEHIND = 20
 
@@ -25,12 +26,17 @@ class Contender:
     prepare: Callable[[], None] | None = None
 
     def turn(self, repeats: int) -> float:
-        """Seconds of a call."""
+        """Seconds of a call, after one that is not timed where there are several."""
+        time.sleep(PAUSE_SECONDS)
+        if repeats > 1:
+            self._seconds(1)
+        return self._seconds(repeats)
+
+    def _seconds(self, repeats: int) -> float:
+        if self.prepare is not None and repeats > 1:
+            return sum(self._seconds(1) for _ in range(repeats)) / repeats
         if self.prepare is not None:
             self.prepare()
-        time.sleep(PAUSE_SECONDS)
-        if self.prepare is None and repeats > 1:
-            self.call()
         start = time.perf_counter()
         for _ in range(repeats):
             self.call()
@@ -52,14 +58,14 @@ def rotate(
     """
     cost = {}
     for name, contender in contenders.items():
-        contender.turn(1)
         cost[name] = contender.turn(1)
+        # The first call of all may make what the others find.
+        if cost[name] < WARM_UP_SECONDS:
+            cost[name] = contender.turn(1)
     first = next(iter(cost.values()))
     repeats, rounds = {}, {}
     for name, seconds in cost.items():
-        # What is prepared is prepared for one call.
-        once = contenders[name].prepare is not None
-        repeats[name] = 1 if once else max(1, round(TURN_SECONDS / max(seconds, 1e-7)))
+        repeats[name] = max(1, round(TURN_SECONDS / max(seconds, 1e-7)))
         turn = PAUSE_SECONDS + seconds * (repeats[name] + (repeats[name] > 1))
         least = 1 if seconds > FAR_BEHIND * first and 3 * seconds > budget else LEAST_ROUNDS
         rounds[name] = min(max(int(budget / len(cost) / turn), least), MOST_ROUNDS)

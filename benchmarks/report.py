@@ -1,0 +1,352 @@
+"""Tables and a plot of what the benchmarks measured.
+
+    python -m pytest benchmarks --benchmark-json=runs/bench.json
+    python benchmarks/report.py runs/bench.json
+
+writes benchmarks/results/cpu_<CPU>.json, .md and .png (`make bench-cpu` does both), and prints the
+goals and the losing shapes. Every figure is a median; every ratio is of one run, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).with_name("results")
+Case = dict[str, Any]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The machine, the date and the cases of a file that pytest-benchmark wrote."""
+    measured = json.loads(path.read_text())
+    return {
+        "date": measured["datetime"][:16].replace("T", " "),
+        "machine": measured["machine_info"]["vqgan_fast"],
+        "cases": [entry["extra_info"] for entry in measured["benchmarks"] if entry["extra_info"]],
+    }
+
+
+def of(report: dict[str, Any], case: str) -> list[Case]:
+    return [entry for entry in report["cases"] if entry["case"] == case]
+
+
+def shape(case: Case) -> str:
+    return " x ".join(map(str, case["shape"]))
+
+
+def where(case: Case) -> str:
+    return f"{shape(case)}, {case['threads']} thread{'s' * (case['threads'] > 1)}"
+
+
+# --- Goals ----------------------------------------------------------------------------------------
+
+# Times of tuned faiss over ours by D: at K >= 8192, and at K = 262144; N >= 4096.
+FAISS_GOALS = {4: (3.0, 10.0), 8: (1.6, 5.0), 32: (2.6, 2.6), 64: (2.1, 2.1), 256: (1.35, 1.35)}
+# 2 N K D operations over the FMA peak, N >= 4096 and K >= 8192.
+SHARE_GOALS = {4: 1.1, 16: 0.78, 32: 1.1, 64: 1.1, 128: 1.1, 256: 1.1}
+THREADS_GOAL, HARD_GOAL = 1.85, 2.5
+MM_GOAL = "faster than the product (mm) alone from N = 256"
+PEERS_GOAL = "faster than every peer that finds the code"
+LISTED = {MM_GOAL, PEERS_GOAL}  # what misses these is in the list of losing shapes
+
+
+def goals(report: dict[str, Any]) -> list[tuple[str, int, list[str]]]:
+    """Each goal: what it says, how many measurements it concerns, and those that miss it."""
+    gaussian = of(report, "nearest_code")
+    big = [c for c in gaussian if c["shape"][0] >= 4096 and c["shape"][1] >= 8192]
+    found = []
+
+    def goal(text: str, values: Iterable[tuple[str, float, Callable[[float], bool]]]) -> None:
+        values = list(values)
+        missed = [f"{label}: {value:.2f}" for label, value, met in values if not met(value)]
+        found.append((text, len(values), missed))
+
+    for d, (usual, largest) in FAISS_GOALS.items():
+        both = f"{usual:g}x" + (f", {largest:g}x at K = 262144" if largest != usual else "")
+        goal(
+            f"D = {d}: faster than tuned faiss by {both}",
+            (
+                (
+                    where(c),
+                    c["ratios"]["faiss"],
+                    (largest if c["shape"][1] == 262144 else usual).__le__,
+                )
+                for c in big
+                if c["shape"][2] == d and "faiss" in c["ratios"]
+            ),
+        )
+    for d, least in SHARE_GOALS.items():
+        goal(
+            f"D = {d}: at least {least:.0%} of the FMA peak",
+            ((where(c), c["share_of_peak"], least.__le__) for c in big if c["shape"][2] == d),
+        )
+    goal(
+        MM_GOAL,
+        (
+            (where(c), c["ratios"]["mm alone"], (1.0).__le__)
+            for c in gaussian
+            if c["shape"][0] >= 256
+        ),
+    )
+    goal(
+        PEERS_GOAL,
+        (
+            (f"{where(c)}, {peer}", c["ratios"][peer], (1.0).__le__)
+            for c in gaussian
+            for peer in c["peers"]
+            if peer != "mm alone"
+        ),
+    )
+    goal(
+        f"all threads at least {THREADS_GOAL} times one, for two",
+        (
+            (where(c), c["ratios"]["1 thread"], (THREADS_GOAL * c["threads"] / 2).__le__)
+            for c in of(report, "nearest_code, all threads")
+        ),
+    )
+    goal(
+        f"hard data at most {HARD_GOAL} times Gaussian",
+        (
+            (f"{where(c)}, {data}", ratio, HARD_GOAL.__ge__)
+            for c in of(report, "nearest_code, hard data")
+            for data, ratio in c["ratios"].items()
+        ),
+    )
+    return found
+
+
+# --- Tables ---------------------------------------------------------------------------------------
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    align = ["---", *["--:"] * (len(head) - 1)]
+    return ["| " + " | ".join(row) + " |" for row in (head, align, *rows)] + [""]
+
+
+def ratio(case: Case, name: str) -> str:
+    if name not in case["ratios"]:
+        return ""
+    text = f"{case['ratios'][name]:.2f}"
+    return f"**{text}**" if name in case["loses_to"] else text
+
+
+def ratio_table(cases: list[Case], first: Callable[[Case], str] = shape) -> list[str]:
+    """Our time, and each other's as a multiple of it; bold where it is smaller."""
+    names = list(dict.fromkeys(name for case in cases for name in case["ratios"]))
+    rated = any("share_of_peak" in case for case in cases)
+    paths = any(case["path"] for case in cases)
+    head = ["N x K x D", "ms", "±%", *(["GFLOP/s", "of peak"] if rated else []), *names]
+    rows = []
+    for case in cases:
+        row = [first(case), f"{1e3 * case['seconds']['ours']:.3g}"]
+        row.append(f"{100 * case['spread']['ours']:.0f}")
+        if rated:
+            row += [f"{case['gflop_per_s']:.0f}", f"{case['share_of_peak']:.0%}"]
+        row += [ratio(case, name) for name in names]
+        if paths:
+            row.append(", ".join(f"{name} {count}" for name, count in case["path"].items()))
+        rows.append(row)
+    return table(head + (["path"] if paths else []), rows)
+
+
+def left_out(cases: list[Case]) -> list[str]:
+    """Why some of the peers were not timed at some shapes."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for case in cases:
+        for name, why in case.get("left_out", {}).items():
+            reasons.setdefault((shape(case), why), []).append(name)
+    return [f"- {at}: no {', '.join(names)} ({why})" for (at, why), names in reasons.items()]
+
+
+def memory_table(cases: list[Case], who: str) -> list[str]:
+    rows = [
+        [
+            c[who],
+            shape(c),
+            f"{c['extra'] / 2**20:.1f}",
+            f"{c['codebook'] / 2**20:.1f}",
+            f"{c['extra'] / c['codebook']:.1f}",
+        ]
+        for c in cases
+    ]
+    return table(["", "N x K x D", "MiB beyond the results", "codebook MiB", "codebooks"], rows)
+
+
+def wrong_table(cases: list[Case]) -> list[str]:
+    """How often each peer is wrong on the hard data."""
+    cases = [case for case in cases if "differing_per_million" in case]
+    if not cases:
+        return []
+    names = list(dict.fromkeys(n for c in cases for n in c["differing_per_million"]))
+    data = list(
+        dict.fromkeys(d for c in cases for n in names for d in c["differing_per_million"][n])
+    )
+    rows = [
+        [f"{shape(c)}, {name}", *(f"{c['differing_per_million'][name][kind]:.0f}" for kind in data)]
+        for c in cases
+        for name in names
+    ]
+    return ["Rows in a million whose code is not the nearest:", "", *table(["", *data], rows)]
+
+
+def losing(report: dict[str, Any]) -> list[str]:
+    """Every shape at which a peer was faster, in any benchmark, with its time over ours."""
+    return [
+        f"{case['case']}, {where(case)}: "
+        + ", ".join(f"{peer} {case['ratios'][peer]:.2f}" for peer in case["loses_to"])
+        for case in report["cases"]
+        if case.get("loses_to")
+    ]
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    lines = ["## Goals", ""]
+    rows = []
+    for text, total, missed in goals(report):
+        state = "not measured" if total == 0 else f"{total - len(missed)} of {total}"
+        rows.append([text, state, "below" if text in LISTED else "; ".join(missed)])
+    lines += table(["goal", "met", "missed at"], rows)
+    lines += ["## Losing shapes", ""]
+    if entries := losing(report):
+        lines += ["A peer's time over ours where it is faster:", ""]
+        lines += [f"- {entry}" for entry in entries]
+    else:
+        lines += ["None: no peer was faster anywhere."]
+    return [*lines, ""]
+
+
+def markdown(report: dict[str, Any], plot: str) -> str:
+    machine = report["machine"]
+    peak, read = machine["fma_gflops"], machine["read_gb_per_s"]
+    simd = (machine["simd"] or {}).get("nearest_code", "unknown")
+    lines = [
+        f"# Measured on {machine['cpu']}",
+        "",
+        f"{machine['cores']} cores, {machine['arch']}, kernels at SIMD level {simd}; torch "
+        f"{machine['torch']}, {machine['compiler']}; {report['date']} UTC, commit "
+        f"{machine['commit']}.",
+        "FMA peak "
+        + ", ".join(f"{gflops:.0f} GFLOP/s on {n}" for n, gflops in peak.items())
+        + f" threads with {machine['peak_vector_bits']}-bit vectors; memory read at "
+        + ", ".join(f"{rate:.0f} GB/s on {n}" for n, rate in read.items())
+        + " threads.",
+        "",
+        "Times are medians, ± half the range between the quartiles. A peer's column is its time as "
+        "a multiple of ours in the same rounds: above 1, we are faster; **bold** below. "
+        "`new codebook` is ours with a codebook that changed since the last call.",
+        "",
+        f"![times and shares of the peak]({plot})",
+        "",
+        *summary(report),
+    ]
+    gaussian = of(report, "nearest_code")
+    for threads in sorted({case["threads"] for case in gaussian}):
+        cases = [case for case in gaussian if case["threads"] == threads]
+        lines += [f"## `nearest_code`, {threads} thread{'s' * (threads > 1)}", ""]
+        lines += ratio_table(cases)
+    if reasons := left_out([case for case in gaussian if case["threads"] == 1]):
+        lines += ["Left out:", "", *reasons, ""]
+    if hard := of(report, "nearest_code, hard data"):
+        lines += [
+            "## Hard data, as a multiple of Gaussian data's time",
+            "",
+            *ratio_table(hard, where),
+        ]
+    if all_threads := of(report, "nearest_code, all threads"):
+        lines += ["## All threads beside one", "", *ratio_table(all_threads, where)]
+    if memory := of(report, "memory"):
+        lines += ["## Peak memory of a search", "", *memory_table(memory, "search")]
+    if steps := of(report, "VectorQuantizer, training step"):
+        lines += ["## Whole quantiser, training step", "", *ratio_table(steps, where)]
+    if memory := of(report, "memory of a training step"):
+        lines += memory_table(memory, "who")
+    told = {"nearest_code", "nearest_code, hard data", "nearest_code, all threads"}
+    others = [
+        case
+        for case in report["cases"]
+        if "ratios" in case and case["case"] not in told | {"VectorQuantizer, training step"}
+    ]
+    if others:
+        lines += ["## Other benchmarks", ""]
+        for name in dict.fromkeys(case["case"] for case in others):
+            lines += [f"### {name}", "", *ratio_table(of(report, name), where)]
+    return "\n".join(lines)
+
+
+# --- Plot -----------------------------------------------------------------------------------------
+
+
+def plot(report: dict[str, Any], path: Path) -> None:
+    """Peers' times over ours, and our share of the FMA peak, by D."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cases = [c for c in of(report, "nearest_code") if c["threads"] == 1 and c["shape"][0] == 4096]
+    by_codes: dict[int, list[Case]] = {}
+    for case in sorted(cases, key=lambda case: case["shape"][2]):
+        by_codes.setdefault(case["shape"][1], []).append(case)
+    if not by_codes:
+        return
+    shown = 8192 if 8192 in by_codes else max(by_codes, key=lambda k: len(by_codes[k]))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    names = dict.fromkeys(name for case in by_codes[shown] for name in case["peers"])
+    for name, marker in zip(names, "osv^D<>Pp*hX", strict=False):
+        points = [
+            (case["shape"][2], case["ratios"][name])
+            for case in by_codes[shown]
+            if name in case["ratios"]
+        ]
+        left.plot(*zip(*points, strict=True), marker=marker, ms=5, lw=1.3, label=name)
+    left.axhline(1, color="black", lw=1)
+    left.set_yscale("log")
+    left.set_ylabel("time as a multiple of nearest_code's")
+    left.set_title(f"N = 4096, K = {shown}, one thread")
+    left.legend(fontsize=8, ncols=2)
+    for codes, entries in sorted(by_codes.items()):
+        points = [(case["shape"][2], 100 * case["share_of_peak"]) for case in entries]
+        right.plot(
+            *zip(*points, strict=True), marker="o", markersize=5, lw=1.3, label=f"K = {codes}"
+        )
+    right.axhline(100, color="black", lw=1)
+    right.set_ylim(bottom=0)
+    right.set_ylabel("2 N K D operations, % of the fp32 FMA peak")
+    right.set_title("nearest_code, N = 4096, one thread")
+    right.legend(fontsize=8)
+    dims = sorted({case["shape"][2] for case in cases})
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(dims, labels=[str(d) for d in dims])
+        axes.set_xlabel("D")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("measured", type=Path, help="what pytest-benchmark wrote")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    report = load(arguments.measured)
+    machine = report["machine"]
+    level = (machine["simd"] or {}).get("nearest_code", machine["arch"])
+    name = re.sub("[^A-Za-z0-9]+", "_", f"cpu_{machine['cpu']}_{level}").lower()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    base = arguments.out / name
+    base.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    plot(report, base.with_suffix(".png"))
+    base.with_suffix(".md").write_text(markdown(report, f"{name}.png"))
+    print("\n".join(summary(report)))
+    print(f"Wrote {base}.json, .md and .png")
+
+
+if __name__ == "__main__":
+    main()
