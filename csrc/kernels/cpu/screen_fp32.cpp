@@ -22,7 +22,7 @@ constexpr double kMostUnscaled = 0x1p40;
 constexpr double kLeastScaled = 0x1p-400;
 constexpr double kMostScaled = 0x1p400;
 // Panels that stay in the first cache while the rows of a block pass.
-constexpr int64_t kGroupFloats = 4096;
+constexpr int64_t kGroupFloats = 5120;
 // Elements worth a thread.
 constexpr int64_t kLeastWork = 16384;
 constexpr int kMostLanes = 16;
@@ -151,8 +151,10 @@ bool ScreenFp32::pack(const Rows& codebook, const Parallel& parallel) {
   if (!(largest.element >= kLeastUnscaled && largest.element <= kMostUnscaled)) {
     const double element = largest_element(codebook, parallel);
     if (!(element >= kLeastScaled && element <= kMostScaled)) return false;
-    scale_ = std::ldexp(1.0, -std::ilogb(element));
-    largest = fill(codebook, scale_, parallel);
+    if (!(element >= kLeastUnscaled && element <= kMostUnscaled)) {
+      scale_ = std::ldexp(1.0, -std::ilogb(element));
+      largest = fill(codebook, scale_, parallel);
+    }
   }
   margin_ = margin_for(dim_, std::sqrt(largest.norm2));
   return true;
