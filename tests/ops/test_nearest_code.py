@@ -251,7 +251,7 @@ def test_bad_precision_is_named() -> None:
 
 def test_bad_simd_level_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQGAN_FAST_ISA", "mmx")
-    with pytest.raises(RuntimeError, match="VQGAN_FAST_ISA must be baseline.* or .*, got mmx"):
+    with pytest.raises(RuntimeError, match=r"VQGAN_FAST_ISA must be baseline.* or .*, got mmx"):
         ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))
 
 

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "kernels/cpu/aligned_memory.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 
@@ -22,24 +21,10 @@ constexpr double kMostUnscaled = 0x1p40;
 constexpr double kLeastScaled = 0x1p-400;
 constexpr double kMostScaled = 0x1p400;
 // Panels that stay in the first cache while the rows of a block pass.
-constexpr int64_t kGroupFloats = 4096;
+constexpr int64_t kGroupFloats = 5120;
 // Elements worth a thread.
 constexpr int64_t kLeastWork = 16384;
 constexpr int kMostLanes = 16;
-
-struct FreeDeleter {
-  void operator()(void* p) const { std::free(p); }
-};
-using Floats = std::unique_ptr<float[], FreeDeleter>;
-
-Floats allocate_lines(int64_t num_floats) {
-  constexpr size_t kLine = 64;
-  const size_t bytes =
-      (static_cast<size_t>(num_floats) * sizeof(float) + kLine - 1) / kLine * kLine;
-  auto* floats = static_cast<float*>(std::aligned_alloc(kLine, bytes));
-  if (floats == nullptr) throw std::bad_alloc();
-  return Floats(floats);
-}
 
 const ScreenFp32Level& highest_level(SimdLevel level) {
 #ifdef VQGAN_FAST_HAS_SCREEN_FP32_AVX512
@@ -123,7 +108,7 @@ class ScreenFp32 final : public CodeScreen {
   const int64_t panel_codes_;
   const int64_t panel_floats_;
   const int64_t num_panels_;
-  Floats panels_;
+  AlignedFloats panels_;
   int64_t centre_rows_;
   std::vector<double> centre_;  // centre_rows_ times; any vector will do for the centre
   double scale_ = 1.0;          // a power of two
@@ -138,7 +123,7 @@ ScreenFp32::ScreenFp32(const Rows& codebook, int64_t num_codes, int64_t dim, Sim
       panel_codes_(kernel_.vectors * kernel_.lanes),
       panel_floats_((1 + dim) * panel_codes_),
       num_panels_((num_codes + panel_codes_ - 1) / panel_codes_),
-      panels_(allocate_lines(num_panels_ * panel_floats_)),
+      panels_(allocate_floats(num_panels_ * panel_floats_)),
       centre_rows_(std::max<int64_t>(1, 64 / dim)) {
   const std::vector<double> centre = find_centre(codebook, num_codes, dim);
   for (int64_t r = 0; r < centre_rows_; ++r) {
@@ -151,8 +136,10 @@ bool ScreenFp32::pack(const Rows& codebook, const Parallel& parallel) {
   if (!(largest.element >= kLeastUnscaled && largest.element <= kMostUnscaled)) {
     const double element = largest_element(codebook, parallel);
     if (!(element >= kLeastScaled && element <= kMostScaled)) return false;
-    scale_ = std::ldexp(1.0, -std::ilogb(element));
-    largest = fill(codebook, scale_, parallel);
+    if (!(element >= kLeastUnscaled && element <= kMostUnscaled)) {
+      scale_ = std::ldexp(1.0, -std::ilogb(element));
+      largest = fill(codebook, scale_, parallel);
+    }
   }
   margin_ = margin_for(dim_, std::sqrt(largest.norm2));
   return true;
@@ -226,8 +213,8 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
  public:
   explicit Scan(const ScreenFp32& screen)
       : screen_(screen),
-        x_(allocate_lines(kMostRows * screen.dim_)),
-        states_(allocate_lines(kMostRows * 3 * screen.kernel_.lanes)) {}
+        x_(allocate_floats(kMostRows * screen.dim_)),
+        states_(allocate_floats(kMostRows * 3 * screen.kernel_.lanes)) {}
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override {
@@ -250,8 +237,8 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
 
  private:
   const ScreenFp32& screen_;
-  Floats x_;       // the rows, centred and scaled
-  Floats states_;  // what is known of each
+  AlignedFloats x_;       // the rows, centred and scaled
+  AlignedFloats states_;  // what is known of each
   float margins_[kMostRows];
 };
 

@@ -1,6 +1,7 @@
 // AVX2 and FMA: 8 lanes, 16 registers.
 #include <immintrin.h>
 
+#include "kernels/cpu/screen_fp32_pack_avx2.h"
 #include "kernels/cpu/screen_fp32_tiles.h"
 
 namespace vqgan_fast {
@@ -21,6 +22,7 @@ struct Avx2 {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
   }
   static Index broadcast_index(int32_t i) { return _mm256_set1_epi32(i); }
+  static Vector zero() { return _mm256_setzero_ps(); }
   static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
   static Vector multiply(Vector a, Vector b) { return _mm256_mul_ps(a, b); }
   static Vector multiply_subtract(Vector a, Vector b, Vector c) {
@@ -38,36 +40,40 @@ struct Avx2 {
     half = _mm_min_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_min_ss(half, _mm_movehdup_ps(half)));
   }
-  static unsigned at_most(Vector v, float limit) {
-    return _mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(limit), _CMP_LE_OQ));
+  static unsigned at_most(Vector v, Vector limit) {
+    return _mm256_movemask_ps(_mm256_cmp_ps(v, limit, _CMP_LE_OQ));
   }
 };
 
-const ScreenFp32Kernel* kernel(int64_t num_codes, int64_t dim) {
-  static_cast<void>(num_codes);
+// A wide panel keeps
+// the upkeep of the states small beside short products; a narrow one leaves fewer codes to measure.
+const ScreenFp32Kernel* kernel(int64_t, int64_t dim) {
   switch (dim) {
     case 1:
-      return &kKernel<Avx2, Order::kVectors, 2, 16, 1>;
+      return &kKernel<Avx2, Order::kVectors, 3, 8, 1>;
     case 2:
-      return &kKernel<Avx2, Order::kVectors, 2, 16, 2>;
+      return &kKernel<Avx2, Order::kVectors, 3, 8, 2>;
     case 3:
-      return &kKernel<Avx2, Order::kVectors, 2, 16, 3>;
+      return &kKernel<Avx2, Order::kVectors, 3, 8, 3>;
     case 4:
-      return &kKernel<Avx2, Order::kVectors, 2, 16, 4>;
+      return &kKernel<Avx2, Order::kVectors, 3, 8, 4>;
+    case 5:
+      return &kKernel<Avx2, Order::kDims, 3, 4, 5>;
+    case 6:
+      return &kKernel<Avx2, Order::kDims, 3, 4, 6>;
+    case 7:
+      return &kKernel<Avx2, Order::kDims, 3, 4, 7>;
     case 8:
       return &kKernel<Avx2, Order::kDims, 3, 4, 8>;
-    case 16:
-      return &kKernel<Avx2, Order::kDims, 4, 3, 16>;
     default:
       break;
   }
-  if (dim < 12) return &kKernel<Avx2, Order::kDims, 3, 4, 0>;
-  if (dim < 24) return &kKernel<Avx2, Order::kDims, 4, 3, 0>;
+  if (dim <= 64) return &kKernel<Avx2, Order::kDims, 4, 3, 0>;
   return &kKernel<Avx2, Order::kDims, 6, 2, 0>;
 }
 
 }  // namespace
 
-const ScreenFp32Level kScreenFp32Avx2 = {kernel, prepare<Avx2>, pack<Avx2>};
+const ScreenFp32Level kScreenFp32Avx2 = {kernel, prepare<Avx2>, pack_by_eight<Avx2>};
 
 }  // namespace vqgan_fast

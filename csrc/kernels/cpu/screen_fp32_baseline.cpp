@@ -23,6 +23,7 @@ struct Vectors16 {
   }
   static void store_index(float* p, Index v) { std::memcpy(p, &v, sizeof v); }
   static Index broadcast_index(int32_t i) { return Index{i, i, i, i}; }
+  static Vector zero() { return Vector{}; }
   static Vector add(Vector a, Vector b) { return a + b; }
   static Vector multiply(Vector a, Vector b) { return a * b; }
   static Vector multiply_subtract(Vector a, Vector b, Vector c) { return c - a * b; }
@@ -32,8 +33,9 @@ struct Vectors16 {
     return a < b ? panel : index;
   }
   static float lowest(Vector v) { return std::min(std::min(v[0], v[1]), std::min(v[2], v[3])); }
-  static unsigned at_most(Vector v, float limit) {
-    return (v[0] <= limit) | (v[1] <= limit) << 1 | (v[2] <= limit) << 2 | (v[3] <= limit) << 3;
+  static unsigned at_most(Vector v, Vector limit) {
+    return (v[0] <= limit[0]) | (v[1] <= limit[1]) << 1 | (v[2] <= limit[2]) << 2 |
+           (v[3] <= limit[3]) << 3;
   }
 };
 

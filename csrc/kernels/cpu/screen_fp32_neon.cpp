@@ -17,6 +17,7 @@ struct Neon {
   static Index load_index(const float* p) { return vreinterpretq_s32_f32(vld1q_f32(p)); }
   static void store_index(float* p, Index v) { vst1q_f32(p, vreinterpretq_f32_s32(v)); }
   static Index broadcast_index(int32_t i) { return vdupq_n_s32(i); }
+  static Vector zero() { return vdupq_n_f32(0.0f); }
   static Vector add(Vector a, Vector b) { return vaddq_f32(a, b); }
   static Vector multiply(Vector a, Vector b) { return vmulq_f32(a, b); }
   static Vector multiply_subtract(Vector a, Vector b, Vector c) { return vfmsq_f32(c, a, b); }
@@ -26,9 +27,9 @@ struct Neon {
     return vbslq_s32(vcltq_f32(a, b), panel, index);
   }
   static float lowest(Vector v) { return vminvq_f32(v); }
-  static unsigned at_most(Vector v, float limit) {
+  static unsigned at_most(Vector v, Vector limit) {
     const uint32x4_t bits = {1, 2, 4, 8};
-    return vaddvq_u32(vandq_u32(vcleq_f32(v, vdupq_n_f32(limit)), bits));
+    return vaddvq_u32(vandq_u32(vcleq_f32(v, limit), bits));
   }
 };
 

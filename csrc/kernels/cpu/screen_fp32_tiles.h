@@ -3,9 +3,9 @@
 // be linked with the instructions of the widest level.
 //
 // A level's `Simd` has kLanes; Vector and Index (kLanes floats, int32s); load, store, broadcast,
-// min, max; multiply_subtract(a, b, c) = c - a b; lowest(v), the smallest lane; at_most(v, limit),
-// a bit for each lane that is not above limit; and replace(index, a, b, panel), index with panel in
-// the lanes where a < b.
+// zero, add, multiply, min, max; multiply_subtract(a, b, c) = c - a b; lowest(v), the smallest
+// lane; at_most(v, limit), a bit for each lane that is not above limit's; and replace(index, a, b,
+// panel), index with panel in the lanes where a < b.
 #pragma once
 
 #include <algorithm>
@@ -38,6 +38,14 @@ inline void take_minimum(typename Simd::Vector minimum, typename Simd::Index pan
   Simd::store(state, Simd::min(minimum, best));
 }
 
+// The pointer, of which the compiler knows nothing any more. Else GCC takes the addresses of all
+// elements out of the loop over the panels and spills them.
+template <class T>
+inline T* opaque(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 // kRows rows against the panels. kDim: dim if it is known, or 0.
 template <class Simd, Order kOrder, int kRows, int kVectors, int kDim>
 void scan_tile(const float* x, int64_t any_dim, const float* panels, int64_t num_panels,
@@ -57,6 +65,8 @@ void scan_tile(const float* x, int64_t any_dim, const float* panels, int64_t num
     }
     for (int64_t p = 0; p < num_panels; ++p) {
       const float* panel = panels + p * panel_floats;
+      x = opaque(x);
+      states = opaque(states);
       Vector minimum[kRows];
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
@@ -86,6 +96,8 @@ void scan_tile(const float* x, int64_t any_dim, const float* panels, int64_t num
   } else {
     for (int64_t p = 0; p < num_panels; ++p) {
       const float* panel = panels + p * panel_floats;
+      x = opaque(x);
+      states = opaque(states);
       Vector score[kRows][kVectors];
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
@@ -160,26 +172,92 @@ void scan(const float* x, int64_t num_rows, int64_t dim, const float* panels, in
 }
 
 // A lane tells its best panel, not which of the panel's vectors it was. Where a row is short, its
-// scores of that panel are cheaper than the distances of all those codes.
-constexpr int64_t kMostDimsRescored = 48;
+// scores of that panel are cheaper than the distances of all those codes; a long row would wait for
+// the panel to come from a far cache.
+constexpr int64_t kMostFloatsRescored = 1024;
 
+// The scores of one row in one panel, each summed in kParts parts: one sum alone would wait for its
+// own last step.
 template <class Simd, int kVectors, int kDim>
-inline void score_panel(const float* x, int64_t any_dim, const float* panel, float* scores) {
-  constexpr int kCodes = kVectors * Simd::kLanes;
+inline void score_panel(const float* x, int64_t any_dim, const float* panel,
+                        typename Simd::Vector* score) {
+  constexpr int kLanes = Simd::kLanes;
+  constexpr int kParts = (kDim > 0 && kDim < 16) || kVectors > 4 ? 1 : kVectors > 2 ? 2 : 4;
   const int64_t dim = kDim > 0 ? kDim : any_dim;
-  typename Simd::Vector score[kVectors];
+  typename Simd::Vector part[kParts][kVectors];
 #pragma GCC unroll 16
-  for (int v = 0; v < kVectors; ++v) score[v] = Simd::load(panel + v * Simd::kLanes);
-  for (int64_t d = 0; d < dim; ++d) {
+  for (int v = 0; v < kVectors; ++v) {
+    part[0][v] = Simd::load(panel + v * kLanes);
+#pragma GCC unroll 16
+    for (int i = 1; i < kParts; ++i) part[i][v] = Simd::zero();
+  }
+  const float* y = panel + kVectors * kLanes;
+  int64_t d = 0;
+  for (; d + kParts <= dim; d += kParts) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kParts; ++i, y += kVectors * kLanes) {
+      const auto row = Simd::broadcast(x + d + i);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        part[i][v] = Simd::multiply_subtract(row, Simd::load(y + v * kLanes), part[i][v]);
+      }
+    }
+  }
+  for (; d < dim; ++d, y += kVectors * kLanes) {
     const auto row = Simd::broadcast(x + d);
-    const float* y = panel + (1 + d) * kCodes;
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
-      score[v] = Simd::multiply_subtract(row, Simd::load(y + v * Simd::kLanes), score[v]);
+      part[0][v] = Simd::multiply_subtract(row, Simd::load(y + v * kLanes), part[0][v]);
     }
   }
 #pragma GCC unroll 16
-  for (int v = 0; v < kVectors; ++v) Simd::store(scores + v * Simd::kLanes, score[v]);
+  for (int v = 0; v < kVectors; ++v) {
+    score[v] = part[0][v];
+#pragma GCC unroll 16
+    for (int i = 1; i < kParts; ++i) score[v] = Simd::add(score[v], part[i][v]);
+  }
+}
+
+// Writes the places in the panel of the codes of one lane whose score is within the limit, or, for
+// a long row, of all its codes, and returns how many there are.
+template <class Simd, int kVectors, int kDim>
+inline int codes_of_lane(const float* x, int64_t dim, const float* panel, int lane, float limit,
+                         int32_t first, int32_t* found) {
+  constexpr int kLanes = Simd::kLanes;
+  constexpr int kWordVectors = 64 / kLanes;
+  constexpr int kWords = (kVectors + kWordVectors - 1) / kWordVectors;
+  constexpr uint64_t kFirstLanes = ~uint64_t{0} / ((uint64_t{1} << kLanes) - 1);
+  typename Simd::Vector score[kVectors];
+  if (dim * kVectors * kLanes <= kMostFloatsRescored) {
+    score_panel<Simd, kVectors, kDim>(x, dim, panel, score);
+  } else {
+    limit = FLT_MAX;
+    for (int v = 0; v < kVectors; ++v) score[v] = Simd::load(panel + v * kLanes);
+  }
+  const auto limits = Simd::broadcast(&limit);
+  uint64_t words[kWords] = {};
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) {
+    words[v / kWordVectors] |= static_cast<uint64_t>(Simd::at_most(score[v], limits))
+                               << (v % kWordVectors * kLanes);
+  }
+  // As a rule it is one code, in any of the words: no branch asks in which.
+  int count = 0;
+  uint64_t more = 0;
+  for (int w = 0; w < kWords; ++w) {
+    words[w] &= kFirstLanes << lane;
+    found[count] = first + w * 64 + __builtin_ctzll(words[w] | uint64_t{1} << 63);
+    count += words[w] != 0;
+    more |= words[w] & (words[w] - 1);
+  }
+  if (more == 0) return count;
+  count = 0;
+  for (int w = 0; w < kWords; ++w) {
+    for (uint64_t word = words[w]; word != 0; word &= word - 1) {
+      found[count++] = first + w * 64 + __builtin_ctzll(word);
+    }
+  }
+  return count;
 }
 
 template <class Simd, int kVectors, int kDim>
@@ -188,39 +266,35 @@ void resolve(const float* x, int64_t num_rows, int64_t dim, const float* panels,
   constexpr int kLanes = Simd::kLanes;
   constexpr int kCodes = kVectors * kLanes;
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  alignas(64) float scores[kCodes];
+  // One step for all rows after the other: each is a chain of instructions that wait for each
+  // other.
+  float limits[CodeScreen::kMostRows];
+  for (int64_t r = 0; r < num_rows; ++r) {
+    limits[r] = Simd::lowest(Simd::load(states + r * 3 * kLanes));
+  }
+  for (int64_t r = 0; r < num_rows; ++r) {
+    // Rounded up: the sum errs by half a unit in its last place.
+    const float limit = limits[r] + margins[r];
+    limits[r] = limit + (std::fabs(limit) * 0x1p-22f + FLT_MIN);
+  }
   int32_t found[RowCandidates::kMost + kVectors];
   for (int64_t r = 0; r < num_rows; ++r) {
     const float* state = states + r * 3 * kLanes;
     RowCandidates& row = out[r];
     row.open = !(margins[r] < kInfinity);
     row.count = 0;
-    const auto best = Simd::load(state);
-    const float lowest = Simd::lowest(best);
-    if (row.open || lowest == kInfinity) continue;
-    // Rounded up: the sum errs by half a unit in its last place.
-    float limit = lowest + margins[r];
-    limit += std::fabs(limit) * 0x1p-22f + FLT_MIN;
-    unsigned lanes = Simd::at_most(best, limit);
+    if (!(limits[r] < kInfinity)) continue;  // no bound, or no finite code
+    const auto limit = Simd::broadcast(limits + r);
+    unsigned lanes = Simd::at_most(Simd::load(state), limit);
     row.open = Simd::at_most(Simd::load(state + kLanes), limit) != 0;
     int count = 0;
     for (; lanes != 0 && !row.open; lanes &= lanes - 1) {
       const int lane = __builtin_ctz(lanes);
       int32_t p;
       std::memcpy(&p, state + 2 * kLanes + lane, sizeof p);
-      const float* panel = panels + p * (1 + dim) * kCodes;
-      if (dim <= kMostDimsRescored) {
-        score_panel<Simd, kVectors, kDim>(x + r * dim, dim, panel, scores);
-        for (int v = 0; v < kVectors; ++v) {
-          found[count] = p * kCodes + v * kLanes + lane;
-          count += scores[v * kLanes + lane] <= limit;
-        }
-      } else {
-        for (int v = 0; v < kVectors; ++v) {
-          found[count] = p * kCodes + v * kLanes + lane;
-          count += panel[v * kLanes + lane] < kInfinity;
-        }
-      }
+      count +=
+          codes_of_lane<Simd, kVectors, kDim>(x + r * dim, dim, panels + p * (1 + dim) * kCodes,
+                                              lane, limits[r], p * kCodes, found + count);
       row.open = count > RowCandidates::kMost;
     }
     if (row.open) continue;

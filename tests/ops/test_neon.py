@@ -1,0 +1,56 @@
+"""The kernels of 64-bit ARM against the definition: natively there, elsewhere under qemu."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS = ROOT / "csrc" / "kernels" / "cpu"
+# A level of another architecture; what has no level in its name is for all.
+FOREIGN = re.compile(r"_(avx2|avx512|avx512vnni)$")
+LEVEL = re.compile(r"^(.+)_neon$")
+
+NATIVE = platform.machine() in ("aarch64", "arm64")
+COMPILER = shutil.which("c++" if NATIVE else "aarch64-linux-gnu-g++")
+EMULATOR = None if NATIVE else shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+
+
+def compile_program(folder: Path) -> Path:
+    """Every kernel with the flags of the real build, and check_neon.cpp, linked statically."""
+    assert COMPILER is not None
+    sources = [s for s in sorted(KERNELS.glob("*.cpp")) if not FOREIGN.search(s.stem)]
+    levels = [m[1].upper() for s in sources if (m := LEVEL.match(s.stem))]
+    screens = [s.stem.upper() for s in sources if re.fullmatch("screen_(fp32|int16|boxes)", s.stem)]
+    flags = ["-O2", "-std=c++17", "-ffp-contract=off", f"-I{ROOT / 'csrc'}"]
+    flags += [f"-DVQGAN_FAST_HAS_{name}_NEON" for name in levels]
+    flags += [f"-DHAS_{name}" for name in screens]
+
+    def compile_one(source: Path) -> Path:
+        compiled = folder / f"{source.stem}.o"
+        subprocess.run([COMPILER, *flags, "-c", source, "-o", compiled], check=True)
+        return compiled
+
+    sources.append(Path(__file__).parent / "neon" / "check_neon.cpp")
+    with ThreadPoolExecutor() as pool:
+        compiled = list(pool.map(compile_one, sources))
+    program = folder / "check_neon"
+    subprocess.run([COMPILER, "-static", *compiled, "-o", program, "-pthread"], check=True)
+    return program
+
+
+@pytest.mark.skipif(
+    COMPILER is None or not (NATIVE or EMULATOR),
+    reason="needs an aarch64 CPU, or aarch64-linux-gnu-g++ and qemu-aarch64",
+)
+def test_every_kernel_of_64_bit_arm_follows_the_definition(tmp_path: Path) -> None:
+    command = [*([EMULATOR] if EMULATOR else []), compile_program(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
+    assert re.search(r"neon: [1-9]\d* codebooks screened", run.stdout)
