@@ -15,6 +15,8 @@ constexpr int64_t kLoadedCodes = 8;
 // Beyond these the fp64 sums of the definition itself may underflow or overflow.
 constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
+// If no code is farther from the centre, relative to it, all may be alike: the mean was rounded.
+constexpr double kRoundedMean = 0x1p-44;
 
 template <class T>
 Int16Lines<T> allocate_lines(int64_t count) {
@@ -165,6 +167,9 @@ std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t
 
   Packing packing(codebook, kernels, parallel, packed.get());
   const double norm = packing.find_norms();
+  double centre2 = 0.0;
+  for (const double c : packed->centre) centre2 += c * c;
+  if (norm <= kRoundedMean * std::sqrt(centre2)) return nullptr;
   if (!(norm >= kLeastNorm && norm <= kMostNorm)) return nullptr;
   packed->most_norm = 32766.0 - 0.5 * std::sqrt(dim);
   packed->scale = packed->most_norm / norm;
