@@ -19,8 +19,6 @@ constexpr int kPaddedDims[] = {1, 2, 3, 4, 6, 8, 12, 16};
 constexpr int64_t kMostCodes = int64_t{kPlaceMask + 1} * kGroupBoxes * kLeafCodes;
 // From this number of groups on, branches are searched before leaves.
 constexpr int64_t kLeastBranches = 8;
-// Leaves that are listed at least before rows must visit theirs.
-constexpr int64_t kLeastNear = 8192;
 // Within these the largest element of the codebook needs no scaling.
 constexpr double kLeastUnscaled = 0x1p-40;
 constexpr double kMostUnscaled = 0x1p40;
@@ -279,17 +277,13 @@ class BoxWorker final : public CodeScreen::Worker {
     const int64_t branches = tree.num_branch_groups * kGroupBoxes;
     const int64_t compared = branches > 0 ? branches : boxes;
     search_.tree = &tree;
-    search_.most_near = std::max(kSideRows * boxes, kLeastNear);
     leaf_edges_ = allocate_lines<float>(boxes);
     branch_edges_ = allocate_lines<float>(branches);
     bounds_ = allocate_lines<float>(kSideRows * compared);
-    // Vectors are stored whole: room behind the last entry.
     branch_list_ = allocate_lines<int32_t>(branches + kGroupBoxes);
     branch_bounds_ = allocate_lines<float>(branches + kGroupBoxes);
-    near_leaves_ = allocate_lines<int32_t>(search_.most_near + kGroupBoxes);
-    near_bounds_ = allocate_lines<float>(search_.most_near + kGroupBoxes);
-    visits_ = allocate_lines<BoxVisit>(search_.most_near);
-    leaf_ends_ = allocate_lines<int32_t>(tree.num_leaves + 1);
+    near_leaves_ = allocate_lines<int32_t>(kSideRows * boxes + kGroupBoxes);
+    near_bounds_ = allocate_lines<float>(kSideRows * boxes + kGroupBoxes);
     search_.leaf_edges = leaf_edges_.get();
     search_.branch_edges = branch_edges_.get();
     search_.bounds = bounds_.get();
@@ -297,8 +291,6 @@ class BoxWorker final : public CodeScreen::Worker {
     search_.branch_bounds = branch_bounds_.get();
     search_.near_leaves = near_leaves_.get();
     search_.near_bounds = near_bounds_.get();
-    search_.visits = visits_.get();
-    search_.leaf_ends = leaf_ends_.get();
   }
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
@@ -335,8 +327,7 @@ class BoxWorker final : public CodeScreen::Worker {
   const BoxScreen& screen_;
   BoxSearch search_;
   Lines<float> leaf_edges_, branch_edges_, bounds_, branch_bounds_, near_bounds_;
-  Lines<int32_t> branch_list_, near_leaves_, leaf_ends_;
-  Lines<BoxVisit> visits_;
+  Lines<int32_t> branch_list_, near_leaves_;
   int64_t first_ = 0, last_ = 0;
   int64_t leaves_offered_ = 0;
 };

@@ -40,12 +40,7 @@ struct BoxTree {
   bool centred = false;
 };
 
-// One thread's memory.
-struct BoxVisit {
-  float bound;
-  int32_t row;
-};
-
+// One thread's memory. Vectors are stored whole: every list has room for one more.
 struct BoxSearch {
   const BoxTree* tree = nullptr;
   // 0 for a box that may be visited, +inf for one outside the range.
@@ -54,13 +49,10 @@ struct BoxSearch {
   float* bounds = nullptr;  // kSideRows times the boxes of the upper level
   int32_t* branches = nullptr;
   float* branch_bounds = nullptr;
-  // The leaves that rows have still to visit, row by row, and the same leaf by leaf.
+  // The leaves that rows have still to visit, row by row: room for kSideRows times all leaves.
   int64_t num_near = 0;
-  int64_t most_near = 0;
   int32_t* near_leaves = nullptr;
   float* near_bounds = nullptr;
-  BoxVisit* visits = nullptr;
-  int32_t* leaf_ends = nullptr;  // num_leaves + 1
   int64_t leaves_visited = 0;
 };
 

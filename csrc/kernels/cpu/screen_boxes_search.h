@@ -17,20 +17,25 @@ constexpr int kKeptCodes = 64;
 // Above this (centred and scaled) squares might overflow.
 constexpr double kMostElement = 0x1p60;
 
+// The codes that a row remembers: one leaf more than kKeptCodes, and room for a store of all lanes.
+struct KeptCodes {
+  alignas(64) float scores[kKeptCodes + kLeafCodes + 16];
+  int32_t places[kKeptCodes + kLeafCodes + 16];
+};
+
+// What every visit of a leaf reads, close together.
 template <int kDim>
 struct BoxRow {
   float x[kDim];
-  float best;
   float limit;  // best * factor + slack: codes above it are not the definition's choice
+  float best;
   float factor;
   float slack;
   bool open;
   int num_kept;
   int64_t home;      // the leaf that was visited first
   int64_t near_end;  // of its part of the list of near leaves
-  // One leaf more than is remembered, and room for a store of all lanes.
-  alignas(64) float scores[kKeptCodes + kLeafCodes + 16];
-  alignas(64) int32_t places[kKeptCodes + kLeafCodes + 16];
+  KeptCodes* kept;
 };
 
 // Forms x = scale * (z - centre) in fp32 and the two terms of the limit (docs/numerics.md).
@@ -110,9 +115,9 @@ template <int kDim>
 void drop_above_limit(BoxRow<kDim>* row) {
   int kept = 0;
   for (int i = 0; i < row->num_kept; ++i) {
-    row->places[kept] = row->places[i];
-    row->scores[kept] = row->scores[i];
-    kept += row->scores[i] <= row->limit;
+    row->kept->places[kept] = row->kept->places[i];
+    row->kept->scores[kept] = row->kept->scores[i];
+    kept += row->kept->scores[i] <= row->limit;
   }
   row->num_kept = kept;
 }
@@ -141,7 +146,7 @@ template <class V, int kDim>
   int kept = row->num_kept;
   for (int v = 0; v < kVectors; ++v) {
     kept += V::keep(scores[v], limit, static_cast<int32_t>(leaf * kLeafCodes + v * V::kLanes),
-                    row->scores + kept, row->places + kept);
+                    row->kept->scores + kept, row->kept->places + kept);
   }
   row->num_kept = kept;
 }
@@ -184,7 +189,7 @@ void finish_row(const BoxTree& tree, BoxRow<kDim>* row, RowCandidates* out) {
   drop_above_limit(row);
   out->open = row->open || row->num_kept > RowCandidates::kMost;
   out->count = out->open ? 0 : row->num_kept;
-  for (int i = 0; i < out->count; ++i) out->codes[i] = tree.codes[row->places[i]];
+  for (int i = 0; i < out->count; ++i) out->codes[i] = tree.codes[row->kept->places[i]];
 }
 
 // Visits the nearest leaf of each row, then lists the others that are within the limit. All leaves
@@ -203,9 +208,9 @@ void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
     visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
   }
   for (int r = 0; r < num_rows; ++r) {
-    search->num_near += list_within<V>(
-        search->bounds + r * size, tree.num_groups, 0, rows[r].limit, rows[r].home,
-        search->near_leaves + search->num_near, search->near_bounds + search->num_near);
+    search->num_near += list_within<V>(search->bounds + r * size, tree.num_groups, 0, rows[r].limit,
+                                       rows[r].home, search->near_leaves + search->num_near,
+                                       search->near_bounds + search->num_near);
     rows[r].near_end = search->num_near;
   }
 }
@@ -223,9 +228,9 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
   for (int r = 0; r < num_rows; ++r) {
     alignas(64) float bounds[kGroupBoxes];
     const int64_t branch = rows[r].home;
-    rows[r].home = branch * kGroupBoxes +
-                   bound_groups<V>(tree.leaf_boxes + branch * kGroupFloats,
-                                   search->leaf_edges + branch * kGroupBoxes, 1, rows[r], bounds);
+    rows[r].home = branch * kGroupBoxes + bound_groups<V>(tree.leaf_boxes + branch * kGroupFloats,
+                                                          search->leaf_edges + branch * kGroupBoxes,
+                                                          1, rows[r], bounds);
     typename V::Float x[kDim];
     broadcast_row<V>(rows[r], x);
     visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
@@ -254,83 +259,58 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
   }
 }
 
-// Visits the near leaves, row by row.
-template <class V, int kDim>
-void visit_by_row(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
-  int64_t i = 0;
-  for (int64_t r = 0; r < num_rows; ++r) {
-    typename V::Float x[kDim];
-    broadcast_row<V>(rows[r], x);
-    for (; i < rows[r].near_end; ++i) {
-      if (!(search->near_bounds[i] <= rows[r].limit)) continue;
-      visit_leaf<V, kDim>(*search->tree, search->near_leaves[i], x, &rows[r]);
-      ++search->leaves_visited;
-    }
-  }
-}
-
-// Visits the near leaves, leaf by leaf: a leaf that many rows visit comes from the second-level
-// cache once.
-template <class V, int kDim>
-void visit_by_leaf(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
-  const int64_t num_leaves = search->tree->num_leaves;
-  int32_t* ends = search->leaf_ends;
-  for (int64_t leaf = 0; leaf <= num_leaves; ++leaf) ends[leaf] = 0;
-  for (int64_t i = 0; i < search->num_near; ++i) ++ends[search->near_leaves[i] + 1];
-  for (int64_t leaf = 1; leaf <= num_leaves; ++leaf) ends[leaf] += ends[leaf - 1];
-  int64_t i = 0;
-  for (int64_t r = 0; r < num_rows; ++r) {
-    for (; i < rows[r].near_end; ++i) {
-      const int32_t place = ends[search->near_leaves[i]]++;
-      search->visits[place] = {search->near_bounds[i], static_cast<int32_t>(r)};
-    }
-  }
-  i = 0;
-  for (int64_t leaf = 0; leaf < num_leaves; ++leaf) {
-    for (; i < ends[leaf]; ++i) {
-      BoxRow<kDim>* row = rows + search->visits[i].row;
-      if (!(search->visits[i].bound <= row->limit)) continue;
-      typename V::Float x[kDim];
-      broadcast_row<V>(*row, x);
-      visit_leaf<V, kDim>(*search->tree, leaf, x, row);
-      ++search->leaves_visited;
-    }
-  }
-}
-
+// Visits the leaves that were listed.
 template <class V, int kDim>
 void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
-  if (search->num_near > 2 * search->tree->num_leaves) {
-    visit_by_leaf<V>(search, rows, num_rows);
-  } else {
-    visit_by_row<V>(search, rows, num_rows);
+  constexpr int64_t kChunk = 16;
+  const BoxTree& tree = *search->tree;
+  int64_t i = 0;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    BoxRow<kDim>* row = rows + r;
+    typename V::Float x[kDim];
+    broadcast_row<V>(*row, x);
+    int64_t visited = 1;
+    // Of a long list, what the limit has come to exclude is dropped by the chunk: a test before
+    // each leaf would cost what it saves, being hard to predict.
+    for (; i + kChunk < row->near_end; i += kChunk) {
+      int32_t leaves[kChunk];
+      int count = 0;
+      for (int64_t j = i; j < i + kChunk; ++j) {
+        leaves[count] = search->near_leaves[j];
+        count += search->near_bounds[j] <= row->limit;
+      }
+      for (int n = 0; n < count; ++n) visit_leaf<V, kDim>(tree, leaves[n], x, row);
+      visited += count;
+    }
+    for (; i < row->near_end; ++i) {
+      if (!(search->near_bounds[i] <= row->limit)) continue;
+      visit_leaf<V, kDim>(tree, search->near_leaves[i], x, row);
+      ++visited;
+    }
+    search->leaves_visited += visited;
   }
-  search->leaves_visited += num_rows;
   search->num_near = 0;
 }
 
 template <class V, int kDim>
 void screen_rows(BoxSearch* search, const double* z, int64_t num_rows, RowCandidates* out) {
   const BoxTree& tree = *search->tree;
-  BoxRow<kDim> rows[CodeScreen::kMostRows];
-  int64_t waiting = 0;  // first row whose near leaves are not visited yet
+  BoxRow<kDim> rows[kSideRows];
+  KeptCodes kept[kSideRows];
   for (int64_t first = 0; first < num_rows; first += kSideRows) {
     const int count = static_cast<int>(num_rows - first < kSideRows ? num_rows - first : kSideRows);
     for (int r = 0; r < count; ++r) {
-      prepare_row(tree, z + (first + r) * tree.dim, &rows[first + r]);
-    }
-    if (search->num_near + count * tree.num_leaves > search->most_near) {
-      visit_near_leaves<V>(search, rows + waiting, first - waiting);
-      waiting = first;
+      rows[r].kept = &kept[r];
+      prepare_row(tree, z + (first + r) * tree.dim, &rows[r]);
     }
     if (tree.num_branch_groups > 0) {
-      list_leaves_by_branch<V>(search, rows + first, count);
+      list_leaves_by_branch<V>(search, rows, count);
     } else {
-      list_leaves<V>(search, rows + first, count);
+      list_leaves<V>(search, rows, count);
     }
+    visit_near_leaves<V>(search, rows, count);
+    for (int r = 0; r < count; ++r) finish_row(tree, &rows[r], out + first + r);
   }
-  visit_near_leaves<V>(search, rows + waiting, num_rows - waiting);
-  for (int64_t r = 0; r < num_rows; ++r) finish_row(tree, &rows[r], out + r);
 }
 
 template <class V>
