@@ -1,4 +1,4 @@
-// AVX2 and FMA: 4 rows by 16 codes in fp32, 4 rows by 8 codes in fp64.
+// AVX2 and FMA: 6 rows by two vectors of codes in 12 of the 16 registers.
 #include <immintrin.h>
 
 #include <cstdint>

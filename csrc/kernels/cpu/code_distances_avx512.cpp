@@ -1,4 +1,6 @@
-// AVX-512: 8 rows by 32 codes in fp32, 8 rows by 16 codes in fp64.
+// AVX-512: 12 rows by one vector of codes, so that each element of a row is a broadcast operand of
+// one subtraction: a broadcast of its own would take the place of an addition.
+
 // GCC 12 takes its own intrinsics' undefined vectors for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"

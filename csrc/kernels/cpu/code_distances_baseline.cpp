@@ -70,11 +70,13 @@ template <class Element, class Simd>
 void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
           typename Simd::Scalar* panel) {
   constexpr int kPanelCodes = Simd::kLanes * Simd::kVectors;
+  const Element* e[kPanelCodes];
   for (int lane = 0; lane < kPanelCodes; ++lane) {
-    const Element* e =
-        static_cast<const Element*>(codes) + (lane < count ? lane : count - 1) * stride;
-    for (int64_t d = 0; d < dim; ++d) {
-      panel[d * kPanelCodes + lane] = static_cast<typename Simd::Scalar>(e[d]);
+    e[lane] = static_cast<const Element*>(codes) + (lane < count ? lane : count - 1) * stride;
+  }
+  for (int64_t d = 0; d < dim; ++d) {
+    for (int lane = 0; lane < kPanelCodes; ++lane) {
+      panel[d * kPanelCodes + lane] = static_cast<typename Simd::Scalar>(e[lane][d]);
     }
   }
 }

@@ -122,7 +122,7 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
       if (d + 4 == dim) break;
       // Codes mostly follow each other: so many bytes further in the next panel.
       constexpr int kBytes = 4 * Simd::kLanes * sizeof(typename Read::Element);
-      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + byte);
+      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + byte, 0, 2);
       next += kBytes;
     }
   }
