@@ -82,17 +82,19 @@ def test_gaussian(shape: tuple[int, int, int], threads: int, compare: Callable) 
     assert all(share < 1e4 for share in wrong.values()), wrong
     # A step of training changes the codebook: what is kept from the last search is of no use then.
     changing = codebook.clone()
+    variants: dict[str, object] = {
+        "new codebook": Contender(
+            lambda: ops.nearest_code(z, changing), prepare=lambda: changing[0].normal_()
+        )
+    }
+    if n * k <= contenders.LARGE:
+        variants["fast"] = lambda: ops.nearest_code(z, codebook, precision="fast")
     compare(
         "nearest_code",
         shape,
         lambda: ops.nearest_code(z, codebook),
         peers=peers,
-        variants={
-            "new codebook": Contender(
-                lambda: ops.nearest_code(z, changing), prepare=lambda: changing[0].normal_()
-            ),
-            "fast": lambda: ops.nearest_code(z, codebook, precision="fast"),
-        },
+        variants=variants,
         gflop=gflop(*shape),
         left_out=left_out,
         differing_per_million=wrong,
