@@ -174,16 +174,24 @@ void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, doubl
                                    const Rows& grad_codebook, const Parallel& parallel) {
   const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes);
   SumSink sink;
-  sink.take = [&](int64_t code, int64_t count, int64_t first_column, int64_t num_columns,
-                  const double* sums) {
+  sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
+                  int64_t num_columns, const double* sums) {
     double out[kMostColumns];
-    load_columns(args.codebook, code, first_column, num_columns, out);
-    const double rows = static_cast<double>(count);
-    for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (rows * out[d] - sums[d]);
-    store_columns(grad_codebook, code, first_column, num_columns, out);
+    for (int64_t g = first_group; g < last_group; ++g, sums += num_columns) {
+      if (g + kGroupsAhead < last_group) {
+        const int64_t code = groups.codes[g + kGroupsAhead];
+        prefetch_columns(args.codebook, code, first_column, num_columns);
+        prefetch_columns(grad_codebook, code, first_column, num_columns);
+      }
+      const int64_t code = groups.codes[g];
+      const double count = static_cast<double>(groups.count(g));
+      load_columns(args.codebook, code, first_column, num_columns, out);
+      for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (count * out[d] - sums[d]);
+      store_columns(grad_codebook, code, first_column, num_columns, out);
+    }
   };
   // A code without rows has no gradient, not even one that is NaN.
-  sink.none = [&](int64_t first_code, int64_t last_code) {
+  sink.clear = [&](int64_t first_code, int64_t last_code) {
     clear_rows(grad_codebook, first_code, last_code, args.dim);
   };
   sum_rows_by_code(groups, args.z, args.dim, parallel, sink);
