@@ -24,7 +24,8 @@ int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 // should still be in the cache then.
 constexpr int64_t kGroupsAtOnce = 32;
 
-// Clears the codes without rows before groups begin .. end - 1, one of which is the end of all codes.
+// Clears the codes without rows before groups begin .. end - 1, one of which is the end of all
+// codes.
 void clear_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumSink& sink) {
   const auto code = [&](int64_t g) {
     return g < 0 ? -1 : g < groups.size() ? groups.codes[g] : groups.num_codes;
@@ -37,7 +38,8 @@ void clear_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumS
   }
 }
 
-// --- Rows sorted by code: each code's rows are added up and done with ------------------------------
+// --- Rows sorted by code: each code's rows are added up and done with
+// ------------------------------
 
 // The rows of each group in ascending order: rows[first[g]] .. rows[first[g + 1] - 1].
 std::vector<int64_t> sorted_rows(const CodeGroups& groups) {
@@ -114,12 +116,18 @@ void sum_sorted(const CodeGroups& groups, const Rows& z, int64_t dim, const RowL
         }
       }
       if (part + 1 == parts) clear_gaps(groups, num_groups, num_groups + 1, sink);
-      for (const int64_t g : heavy) sum.run(g, dim * part / parts, dim * (part + 1) / parts);
     }
+  });
+  if (heavy.empty()) return;
+  // Not before all codes were cleared.
+  parallel.run(0, parts, 1, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    for (const int64_t g : heavy) sum.run(g, dim * begin / parts, dim * end / parts);
   });
 }
 
-// --- Rows in their own order: the sums of all codes are open, for a few columns at a time ----------
+// --- Rows in their own order: the sums of all codes are open, for a few columns at a time
+// ----------
 
 // Sums that no cache line is shared by.
 class AlignedSums {

@@ -38,8 +38,8 @@ inline const char* element_at(const Rows& rows, int64_t offset) {
 
 // The first element of a tile.
 inline char* tile_at(const Rows& rows, const Tile& tile) {
-  return const_cast<char*>(element_at(
-      rows, rows.offset(tile.first_row) + tile.first_column * rows.element_stride));
+  return const_cast<char*>(
+      element_at(rows, rows.offset(tile.first_row) + tile.first_column * rows.element_stride));
 }
 
 // Rows from `row` on that lie in the same run.

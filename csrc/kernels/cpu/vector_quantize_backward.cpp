@@ -21,8 +21,8 @@ struct Lines {
   int64_t step;
 };
 
-// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line of
-// memory is read and written once and everything else happens in L1.
+// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line
+// of memory is read and written once and everything else happens in L1.
 class GradZ {
  public:
   GradZ(const VectorQuantizeBackwardArgs& args, const Rows& grad_z_q, double scale,
@@ -42,8 +42,8 @@ class GradZ {
   }
 
   void run(int64_t begin, int64_t end) {
-    const bool whole_rows = !by_columns_ && in_place_ && is_line(args_.z) &&
-                            (constant_ || is_line(grad_z_q_));
+    const bool whole_rows =
+        !by_columns_ && in_place_ && is_line(args_.z) && (constant_ || is_line(grad_z_q_));
     const auto run_length = [&](int64_t row) {
       const int64_t length = std::min(rows_in_run(args_.z, row), rows_in_run(grad_z_, row));
       return constant_ ? length : std::min(length, rows_in_run(grad_z_q_, row));
