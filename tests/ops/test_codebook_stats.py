@@ -44,17 +44,47 @@ def test_memory_layouts() -> None:
     assert_is_plain(torch.randn(3, 20, 9, 9)[:, :, 2:6, 1:6].movedim(1, -1), codes, 9)
     assert_is_plain(images.movedim(1, -1), codes.movedim(0, -1).contiguous().movedim(-1, 0), 9)
     assert_is_plain(torch.randn(1, 6).expand(60, 6), torch.randint(9, (60,)), 9)
+    assert_is_plain(torch.randn(6, 1).expand(6, 40), torch.randint(9, (6,)), 9)
+    assert_is_plain(torch.randn(300, 80)[::3, ::2], torch.randint(9, (100,)), 9)
+    assert_is_plain(torch.randn(70, 300).T[:, ::2], torch.randint(9, (300,)), 9)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_images_of_every_type(dtype: torch.dtype) -> None:
+    for side in (1, 3, 9, 16):
+        images = torch.randn(2, 37, side, side).to(dtype)
+        assert_is_plain(images.movedim(1, -1), torch.randint(9, (2, side, side)), 9)
+
+
+# Rows sorted by code, or in their own order with a few columns at a time, or all of them; one code
+# with nearly all rows; far more codes than rows, so that few sums are open at a time.
+SPREADS = {
+    "wide": (6000, 100, 90),
+    "narrow": (6000, 100, 7),
+    "more codes than rows": (700, 50000, 33),
+    "many open sums": (40000, 60000, 6),
+}
 
 
 @pytest.mark.usefixtures("restore_threads")
-def test_the_same_bits_at_every_thread_count() -> None:
-    z, indices = torch.randn(20000, 32), torch.randint(100, (20000,))
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        results.append(ops.codebook_stats(z, indices, 100)[1])
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
+@pytest.mark.parametrize("collapsed", [False, True])
+@pytest.mark.parametrize("spread", SPREADS)
+def test_the_same_bits_at_every_thread_count_and_layout(spread: str, collapsed: bool) -> None:
+    n, num_codes, d = SPREADS[spread]
+    images = torch.randn(2, d, n // 2)
+    indices = torch.randint(num_codes, (2, n // 2))
+    if collapsed:
+        indices[torch.rand(indices.shape) < 0.9] = num_codes // 3
+    for z in (images.movedim(1, -1), images.movedim(1, -1).contiguous()):
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            assert_is_plain(z, indices, num_codes)
+
+
+def test_the_last_codes_have_no_rows() -> None:
+    for num_codes in (3, 70, 5000):
+        assert_is_plain(torch.randn(600, 40), torch.randint(2, (600,)), num_codes)
+        assert_is_plain(torch.randn(600, 2), torch.randint(2, (600,)), num_codes)
 
 
 def test_gradient() -> None:

@@ -160,6 +160,45 @@ def test_memory_layout(layout: str) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("dtypes", [*itertools.product(DTYPES, DTYPES)], ids=str)
+def test_the_value_does_not_depend_on_the_layout(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    for d, side in ((3, 5), (37, 9), (64, 16)):
+        images = torch.randn(2, d, side, side).to(dtypes[0])
+        codebook = torch.randn(d, 30).to(dtypes[1]).T
+        for z in (images.movedim(1, -1), images.movedim(1, -1).contiguous()):
+            for book in (codebook, codebook.contiguous()):
+                z_q, indices, *_ = ops.vector_quantize(z, book)
+                assert torch.equal(z_q, plain(z, codebook, indices)[0].to(z.dtype))
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2"])
+def test_every_simd_level_gives_the_same_bits(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(3)
+    inputs = [
+        (torch.randn(2, 21, 6, 6).to(a).movedim(1, -1), torch.randn(30, 21).to(b))
+        for a, b in itertools.product(DTYPES, DTYPES)
+    ]
+
+    def results() -> list[Tensor]:
+        found = []
+        for z, codebook in inputs:
+            leaves = z.clone().requires_grad_(), codebook.clone().requires_grad_()
+            z_q, indices, *losses = ops.vector_quantize(*leaves)
+            found += [z_q, indices, *losses, *gradients((z_q, *losses), leaves)]
+            found += ops.codebook_stats(z, indices, 30)
+        return found
+
+    expected = results()
+    monkeypatch.setenv("VQGAN_FAST_ISA", level)
+    try:
+        found = results()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_images_come_back_as_images() -> None:
     images = torch.randn(2, 8, 4, 6)
     z_q = ops.vector_quantize(images.movedim(1, -1), torch.randn(10, 8))[0]
@@ -195,6 +234,70 @@ def test_the_same_bits_at_every_run_and_thread_count() -> None:
         results.append([z_q, indices, *losses, *gradients((z_q, *losses), (images, codebook))])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def gradient_layouts(z: Tensor) -> dict[str, Tensor]:
+    """Gradients of z_q as they come: like z, in the other order, broadcast, strided."""
+    *heads, d = z.shape
+    return {
+        "rows": torch.randn(z.shape).to(z.dtype),
+        "images": torch.randn(d, *heads).to(z.dtype).movedim(0, -1),
+        "one number": torch.tensor(0.3).to(z.dtype).expand(z.shape),
+        "one row": torch.randn(d).to(z.dtype).expand(z.shape),
+        "strided": torch.randn(*heads, 2 * d).to(z.dtype)[..., ::2],
+        "another type": torch.randn(z.shape, dtype=torch.float64),
+        "none": None,
+    }
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("dtypes", [*itertools.product(DTYPES, DTYPES)], ids=str)
+@pytest.mark.parametrize("d", [3, 40])
+def test_the_gradient_of_z_is_rounded_once(dtypes: tuple[torch.dtype, torch.dtype], d: int) -> None:
+    images = torch.randn(2, d, 9, 13).to(dtypes[0])
+    # One of the codebooks has rows that are not contiguous.
+    codebook, codes = torch.randn(2 * d, 50).to(dtypes[1]).T[:, ::2], torch.randint(50, (2, 9, 13))
+    one, zero = torch.tensor(3.0, dtype=torch.float64), torch.zeros(())
+    turned = images.mT.contiguous().mT
+    layouts = (images.movedim(1, -1), images.movedim(1, -1).contiguous(), turned.movedim(1, -1))
+    for z, book in itertools.product(layouts, (codebook, codebook.contiguous())):
+        for name, grad_z_q in gradient_layouts(z).items():
+            scale = 2.0 / z.numel() * 3.0
+            expected = scale * (z.double() - book[codes].double())
+            if grad_z_q is not None:
+                expected = grad_z_q.double() + expected
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                found = torch.ops.vqgan_fast.vector_quantize_backward(
+                    grad_z_q, one, zero, z, book, codes, True, False
+                )[0]
+                assert found.stride() == torch.empty_like(z).stride()
+                narrow = dtypes[0] in (torch.float16, torch.bfloat16)
+                rounded = (expected.float() if narrow else expected).to(dtypes[0])
+                assert torch.equal(found, rounded), name
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_the_gradient_of_the_codebook_at_every_thread_count(collapsed: bool) -> None:
+    images, codebook = torch.randn(3, 48, 20, 20), torch.randn(900, 48)
+    indices = torch.randint(900, (3, 20, 20))
+    if collapsed:
+        indices[:, 1:] = 7
+    one, zero = torch.ones(()), torch.zeros(())
+    results = []
+    for z in (images.movedim(1, -1), images.movedim(1, -1).contiguous()):
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(
+                torch.ops.vqgan_fast.vector_quantize_backward(
+                    None, zero, one, z, codebook, indices, False, True
+                )[1]
+            )
+    counts, sums = ops.codebook_stats(images.double().movedim(1, -1), indices, 900)
+    expected = 2.0 / images.numel() * (counts[:, None] * codebook.double() - sums)
+    assert torch.equal(results[0], expected.float())
+    assert all(torch.equal(results[0], other) for other in results[1:])
 
 
 def test_no_rows() -> None:

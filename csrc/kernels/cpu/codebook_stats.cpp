@@ -12,9 +12,7 @@ namespace vqgan_fast {
 namespace {
 
 // The rows of a code lie anywhere in z, so that no hardware foresees the next one.
-constexpr int64_t kRowsAhead = 4;
-// Rows of one code that are added in one call.
-constexpr int64_t kRowsAtOnce = 64;
+constexpr int64_t kRowsAhead = 8;
 // Sums that are open at a time while rows come in their own order: they should stay in L2.
 constexpr int64_t kOpenSums = 65536;
 // Columns that are summed together then, at most: two cache lines of sums for each row.
@@ -22,16 +20,26 @@ constexpr int64_t kOpenColumns = 16;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
-// Tells the sink of the codes without rows between group g - 1 and group g, for g in [begin, end).
-void report_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumSink& sink) {
+// Groups whose codes are cleared together before their sums are taken: what they are written to
+// should still be in the cache then.
+constexpr int64_t kGroupsAtOnce = 32;
+
+// Clears the codes without rows before groups begin .. end - 1, one of which is the end of all
+// codes.
+void clear_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumSink& sink) {
+  const auto code = [&](int64_t g) {
+    return g < 0 ? -1 : g < groups.size() ? groups.codes[g] : groups.num_codes;
+  };
+  const int64_t first = code(begin - 1) + 1, last = code(end - 1);
+  // Many small gaps are dearer than all at once.
+  if (last - first > 2 * (end - begin)) return sink.clear(first, last);
   for (int64_t g = begin; g < end; ++g) {
-    const int64_t first = g > 0 ? groups.codes[g - 1] + 1 : 0;
-    const int64_t last = g < groups.size() ? groups.codes[g] : groups.num_codes;
-    if (first < last) sink.none(first, last);
+    if (code(g - 1) + 1 < code(g)) sink.clear(code(g - 1) + 1, code(g));
   }
 }
 
-// --- Rows sorted by code: each code's rows are added up and done with ------------------------------
+// --- Rows sorted by code: each code's rows are added up and done with
+// ------------------------------
 
 // The rows of each group in ascending order: rows[first[g]] .. rows[first[g + 1] - 1].
 std::vector<int64_t> sorted_rows(const CodeGroups& groups) {
@@ -48,34 +56,23 @@ class SortedSum {
       : groups_(groups), z_(z), loops_(loops), sink_(sink), rows_(sorted_rows(groups)) {}
 
   void run(int64_t g, int64_t first_column, int64_t last_column) const {
+    const auto add_row = loops_.add_row[as_int(z_.dtype)];
+    const int64_t num_rows = static_cast<int64_t>(rows_.size());
+    const int64_t begin = groups_.first[g], end = groups_.first[g + 1];
     double sums[kMostColumns];
-    const int64_t end = groups_.first[g + 1];
     for (int64_t column = first_column; column < last_column; column += kMostColumns) {
       const int64_t num_columns = std::min(kMostColumns, last_column - column);
-      std::fill(sums, sums + num_columns, 0.0);
-      for (int64_t i = groups_.first[g]; i < end; i += kRowsAtOnce) {
-        add(i, std::min(kRowsAtOnce, end - i), column, num_columns, sums);
+      for (int64_t i = begin; i < end; ++i) {
+        if (i + kRowsAhead < num_rows) {
+          prefetch_columns(z_, rows_[i + kRowsAhead], column, num_columns);
+        }
+        add_row(element_at(z_, z_.offset(rows_[i]) + column), num_columns, i == begin, sums);
       }
-      sink_.take(groups_.codes[g], groups_.count(g), column, num_columns, sums);
+      sink_.take(g, g + 1, column, num_columns, sums);
     }
   }
 
  private:
-  void add(int64_t begin, int64_t count, int64_t column, int64_t num_columns, double* sums) const {
-    const int64_t num_rows = static_cast<int64_t>(rows_.size());
-    const void* lines[kRowsAtOnce];
-    for (int64_t i = 0; i < count; ++i) {
-      lines[i] = element_at(z_, z_.offset(rows_[begin + i]) + column);
-    }
-    const auto add_rows = loops_.add_rows[as_int(z_.dtype)];
-    for (int64_t i = 0; i < count; ++i) {
-      if (begin + i + kRowsAhead < num_rows) {
-        prefetch_columns(z_, rows_[begin + i + kRowsAhead], column, num_columns);
-      }
-      add_rows(lines + i, 1, num_columns, sums);
-    }
-  }
-
   const CodeGroups& groups_;
   const Rows& z_;
   const RowLoops& loops_;
@@ -111,55 +108,84 @@ void sum_sorted(const CodeGroups& groups, const Rows& z, int64_t dim, const RowL
     const DefaultFloatMode float_mode;
     for (int64_t part = begin; part < end; ++part) {
       const int64_t last = first_group(part + 1);
-      for (int64_t g = first_group(part); g < last; ++g) {
-        report_gaps(groups, g, g + 1, sink);
-        if (!is_heavy(g)) sum.run(g, 0, dim);
+      for (int64_t g = first_group(part); g < last; g += kGroupsAtOnce) {
+        const int64_t end_group = std::min(g + kGroupsAtOnce, last);
+        clear_gaps(groups, g, end_group, sink);
+        for (int64_t i = g; i < end_group; ++i) {
+          if (!is_heavy(i)) sum.run(i, 0, dim);
+        }
       }
-      if (part + 1 == parts) report_gaps(groups, num_groups, num_groups + 1, sink);
-      for (const int64_t g : heavy) sum.run(g, dim * part / parts, dim * (part + 1) / parts);
+      if (part + 1 == parts) clear_gaps(groups, num_groups, num_groups + 1, sink);
     }
+  });
+  if (heavy.empty()) return;
+  // Not before all codes were cleared.
+  parallel.run(0, parts, 1, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    for (const int64_t g : heavy) sum.run(g, dim * begin / parts, dim * end / parts);
   });
 }
 
-// --- Rows in their own order: the sums of all codes are open, for a few columns at a time ----------
+// --- Rows in their own order: the sums of all codes are open, for a few columns at a time
+// ----------
+
+// Sums that no cache line is shared by.
+class AlignedSums {
+ public:
+  explicit AlignedSums(int64_t size) : memory_(size + kLine) {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    begin_ = memory_.data() + (64 - address % 64) % 64 / sizeof(double);
+  }
+  double* data() { return begin_; }
+
+ private:
+  static constexpr int64_t kLine = 64 / sizeof(double);
+  std::vector<double> memory_;
+  double* begin_;
+};
+
+// Adds all rows' columns to sums[group * num_columns + c].
+void scatter_columns(const CodeGroups& groups, const Rows& z, int64_t first_column,
+                     int64_t num_columns, const RowLoops& loops, double* sums) {
+  const auto load = loops.load[as_int(z.dtype)];
+  TileBuffer elements, doubles;
+  auto* values = reinterpret_cast<double*>(doubles.bytes);
+  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
+  const int64_t most_rows = std::min(kTileRows, kTileElements / num_columns);
+  for (int64_t row = 0; row < num_rows;) {
+    const Tile tile{row, std::min({most_rows, num_rows - row, rows_in_run(z, row)}), first_column,
+                    num_columns};
+    row += tile.num_rows;
+    if (z.element_stride == 1 && z.inner_stride == num_columns) {
+      load(tile_at(z, tile), tile.num_rows * num_columns, values);
+    } else {
+      read_rows(z, tile, elements.bytes);
+      if (row < num_rows) prefetch_tile(z, row, first_column, num_columns);
+      load(elements.bytes, tile.num_rows * num_columns, values);
+    }
+    loops.scatter_rows(values, groups.group.data() + tile.first_row, tile.num_rows, num_columns,
+                       sums);
+  }
+}
 
 void sum_scattered(const CodeGroups& groups, const Rows& z, int64_t dim, int64_t columns,
                    const RowLoops& loops, const Parallel& parallel, const SumSink& sink) {
   const int64_t num_groups = groups.size();
   const int64_t num_rows = static_cast<int64_t>(groups.group.size());
-  const auto scatter = loops.scatter_rows[as_int(z.dtype)];
-  const int64_t gap_grain = std::max<int64_t>(
-      1, kLeastElements * (num_groups + 1) / (groups.num_codes * dim));
-  parallel.run(0, num_groups + 1, gap_grain, [&](int64_t begin, int64_t end) {
-    report_gaps(groups, begin, end, sink);
-  });
+  const int64_t codes_per_group = groups.num_codes / num_groups + 1;
+  parallel.run(0, num_groups + 1, std::max<int64_t>(1, kLeastElements / (codes_per_group * dim)),
+               [&](int64_t begin, int64_t end) { clear_gaps(groups, begin, end, sink); });
   const int64_t num_chunks = (dim + columns - 1) / columns;
   const int64_t grain = std::max<int64_t>(1, kLeastElements / (num_rows * columns));
   parallel.run(0, num_chunks, grain, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
-    std::vector<double> sums(num_groups * columns);
-    TileBuffer buffer;
+    AlignedSums sums(num_groups * columns);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
       const int64_t column = chunk * columns;
       const int64_t num_columns = std::min(columns, dim - column);
-      std::fill(sums.begin(), sums.end(), 0.0);
-      for (int64_t row = 0; row < num_rows;) {
-        Tile tile{row, std::min(num_rows - row, rows_in_run(z, row)), column, num_columns};
-        const void* from = tile_at(z, tile);
-        int64_t stride = z.inner_stride;
-        if (z.element_stride != 1) {
-          tile.num_rows = std::min(tile.num_rows, kTileRows);
-          read_rows(z, tile, buffer.bytes);
-          from = buffer.bytes;
-          stride = num_columns;
-        }
-        scatter(from, stride, groups.group.data() + row, tile.num_rows, num_columns, sums.data());
-        row += tile.num_rows;
-      }
-      for (int64_t g = 0; g < num_groups; ++g) {
-        sink.take(groups.codes[g], groups.count(g), column, num_columns,
-                  sums.data() + g * num_columns);
-      }
+      std::fill(sums.data(), sums.data() + num_groups * num_columns, 0.0);
+      scatter_columns(groups, z, column, num_columns, loops, sums.data());
+      sink.take(0, num_groups, column, num_columns, sums.data());
     }
   });
 }
@@ -215,7 +241,7 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
   const RowLoops& loops = row_loops(simd_level());
-  if (groups.size() == 0) return report_gaps(groups, 0, 1, sink);
+  if (groups.size() == 0) return sink.clear(0, groups.num_codes);
   int64_t columns = kOpenColumns;
   while (columns > 1 && columns * groups.size() > kOpenSums) columns /= 2;
   const bool narrow = dim <= columns;
@@ -246,11 +272,17 @@ void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int
   const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
   const auto store = row_loops(simd_level()).store[as_int(sums_dtype)];
   SumSink sink;
-  sink.take = [&](int64_t code, int64_t, int64_t first_column, int64_t num_columns,
-                  const double* sum) {
-    store(sum, num_columns, const_cast<char*>(element_at(out, code * dim + first_column)));
+  sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
+                  int64_t num_columns, const double* sum) {
+    const auto place = [&](int64_t g) {
+      return const_cast<char*>(element_at(out, groups.codes[g] * dim + first_column));
+    };
+    for (int64_t g = first_group; g < last_group; ++g, sum += num_columns) {
+      if (g + kGroupsAhead < last_group) __builtin_prefetch(place(g + kGroupsAhead), 1);
+      store(sum, num_columns, place(g));
+    }
   };
-  sink.none = [&](int64_t first_code, int64_t last_code) {
+  sink.clear = [&](int64_t first_code, int64_t last_code) {
     clear_rows(out, first_code, last_code, dim);
   };
   sum_rows_by_code(groups, z, dim, parallel, sink);

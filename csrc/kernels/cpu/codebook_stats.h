@@ -31,18 +31,22 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
 CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
                        int64_t* counts = nullptr);
 
+// A sink writes to codes anywhere: how far ahead it asks for their place.
+constexpr int64_t kGroupsAhead = 8;
+
 // Columns that sum_rows_by_code hands over at a time, at most.
 constexpr int64_t kMostColumns = 256;
 
 // Takes sums, from many threads, until every column of every code was had.
 struct SumSink {
-  // sums[i] = the sum of z[n][first_column + i] over the `count` rows n of the code, in fp64, n
-  // ascending. Each sum is one thread's, so that no number depends on how many there are.
-  std::function<void(int64_t code, int64_t count, int64_t first_column, int64_t num_columns,
-                     const double* sums)>
+  // Groups first_group .. last_group - 1: sums[i * num_columns + c] = the sum of
+  // z[n][first_column + c] over the rows n of group first_group + i, in fp64, n ascending. Each sum
+  // is one thread's, so that no number depends on how many there are.
+  std::function<void(int64_t first_group, int64_t last_group, int64_t first_column,
+                     int64_t num_columns, const double* sums)>
       take;
-  // Codes first_code .. last_code - 1 have no rows.
-  std::function<void(int64_t first_code, int64_t last_code)> none;
+  // Codes first_code .. last_code - 1 have no rows, or are yet to be taken.
+  std::function<void(int64_t first_code, int64_t last_code)> clear;
 };
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink);

@@ -74,8 +74,7 @@ struct Fp16 {
     const uint32_t small =
         bits_of_float(float_of_bits(magnitude < 0x38800000u ? magnitude : 0u) + 0.5f) -
         bits_of_float(0.5f);
-    const uint32_t normal =
-        (magnitude + 0xfffu + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
+    const uint32_t normal = (magnitude + 0xfffu + ((magnitude >> 13) & 1) - (112u << 23)) >> 13;
     uint32_t result = magnitude < 0x38800000u ? small : normal;
     if (magnitude >= 0x477ff000u) result = 0x7c00u;  // 65520 and above
     if (magnitude > 0x7f800000u) result = 0x7e00u;

@@ -21,9 +21,8 @@ constexpr int64_t kRowTileColumns = 512;
 // first_row + r.
 void store_quantized(const VectorQuantizeArgs& args, const RowLoops& loops, int64_t first_row,
                      int64_t count, const double* z, const int64_t* indices) {
-  const auto straight_through =
-      loops.straight_through[static_cast<int>(args.z_q.dtype)][static_cast<int>(
-          args.codebook.dtype)];
+  const auto straight_through = loops.straight_through[static_cast<int>(args.z_q.dtype)]
+                                                      [static_cast<int>(args.codebook.dtype)];
   const bool in_place = args.z_q.element_stride == 1;
   const auto run_length = [&](int64_t row) { return rows_in_run(args.z_q, row); };
   TileBuffer codes, z_q;
@@ -42,10 +41,9 @@ void store_quantized(const VectorQuantizeArgs& args, const RowLoops& loops, int6
                     straight_through(from, codes.bytes, tile.num_rows * columns, z_q.bytes);
                   } else {
                     for (int64_t r = 0; r < tile.num_rows; ++r) {
-                      straight_through(
-                          from + r * args.dim,
-                          codes.bytes + r * columns * bytes_of(args.codebook.dtype), columns,
-                          z_q.bytes + r * columns * bytes_of(args.z_q.dtype));
+                      straight_through(from + r * args.dim,
+                                       codes.bytes + r * columns * bytes_of(args.codebook.dtype),
+                                       columns, z_q.bytes + r * columns * bytes_of(args.z_q.dtype));
                     }
                   }
                   write_rows(args.z_q, tile, z_q.bytes);

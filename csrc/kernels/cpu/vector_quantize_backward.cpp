@@ -21,8 +21,8 @@ struct Lines {
   int64_t step;
 };
 
-// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line of
-// memory is read and written once and everything else happens in L1.
+// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line
+// of memory is read and written once and everything else happens in L1.
 class GradZ {
  public:
   GradZ(const VectorQuantizeBackwardArgs& args, const Rows& grad_z_q, double scale,
@@ -42,8 +42,8 @@ class GradZ {
   }
 
   void run(int64_t begin, int64_t end) {
-    const bool whole_rows = !by_columns_ && in_place_ && is_line(args_.z) &&
-                            (constant_ || is_line(grad_z_q_));
+    const bool whole_rows =
+        !by_columns_ && in_place_ && is_line(args_.z) && (constant_ || is_line(grad_z_q_));
     const auto run_length = [&](int64_t row) {
       const int64_t length = std::min(rows_in_run(args_.z, row), rows_in_run(grad_z_, row));
       return constant_ ? length : std::min(length, rows_in_run(grad_z_q_, row));
@@ -174,16 +174,24 @@ void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, doubl
                                    const Rows& grad_codebook, const Parallel& parallel) {
   const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes);
   SumSink sink;
-  sink.take = [&](int64_t code, int64_t count, int64_t first_column, int64_t num_columns,
-                  const double* sums) {
+  sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
+                  int64_t num_columns, const double* sums) {
     double out[kMostColumns];
-    load_columns(args.codebook, code, first_column, num_columns, out);
-    const double rows = static_cast<double>(count);
-    for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (rows * out[d] - sums[d]);
-    store_columns(grad_codebook, code, first_column, num_columns, out);
+    for (int64_t g = first_group; g < last_group; ++g, sums += num_columns) {
+      if (g + kGroupsAhead < last_group) {
+        const int64_t code = groups.codes[g + kGroupsAhead];
+        prefetch_columns(args.codebook, code, first_column, num_columns);
+        prefetch_columns(grad_codebook, code, first_column, num_columns);
+      }
+      const int64_t code = groups.codes[g];
+      const double count = static_cast<double>(groups.count(g));
+      load_columns(args.codebook, code, first_column, num_columns, out);
+      for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (count * out[d] - sums[d]);
+      store_columns(grad_codebook, code, first_column, num_columns, out);
+    }
   };
   // A code without rows has no gradient, not even one that is NaN.
-  sink.none = [&](int64_t first_code, int64_t last_code) {
+  sink.clear = [&](int64_t first_code, int64_t last_code) {
     clear_rows(grad_codebook, first_code, last_code, args.dim);
   };
   sum_rows_by_code(groups, args.z, args.dim, parallel, sink);
