@@ -12,18 +12,15 @@
 #include <cstdint>
 #include <functional>
 
-#include "kernels/cpu/nearest.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/simd_level.h"
 
 namespace vqgan_fast {
 
-// Takes finished rows first_row .. first_row + count - 1 while they lie near: z[r * dim + d] and
-// what was found for them; found[r].index is never negative. Calls come from many threads, in any
-// order; every row comes once.
-using TakeRows = std::function<void(int64_t first_row, int64_t count, const double* z,
-                                    const Nearest* found)>;
+// Takes rows first_row .. first_row + count - 1, z[r * dim + d], while they lie near; their indices
+// and distances are written. Calls come from many threads, in any order; every row comes once.
+using TakeRows = std::function<void(int64_t first_row, int64_t count, const double* z)>;
 
 struct NearestCodeArgs {
   Rows z;         // num_rows x dim
@@ -35,7 +32,7 @@ struct NearestCodeArgs {
   int64_t* indices = nullptr;              // num_rows, contiguous
   void* distances = nullptr;               // num_rows, contiguous; null: not wanted
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64
-  TakeRows take_rows;                      // may be empty; distances are found if not
+  TakeRows take_rows;                      // may be empty
 };
 
 // Throws std::runtime_error where VQGAN_FAST_ISA or VQGAN_FAST_SCREEN asks for what cannot be had.

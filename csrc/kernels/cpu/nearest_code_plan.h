@@ -14,7 +14,6 @@ namespace vqgan_fast {
 struct SearchPlan {
   SimdLevel level = SimdLevel::kBaseline;
   std::shared_ptr<const CodeScreen> screen;  // null: search directly
-  ScreenKind kind = ScreenKind::kFp32;       // of `screen`
 };
 
 // The way that the cost model of nearest_code_plan.cpp holds for the fastest, or the one that the

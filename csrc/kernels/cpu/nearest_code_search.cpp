@@ -64,7 +64,7 @@ class Block {
     if (!args_.take_rows) return;
     for_each_run([&](int64_t begin, int64_t end) {
       if (open[begin]) return;
-      args_.take_rows(rows[begin], end - begin, row(begin), found.data() + begin);
+      args_.take_rows(rows[begin], end - begin, row(begin));
     });
   }
 
@@ -138,7 +138,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& 
   const RowTasks tasks(args.num_rows, num_panels, (args.num_codes + num_panels - 1) / num_panels,
                        num_threads);
   const bool cut = tasks.num_parts > 1;
-  const bool measure_all = args.distances != nullptr || args.take_rows || cut;
+  const bool measure_all = args.distances != nullptr || cut;
   std::vector<Partial> partial(cut ? args.num_rows * tasks.num_parts : 0);
   std::vector<char> open(args.num_rows, false);
   NearestCodeCounters& counters = nearest_code_counters();

@@ -17,15 +17,16 @@ namespace vqgan_fast {
 namespace {
 
 constexpr int64_t kDefaultMegabytes = 256;
-// Keys that were offered once are remembered for so many others: more codebooks than a model has
-// heads and levels, and few enough to cost nothing.
-constexpr size_t kMostSighted = 4096;
+// A codebook is remembered for so many others: more than a model has heads and levels, and few
+// enough to cost nothing.
+constexpr size_t kMostMet = 4096;
 
 using Screen = std::shared_ptr<const CodeScreen>;
 
+// The content's hash is evenly spread already; one codebook is seldom kept in several forms.
 struct KeyHash {
-  // The content's hash is evenly spread already; one codebook is seldom kept in several forms.
-  size_t operator()(const ScreenKey& key) const { return key.hash.low; }
+  size_t operator()(const CodebookKey& key) const { return key.hash.low; }
+  size_t operator()(const ScreenKey& key) const { return key.codebook.hash.low; }
 };
 
 class Cache {
@@ -38,20 +39,19 @@ class Cache {
     return found->second->screen;
   }
 
-  // Whether this key was sighted before; now it is.
-  bool sight(const ScreenKey& key) {
+  bool meet(const CodebookKey& key) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const auto found = sighted_.find(key);
-    if (found != sighted_.end()) {
-      by_sight_.splice(by_sight_.begin(), by_sight_, found->second);
+    const auto found = met_.find(key);
+    if (found != met_.end()) {
+      by_meeting_.splice(by_meeting_.begin(), by_meeting_, found->second);
       return true;
     }
-    std::list<ScreenKey> added{key};
-    sighted_.emplace(key, added.begin());
-    by_sight_.splice(by_sight_.begin(), added);
-    if (by_sight_.size() > kMostSighted) {
-      sighted_.erase(by_sight_.back());
-      by_sight_.pop_back();
+    std::list<CodebookKey> added{key};
+    met_.emplace(key, added.begin());
+    by_meeting_.splice(by_meeting_.begin(), added);
+    if (by_meeting_.size() > kMostMet) {
+      met_.erase(by_meeting_.back());
+      by_meeting_.pop_back();
     }
     return false;
   }
@@ -82,8 +82,8 @@ class Cache {
     freed.swap(by_use_);
     kept_.clear();
     bytes_ = 0;
-    by_sight_.clear();
-    sighted_.clear();
+    by_meeting_.clear();
+    met_.clear();
   }
 
   void lock() { mutex_.lock(); }
@@ -95,15 +95,15 @@ class Cache {
     Screen screen;
     int64_t bytes;
   };
-  template <typename T>
-  using Index = std::unordered_map<ScreenKey, typename std::list<T>::iterator, KeyHash>;
+  template <typename Key, typename Listed>
+  using Index = std::unordered_map<Key, typename std::list<Listed>::iterator, KeyHash>;
 
   std::mutex mutex_;
   std::list<Entry> by_use_;  // used last first
-  Index<Entry> kept_;
+  Index<ScreenKey, Entry> kept_;
   int64_t bytes_ = 0;
-  std::list<ScreenKey> by_sight_;  // sighted last first
-  Index<ScreenKey> sighted_;
+  std::list<CodebookKey> by_meeting_;  // met last first
+  Index<CodebookKey, CodebookKey> met_;
 };
 
 // Never destroyed: threads may outlive static objects. A child of fork finds the lock free and the
@@ -135,19 +135,13 @@ int64_t screen_cache_limit() {
   return megabytes * kMegabyte;
 }
 
-std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key) {
-  return screen_cache_limit() > 0 ? cache().find(key) : nullptr;
-}
+bool meet_codebook(const CodebookKey& key) { return cache().meet(key); }
 
-void offer_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen,
-                  const std::function<bool()>& still_there) {
+std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key) { return cache().find(key); }
+
+void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen) {
   const int64_t limit = screen_cache_limit();
-  if (limit == 0) {
-    if (screen_cache_bytes() > 0) clear_screen_cache();
-    return;
-  }
-  if (screen == nullptr || static_cast<int64_t>(screen->bytes()) > limit) return;
-  if (cache().sight(key) && still_there()) cache().keep(key, screen, limit);
+  if (static_cast<int64_t>(screen->bytes()) <= limit) cache().keep(key, screen, limit);
 }
 
 int64_t screen_cache_bytes() { return cache().bytes(); }

@@ -11,7 +11,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 
 #include "kernels/cpu/content_hash.h"
@@ -24,17 +23,27 @@ namespace vqgan_fast {
 
 enum class ScreenKind { kFp32, kInt16, kBoxes };
 
-struct ScreenKey {
+// A codebook, by what it holds.
+struct CodebookKey {
   ContentHash hash;
   DType dtype = DType::kFloat32;
   int64_t num_codes = 0;
   int64_t dim = 0;
+
+  bool operator==(const CodebookKey& other) const {
+    return hash == other.hash && dtype == other.dtype && num_codes == other.num_codes &&
+           dim == other.dim;
+  }
+};
+
+// One way to pack it.
+struct ScreenKey {
+  CodebookKey codebook;
   ScreenKind kind = ScreenKind::kFp32;
   SimdLevel level = SimdLevel::kBaseline;
 
   bool operator==(const ScreenKey& other) const {
-    return hash == other.hash && dtype == other.dtype && num_codes == other.num_codes &&
-           dim == other.dim && kind == other.kind && level == other.level;
+    return codebook == other.codebook && kind == other.kind && level == other.level;
   }
 };
 
@@ -44,18 +53,18 @@ struct ScreenKey {
 // and no codebook needs to be hashed. Throws std::runtime_error if it is no whole number.
 int64_t screen_cache_limit();
 
+// Whether this codebook was met before, not long ago; now it is. One that comes again is likely to
+// stay, and worth keeping; in training every step brings another one.
+bool meet_codebook(const CodebookKey& key);
+
 // Returns what was packed for this key, or null.
 std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key);
 
-// Offers a screen that was just packed. It is kept if its key was offered before, not long ago: in
-// training, where every step brings another codebook, nothing is. What was used longest ago goes
-// first when all together exceed the limit; whoever holds it may use it on.
-//
-// `still_there` is asked before a screen is kept, and must say whether the codebook has the key's
-// hash even now: another thread may have written to it between hashing and packing, and what was
-// packed then must not be found when the old content comes back.
-void offer_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen,
-                  const std::function<bool()>& still_there);
+// Keeps a screen that was just packed. What was used longest ago goes first when all together
+// exceed the limit; whoever holds it may use it on. The caller has made sure that the codebook had
+// the key's hash even after packing: another thread may write to it meanwhile, and what was packed
+// then must not be found when the old content comes back.
+void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen);
 
 // What is kept now, in bytes.
 int64_t screen_cache_bytes();

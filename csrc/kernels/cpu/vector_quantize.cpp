@@ -12,8 +12,6 @@
 namespace vqgan_fast {
 namespace {
 
-// Rows that are turned into doubles at a time.
-constexpr int64_t kBlockRows = 64;
 // Columns in a tile of contiguous rows.
 constexpr int64_t kRowTileColumns = 512;
 
@@ -65,21 +63,11 @@ double vector_quantize(const VectorQuantizeArgs& args, const Parallel& parallel)
   search.indices = args.indices;
   search.distances = distances.data();
   search.distance_dtype = DType::kFloat64;
-  nearest_code(search, parallel);
-
   const RowLoops& loops = row_loops(simd_level());
-  const int64_t num_blocks = (args.num_rows + kBlockRows - 1) / kBlockRows;
-  const int64_t grain = std::max<int64_t>(1, kLeastElements / (kBlockRows * args.dim));
-  parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    std::vector<double> z(kBlockRows * args.dim);
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * kBlockRows;
-      const int64_t count = std::min(kBlockRows, args.num_rows - first);
-      load_rows(args.z, first, count, args.dim, z.data());
-      store_quantized(args, loops, first, count, z.data(), args.indices + first);
-    }
-  });
+  search.take_rows = [&](int64_t first_row, int64_t count, const double* z) {
+    store_quantized(args, loops, first_row, count, z, args.indices + first_row);
+  };
+  nearest_code(search, parallel);
   double sum = 0.0;
   for (const double distance : distances) sum += distance;
   return sum;

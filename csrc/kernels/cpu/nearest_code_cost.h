@@ -1,0 +1,30 @@
+// What each way of a search is expected to cost.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/simd_level.h"
+
+namespace vqgan_fast {
+
+enum class SearchWay { kDirect, kFp32, kInt16, kBoxes };
+
+// Times in nanoseconds of one thread of the machine that the constants were fitted on; only their
+// ratios matter. benchmarks/fit_search_cost.py fits them anew.
+class SearchCost {
+ public:
+  SearchCost(SimdLevel level, int64_t num_rows, int64_t num_codes, int64_t dim);
+
+  // Of searching all rows, given the packed codebook.
+  double search(SearchWay way) const;
+  // Of packing the codebook.
+  double pack(SearchWay way) const;
+  // Of hashing it.
+  double hash() const;
+
+ private:
+  SimdLevel level_;
+  double num_rows_, num_codes_, dim_;
+};
+
+}  // namespace vqgan_fast
