@@ -60,7 +60,8 @@ SearchPlan plan_search(const NearestCodeArgs& args, const Parallel& parallel) {
   const SearchCost cost(plan.level, args.num_rows, args.num_codes, args.dim);
   const bool use_cache =
       screen_cache_limit() > 0 &&
-      (ways.size() == 1 || cost.search(SearchWay::kDirect) > kHashWorth * cost.hash());
+      (ways.size() == 1 ? ways[0] != SearchWay::kDirect
+                        : cost.search(SearchWay::kDirect) > kHashWorth * cost.hash());
 
   CodebookKey codebook;
   bool known = false;
