@@ -160,8 +160,18 @@ void scan_rest(const float* x, int64_t num_rows, int64_t dim, const float* panel
 template <class Simd, Order kOrder, int kRows, int kVectors, int kDim>
 void scan(const float* x, int64_t num_rows, int64_t dim, const float* panels, int64_t num_panels,
           int32_t first, float* states) {
+  // Each tile asks for its share of what follows the panels, for the next call to find it near.
+  // Codebooks of short codes are near as they are.
+  constexpr int64_t kLine = 64 / sizeof(float);
+  const int64_t num_floats = num_panels * (1 + dim) * kVectors * Simd::kLanes;
+  const int64_t share = num_floats * kRows / num_rows;
+  const float* next = panels + num_floats;
   int64_t r = 0;
   for (; r + kRows <= num_rows; r += kRows) {
+    if constexpr (kDim == 0) {
+      for (int64_t i = 0; i < share; i += kLine) __builtin_prefetch(next + i, 0, 2);
+      next += share;
+    }
     scan_tile<Simd, kOrder, kRows, kVectors, kDim>(x + r * dim, dim, panels, num_panels, first,
                                                    states + r * 3 * Simd::kLanes);
   }
