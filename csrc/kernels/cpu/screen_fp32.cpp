@@ -218,6 +218,7 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override {
+    if (num_rows == 0) return;
     const ScreenFp32& s = screen_;
     s.level_.prepare(z, num_rows, s.dim_, s.centre_.data(), s.centre_rows_, s.scale_, s.margin_,
                      x_.get(), margins_);

@@ -1,4 +1,6 @@
 // The level that every CPU runs, on the compiler's own 16-byte vectors (SSE2 on x86-64).
+#include <cstring>
+
 #include "kernels/cpu/screen_fp32_tiles.h"
 
 namespace vqgan_fast {
