@@ -6,7 +6,8 @@ g = (D + 16) u / (1 - (D + 16) u), a score errs by at most g (0.5 |e|^2 + |z| |e
 order its at most D + 3 roundings come; and the definition, itself a rounded sum, can prefer a code
 whose true score is larger by up to g (|z| + |e|)^2 (docs/numerics.md, "The bound", in fp64). So
 the definition's choice lies within twice the one plus the other of the smallest score. Where only
-one code does, it is that code; every other row is given to the scalar definition.
+one code does, it is that code; every other row is given to the scalar definition, with the codes
+that lie within for some row of its block.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def nearest(z: Tensor, codebook: Tensor) -> tuple[Tensor, int]:
 
     half_squares = 0.5 * codes.square().sum(1)
     indices = torch.empty(len(rows), dtype=torch.int64)
-    proven = torch.empty(len(rows), dtype=torch.bool)
+    num_scalar = 0
     block = max(1, BLOCK_ELEMENTS // len(codes))
     for start in range(0, len(rows), block):
         part = slice(start, start + block)
@@ -58,8 +59,12 @@ def nearest(z: Tensor, codebook: Tensor) -> tuple[Tensor, int]:
         limit = best + margins[part]
         # The limit's own rounding, upwards.
         limit += 4 * 2.0**-53 * (best.abs() + margins[part])
-        proven[part] = (scores <= limit[:, None]).sum(1) == 1
-    unclear = (~(proven & in_range)).nonzero()[:, 0]
-    if len(unclear) > 0:
-        indices[unclear] = scalar(rows[unclear], codes)[0]
-    return indices, len(unclear)
+        near = (scores <= limit[:, None]) | ~in_range[part, None]
+        unclear = (near.sum(1) != 1).nonzero()[:, 0]
+        if len(unclear) > 0:
+            # In ascending order, so that the lowest of equals stays the lowest.
+            candidates = near[unclear].any(0).nonzero()[:, 0]
+            found = scalar(rows[start + unclear], codes[candidates])[0]
+            indices[start + unclear] = candidates[found]
+            num_scalar += len(unclear)
+    return indices, num_scalar
