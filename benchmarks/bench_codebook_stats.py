@@ -1,4 +1,9 @@
-"""`codebook_stats` beside bincount with index_add, and the product with one-hot rows."""
+"""`codebook_stats` and the backward pass of `vector_quantize`: how near they are to memory speed.
+
+Peers are bincount with index_add_, and the gradients of the reference's expressions in plain torch,
+in fp32 where that is the type of our result. Beside them stands a plain copy of as many bytes as all
+inputs and outputs have, in the same rounds.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +11,123 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from vqgan_fast import ops
 
+SHAPES = [
+    (2048, 16384, 256),
+    (2048, 16384, 8),
+    (32768, 1024, 256),
+    (32768, 8192, 64),
+    (4096, 16384, 4),
+    (32768, 262144, 16),
+]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+ONE_CODE_SHAPE = (32768, 8192, 64)
 
-@pytest.mark.parametrize("shape", [(16384, 1024, 256), (16384, 16384, 64)], ids=str)
-@pytest.mark.parametrize("layout", ["rows", "images"])
-@pytest.mark.parametrize("used", ["all codes", "one code"])
+
+@pytest.fixture
+def report(threads: int, compare: Callable) -> Callable:
+    def run(case: str, shape: tuple, dtype: str, ours: Callable, peer: Callable, size: int) -> None:
+        source = torch.empty(size // 2, dtype=torch.uint8).random_()
+        target = torch.empty_like(source)
+        compare(
+            case,
+            shape,
+            ours,
+            peers={"torch": peer},
+            variants={"a copy of as many bytes": lambda: target.copy_(source)},
+            dtype=dtype,
+            gigabytes=1e-9 * size,
+        )
+
+    return run
+
+
+def latents(shape: tuple[int, int, int], layout: str, dtype: torch.dtype) -> Tensor:
+    n, _, d = shape
+    side = 16 if n < 8192 else 32
+    images = torch.randn(n // side**2, d, side, side).to(dtype).movedim(1, -1)
+    return images if layout == "images" else images.contiguous()
+
+
+def cases() -> list[tuple]:
+    spread = [(shape, "all codes") for shape in SHAPES] + [(ONE_CODE_SHAPE, "one code")]
+    return [
+        (*case, layout, dtype)
+        for case in spread
+        for layout in ("rows", "images")
+        for dtype in DTYPES
+    ]
+
+
+@pytest.mark.parametrize(("shape", "used", "layout", "dtype"), cases())
 def test_stats(
-    shape: tuple[int, int, int], layout: str, used: str, threads: int, compare: Callable
+    shape: tuple[int, int, int], used: str, layout: str, dtype: str, report: Callable
 ) -> None:
     n, k, d = shape
     torch.manual_seed(0)
-    z = torch.randn(n, d) if layout == "rows" else torch.randn(n // 256, d, 256).movedim(1, -1)
+    z = latents(shape, layout, DTYPES[dtype])
     indices = torch.randint(k if used == "all codes" else 1, z.shape[:-1])
 
-    def index_add() -> tuple[torch.Tensor, torch.Tensor]:
+    def index_add() -> tuple[Tensor, Tensor]:
         flat = indices.reshape(-1)
-        sums = torch.zeros(k, d).index_add_(0, flat, z.reshape(-1, d))
+        sums = torch.zeros(k, d).index_add_(0, flat, z.reshape(-1, d).float())
         return torch.bincount(flat, minlength=k), sums
-
-    def one_hot() -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.nn.functional.one_hot(indices.reshape(-1), k).float()
-        return rows.sum(0), rows.t() @ z.reshape(-1, d)
 
     counts, sums = ops.codebook_stats(z, indices, k)
     expected = index_add()
     assert torch.equal(counts, expected[0])
-    torch.testing.assert_close(sums, expected[1], rtol=1e-3, atol=1e-2)
-    peers = {"bincount+index_add": index_add}
-    if k <= 1024:
-        peers["one-hot product"] = one_hot
-    compare(
+    torch.testing.assert_close(sums, expected[1], rtol=1e-3, atol=1e-1)
+    report(
         f"codebook_stats of {layout}, {used}",
         shape,
+        dtype,
         lambda: ops.codebook_stats(z, indices, k),
-        peers=peers,
-        gigabytes=4e-9 * n * d,
+        index_add,
+        n * (d * z.element_size() + 8) + k * (d * 4 + 8),
+    )
+
+
+@pytest.mark.parametrize(("shape", "used", "layout", "dtype"), cases())
+@pytest.mark.parametrize("gradient", ["z", "codebook"])
+def test_backward(
+    gradient: str,
+    shape: tuple[int, int, int],
+    used: str,
+    layout: str,
+    dtype: str,
+    report: Callable,
+) -> None:
+    n, k, d = shape
+    torch.manual_seed(0)
+    z, codebook = latents(shape, layout, DTYPES[dtype]), torch.randn(k, d)
+    indices = torch.randint(k if used == "all codes" else 1, z.shape[:-1])
+    grad_z_q, one = torch.randn_like(z), torch.ones(())
+    scale = 2.0 / z.numel()
+    for_z = gradient == "z"
+
+    def ours() -> Tensor:
+        backward = torch.ops.vqgan_fast.vector_quantize_backward
+        grads = backward(grad_z_q, one, one, z, codebook, indices, for_z, not for_z)
+        return grads[0 if for_z else 1]
+
+    def plain() -> Tensor:
+        difference = scale * (z - codebook[indices])
+        if for_z:
+            return (grad_z_q + difference).to(z.dtype)
+        flat = -difference.reshape(-1, d)
+        return torch.zeros(k, d).index_add_(0, indices.reshape(-1), flat)
+
+    torch.testing.assert_close(ours(), plain(), rtol=2e-2, atol=1e-4)
+    z_bytes = n * d * z.element_size()
+    used_bytes = 4 * d * len(indices.unique())
+    report(
+        f"grad_{gradient} of {layout}, {used}",
+        shape,
+        dtype,
+        ours,
+        plain,
+        3 * z_bytes + used_bytes if for_z else z_bytes + used_bytes + 4 * k * d,
     )

@@ -172,9 +172,7 @@ def test_the_value_does_not_depend_on_the_layout(dtypes: tuple[torch.dtype, torc
 
 
 @pytest.mark.parametrize("level", ["baseline", "avx2"])
-def test_every_simd_level_gives_the_same_bits(
-    level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_simd_level_gives_the_same_bits(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(3)
     inputs = [
         (torch.randn(2, 21, 6, 6).to(a).movedim(1, -1), torch.randn(30, 21).to(b))

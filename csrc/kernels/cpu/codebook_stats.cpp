@@ -17,6 +17,8 @@ constexpr int64_t kRowsAhead = 8;
 constexpr int64_t kOpenSums = 65536;
 // Columns that are summed together then, at most: two cache lines of sums for each row.
 constexpr int64_t kOpenColumns = 16;
+// And at least: fewer would go through all rows and codes too often.
+constexpr int64_t kLeastOpenColumns = 4;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
@@ -243,7 +245,7 @@ void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
   const RowLoops& loops = row_loops(simd_level());
   if (groups.size() == 0) return sink.clear(0, groups.num_codes);
   int64_t columns = kOpenColumns;
-  while (columns > 1 && columns * groups.size() > kOpenSums) columns /= 2;
+  while (columns > kLeastOpenColumns && columns * groups.size() > kOpenSums) columns /= 2;
   const bool narrow = dim <= columns;
   if (z.element_stride == 1 && !narrow) {
     return sum_sorted(groups, z, dim, loops, parallel, sink);
