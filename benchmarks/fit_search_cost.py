@@ -90,7 +90,9 @@ def fit(features: list[list[float]], times: list[float]) -> np.ndarray:
 def fit_level() -> None:
     measured = {size: times_of(*size, WAYS) for size in tqdm(sizes(), unit="size")}
     hash_time = {(n, k, d): 100 + 0.2 * k * d for n, k, d in measured}
-    print(f"// {_native.cpu_features()['selected']}: call, row, row_dim, pair, pair_dim, code, element")
+    print(
+        f"// {_native.cpu_features()['selected']}: call, row, row_dim, pair, pair_dim, code, element"
+    )
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]
         if way == "boxes":
@@ -101,8 +103,7 @@ def fit_level() -> None:
         else:
             features = [[1, n, n * d, n * k, n * k * d] for n, k, d in have]
         kept = [
-            measured[size][way, True] - (hash_time[size] if way != "direct" else 0)
-            for size in have
+            measured[size][way, True] - (hash_time[size] if way != "direct" else 0) for size in have
         ]
         search = fit(features, kept)
         error = np.array(features) @ search / np.array(kept)
@@ -110,7 +111,9 @@ def fit_level() -> None:
         print(f"ratio {np.percentile(error, 5):.2f} to {np.percentile(error, 95):.2f}")
         if way == "direct":
             continue
-        few = [size for size in have if measured[size][way, False] > 1.1 * measured[size][way, True]]
+        few = [
+            size for size in have if measured[size][way, False] > 1.1 * measured[size][way, True]
+        ]
         packing = [measured[size][way, False] - measured[size][way, True] for size in few]
         if way == "boxes":
             features = [[k, k * max(0, np.log2(k / 32)), k * d] for _, k, d in few]

@@ -54,7 +54,8 @@ std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor
   return {indices, distances};
 }
 
-// counts (10) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if `reset`.
+// counts (10) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if
+// `reset`.
 Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
   NearestCodeCounters& counters = nearest_code_counters();
   auto* count = static_cast<int64_t*>(counts.data_ptr());

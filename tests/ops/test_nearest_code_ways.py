@@ -79,7 +79,9 @@ def test_forced_ways_are_taken(way: str) -> None:
 
 def test_counters_add_up(way: str) -> None:
     num_rows = 0
-    for case, n in itertools.product(("gaussian", "clustered", "not_finite", "collapsed"), (40, 500)):
+    for case, n in itertools.product(
+        ("gaussian", "clustered", "not_finite", "collapsed"), (40, 500)
+    ):
         z, codebook = CASES[case](n, 700, 12)
         ops.nearest_code(z, codebook)
         num_rows += n
