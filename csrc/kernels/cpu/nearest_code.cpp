@@ -14,16 +14,15 @@ namespace vqgan_fast {
 void nearest_code(const NearestCodeArgs& args, const Parallel& parallel) {
   if (args.num_rows == 0) return;
   const DefaultFloatMode float_mode;
-  const SearchPlan plan = plan_search(args, parallel);
-  std::vector<int64_t> open;
-  if (plan.screen) {
-    open = screen_rows(args, plan, parallel);
-  } else {
-    std::fill_n(args.indices, args.num_rows, -1);
-    open.resize(args.num_rows);
-    std::iota(open.begin(), open.end(), 0);
+  std::fill_n(args.indices, args.num_rows, -1);
+  std::vector<int64_t> open(args.num_rows);
+  std::iota(open.begin(), open.end(), 0);
+
+  SearchPlan plan(args, parallel);
+  while (const auto screen = plan.next_screen(static_cast<int64_t>(open.size()))) {
+    open = screen_rows(args, plan.level(), *screen, open, parallel);
   }
-  search_open_rows(args, plan, open, parallel);
+  search_rows(args, plan.level(), open, parallel);
 }
 
 }  // namespace vqgan_fast

@@ -1,8 +1,8 @@
 #include "kernels/cpu/nearest_code_plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,6 +16,8 @@ namespace {
 // A search that takes less than this many times the hashing of its codebook goes directly: what a
 // packed codebook could save is not worth asking for one.
 constexpr double kHashWorth = 2.0;
+// Fewer rows than this are not worth a second screen.
+constexpr int64_t kLeastRowsAgain = 96;
 
 // The ways that VQGAN_FAST_SCREEN allows.
 std::vector<SearchWay> allowed_ways() {
@@ -36,14 +38,6 @@ ScreenKind kind_of(SearchWay way) {
   return way == SearchWay::kBoxes ? ScreenKind::kBoxes : ScreenKind::kFp32;
 }
 
-std::shared_ptr<const CodeScreen> make_screen(SearchWay way, const NearestCodeArgs& args,
-                                              SimdLevel level, const Parallel& parallel) {
-  const auto make = way == SearchWay::kInt16   ? make_screen_int16
-                    : way == SearchWay::kBoxes ? make_screen_boxes
-                                               : make_screen_fp32;
-  return make(args.codebook, args.num_codes, args.dim, level, parallel);
-}
-
 void count_call(SearchWay way) {
   NearestCodeCounters& counters = nearest_code_counters();
   std::atomic<int64_t>* const calls[] = {&counters.calls_direct, &counters.calls_fp32,
@@ -53,47 +47,67 @@ void count_call(SearchWay way) {
 
 }  // namespace
 
-SearchPlan plan_search(const NearestCodeArgs& args, const Parallel& parallel) {
-  SearchPlan plan;
-  plan.level = simd_level();
-  std::vector<SearchWay> ways = allowed_ways();
-  const SearchCost cost(plan.level, args.num_rows, args.num_codes, args.dim);
-  const bool use_cache =
-      screen_cache_limit() > 0 &&
-      (ways.size() == 1 ? ways[0] != SearchWay::kDirect
-                        : cost.search(SearchWay::kDirect) > kHashWorth * cost.hash());
-
-  CodebookKey codebook;
-  bool known = false;
-  const auto hash = [&] { return hash_content(args.codebook, args.num_codes, args.dim, parallel); };
-  if (use_cache) {
-    codebook = {hash(), args.codebook.dtype, args.num_codes, args.dim};
-    known = meet_codebook(codebook);
+SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
+    : args_(args), parallel_(parallel), level_(simd_level()), ways_(allowed_ways()) {
+  if (ways_.size() == 1 && ways_[0] == SearchWay::kDirect) return;
+  const SearchCost cost(level_, args.num_rows, args.num_codes, args.dim);
+  const bool worth = cost.search(SearchWay::kDirect) > kHashWorth * cost.hash();
+  if (screen_cache_limit() > 0 && (worth || ways_.size() == 1)) {
+    codebook_ = {hash_content(args.codebook, args.num_codes, args.dim, parallel),
+                 args.codebook.dtype, args.num_codes, args.dim};
+    known_ = meet_codebook(codebook_);
   }
+}
+
+std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
+  if (!first_ && num_open < kLeastRowsAgain) return nullptr;
+  while (!ways_.empty()) {
+    const SearchWay way = fastest(num_open);
+    if (way == SearchWay::kDirect) break;
+    ways_.erase(std::find(ways_.begin(), ways_.end(), way));
+    const std::shared_ptr<const CodeScreen> screen = pack(way);
+    if (screen == nullptr) continue;
+    if (first_) count_call(way);
+    first_ = false;
+    // What fp32 or int16 products leave open another such screen would leave open as well.
+    if (way != SearchWay::kBoxes) ways_.clear();
+    return screen;
+  }
+  if (first_) count_call(SearchWay::kDirect);
+  first_ = false;
+  ways_.clear();
+  return nullptr;
+}
+
+// Of the ways that are left.
+SearchWay SearchPlan::fastest(int64_t num_rows) const {
+  const SearchCost cost(level_, num_rows, args_.num_codes, args_.dim);
   // A codebook that comes again will come more often: packing it pays in the long run.
   const auto total = [&](SearchWay way) {
-    return cost.search(way) + (known ? 0.0 : cost.pack(way));
+    return cost.search(way) + (known_ ? 0.0 : cost.pack(way));
   };
-  std::stable_sort(ways.begin(), ways.end(),
-                   [&](SearchWay a, SearchWay b) { return total(a) < total(b); });
+  return *std::min_element(ways_.begin(), ways_.end(),
+                           [&](SearchWay a, SearchWay b) { return total(a) < total(b); });
+}
 
-  for (const SearchWay way : ways) {
-    if (way == SearchWay::kDirect) break;
-    const ScreenKey key{codebook, kind_of(way), plan.level};
-    plan.screen = known ? find_screen(key) : nullptr;
-    if (plan.screen) {
-      ++nearest_code_counters().calls_cached;
-    } else {
-      plan.screen = make_screen(way, args, plan.level, parallel);
-      if (plan.screen && known && hash() == codebook.hash) keep_screen(key, plan.screen);
-    }
-    if (plan.screen) {
-      count_call(way);
-      return plan;
+std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
+  const ScreenKey key{codebook_, kind_of(way), level_};
+  if (known_) {
+    if (auto screen = find_screen(key)) {
+      if (first_) ++nearest_code_counters().calls_cached;
+      return screen;
     }
   }
-  count_call(SearchWay::kDirect);
-  return plan;
+  const auto make = way == SearchWay::kInt16   ? make_screen_int16
+                    : way == SearchWay::kBoxes ? make_screen_boxes
+                                               : make_screen_fp32;
+  auto screen = make(args_.codebook, args_.num_codes, args_.dim, level_, parallel_);
+  // Not if another thread has written to the codebook since it was hashed.
+  if (screen && known_ &&
+      hash_content(args_.codebook, args_.num_codes, args_.dim, parallel_) == codebook_.hash) {
+    keep_screen(key, screen);
+  }
+  return screen;
 }
 
 }  // namespace vqgan_fast

@@ -1,9 +1,12 @@
-// Which way a search goes: by a screen of the packed codebook, or directly.
+// Which way a search goes: through a screen of the packed codebook, or directly.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/cpu/nearest_code.h"
+#include "kernels/cpu/nearest_code_cost.h"
 #include "kernels/cpu/nearest_code_screen.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/screen_cache.h"
@@ -11,14 +14,31 @@
 
 namespace vqgan_fast {
 
-struct SearchPlan {
-  SimdLevel level = SimdLevel::kBaseline;
-  std::shared_ptr<const CodeScreen> screen;  // null: search directly
-};
+class SearchPlan {
+ public:
+  // Both arguments must outlive the plan.
+  SearchPlan(const NearestCodeArgs& args, const Parallel& parallel);
 
-// The way that the cost model of nearest_code_plan.cpp holds for the fastest, or the one that the
-// environment variable VQGAN_FAST_SCREEN names (direct, fp32, int16 or boxes; auto is the default).
-// Packs the codebook, unless an earlier call left it packed.
-SearchPlan plan_search(const NearestCodeArgs& args, const Parallel& parallel);
+  SimdLevel level() const { return level_; }
+
+  // The screen that open rows should pass next, or null: those that are left are searched directly.
+  // The first one is that of the way which nearest_code_cost.h holds for the fastest, or which the
+  // environment variable VQGAN_FAST_SCREEN names (direct, fp32, int16 or boxes; auto is the
+  // default). Another one follows where boxes left much: data that fills no boxes may still be
+  // screened by its products. Packs the codebook, unless an earlier call left it packed.
+  std::shared_ptr<const CodeScreen> next_screen(int64_t num_open);
+
+ private:
+  SearchWay fastest(int64_t num_rows) const;
+  std::shared_ptr<const CodeScreen> pack(SearchWay way);
+
+  const NearestCodeArgs& args_;
+  const Parallel& parallel_;
+  SimdLevel level_;
+  std::vector<SearchWay> ways_;  // that may be gone yet
+  bool first_ = true;
+  bool known_ = false;  // the codebook was met before; then codebook_ is set
+  CodebookKey codebook_;
+};
 
 }  // namespace vqgan_fast

@@ -34,9 +34,8 @@ class CodeScreen {
     // last_panel - 1.
     virtual void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
                      RowCandidates* out) = 0;
-    // The mean share of the given panels that a row has looked at so far. A screen that prunes can
-    // cost more than a dense one where this comes close to 1.
-    virtual double visited_share() const { return 1.0; }
+    // Whether what it saw so far would have been screened faster by another screen.
+    virtual bool outdone() const { return false; }
   };
   static constexpr int64_t kMostRows = 96;
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <memory>
-#include <numeric>
 
 #include "kernels/cpu/code_distances.h"
 #include "kernels/cpu/direct_search.h"
@@ -13,9 +12,9 @@
 namespace vqgan_fast {
 namespace {
 
-// Where the screen left this share of a block open, the next blocks go straight to the direct
-// search; one in so many tries the screen again.
-constexpr double kHopelessShare = 0.3;
+// Where the screen left this share of a block open, the next blocks are left open as a whole; one in
+// so many tries the screen again.
+constexpr double kHopelessShare = 0.5;
 constexpr int64_t kTryAgain = 16;
 // The direct search is given codes in multiples of this.
 constexpr int64_t kDirectUnit = 64;
@@ -31,16 +30,19 @@ class Block {
         found(rows.size()),
         args_(args) {}
 
-  void load_range(int64_t first_row, int64_t count) {
-    size = count;
-    std::iota(rows.begin(), rows.begin() + count, first_row);
-    load();
-  }
-
-  void load_listed(const int64_t* listed, int64_t count) {
+  void load(const int64_t* listed, int64_t count) {
     size = count;
     std::copy(listed, listed + count, rows.begin());
-    load();
+    std::fill_n(open.begin(), size, false);
+    for_each_run([&](int64_t begin, int64_t end) {
+      load_rows(args_.z, rows[begin], end - begin, args_.dim, z.data() + begin * args_.dim);
+    });
+    for (int64_t r = 0; r < size; ++r) {
+      double* values = z.data() + r * args_.dim;
+      finite[r] = all_finite(values, args_.dim);
+      if (!finite[r]) std::fill(values, values + args_.dim, 0.0);
+      found[r] = Nearest();
+    }
   }
 
   const double* row(int64_t r) const { return z.data() + r * args_.dim; }
@@ -87,19 +89,6 @@ class Block {
     }
   }
 
-  void load() {
-    std::fill_n(open.begin(), size, false);
-    for_each_run([&](int64_t begin, int64_t end) {
-      load_rows(args_.z, rows[begin], end - begin, args_.dim, z.data() + begin * args_.dim);
-    });
-    for (int64_t r = 0; r < size; ++r) {
-      double* values = z.data() + r * args_.dim;
-      finite[r] = all_finite(values, args_.dim);
-      if (!finite[r]) std::fill(values, values + args_.dim, 0.0);
-      found[r] = Nearest();
-    }
-  }
-
   const NearestCodeArgs& args_;
 };
 
@@ -131,34 +120,35 @@ void merge_parts(const Partial* partial, int64_t num_parts, Block* block) {
 
 }  // namespace
 
-std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& plan,
+std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
+                                 const CodeScreen& screen, const std::vector<int64_t>& rows,
                                  const Parallel& parallel) {
-  const int64_t num_panels = plan.screen->num_panels();
-  const int64_t num_threads = useful_threads(args.num_rows, args.num_codes, args.dim, parallel);
-  const RowTasks tasks(args.num_rows, num_panels, (args.num_codes + num_panels - 1) / num_panels,
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  const int64_t num_panels = screen.num_panels();
+  const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
+  const RowTasks tasks(num_rows, num_panels, (args.num_codes + num_panels - 1) / num_panels,
                        num_threads);
   const bool cut = tasks.num_parts > 1;
   const bool measure_all = args.distances != nullptr || cut;
-  std::vector<Partial> partial(cut ? args.num_rows * tasks.num_parts : 0);
-  std::vector<char> open(args.num_rows, false);
+  std::vector<Partial> partial(cut ? num_rows * tasks.num_parts : 0);
+  std::vector<char> open(num_rows, false);
   NearestCodeCounters& counters = nearest_code_counters();
 
   share_tasks(tasks.count(), num_threads, parallel, [&](const auto& next) {
-    const std::unique_ptr<CodeScreen::Worker> worker = plan.screen->worker();
-    PairDistances pairs(args.codebook, args.dim, plan.level);
+    const std::unique_ptr<CodeScreen::Worker> worker = screen.worker();
+    PairDistances pairs(args.codebook, args.dim, level);
     Block block(args, tasks);
     std::vector<RowCandidates> candidates(tasks.most_rows());
     int64_t num_proven = 0, num_measured = 0, num_not_finite = 0;
     int64_t blocks_to_skip = 0;
     for (int64_t task = next(); task >= 0; task = next()) {
-      const int64_t first_row = tasks.first_row(task);
+      const int64_t first = tasks.first_row(task);
       if (blocks_to_skip > 0 && !cut) {
         --blocks_to_skip;
-        std::fill_n(open.begin() + first_row, tasks.rows(task), true);
-        std::fill_n(args.indices + first_row, tasks.rows(task), -1);
+        std::fill_n(open.begin() + first, tasks.rows(task), true);
         continue;
       }
-      block.load_range(first_row, tasks.rows(task));
+      block.load(rows.data() + first, tasks.rows(task));
       worker->run(block.z.data(), block.size, tasks.first_unit(task), tasks.last_unit(task),
                   candidates.data());
       int64_t num_open = 0;
@@ -171,7 +161,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& 
         if (row.open && (args.exact || row.count == 0)) {
           block.open[r] = true;
           ++num_open;
-          if (!cut) args.indices[first_row + r] = row.count > 0 ? row.codes[0] : -1;
+          if (!cut && row.count > 0) args.indices[block.rows[r]] = row.codes[0];
         } else if (row.count == 1 && !measure_all) {
           ++num_proven;
           block.found[r].index = row.codes[0];
@@ -185,11 +175,11 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& 
       pairs.flush();
       if (cut) {
         store_partial(block, tasks, task, &partial);
-      } else {
-        std::copy_n(block.open.begin(), block.size, open.begin() + first_row);
-        block.finish();
-        if (num_open > kHopelessShare * block.size) blocks_to_skip = kTryAgain;
+        continue;
       }
+      std::copy_n(block.open.begin(), block.size, open.begin() + first);
+      block.finish();
+      if (num_open > kHopelessShare * block.size || worker->outdone()) blocks_to_skip = kTryAgain;
     }
     if (!cut) {
       counters.rows_screen += num_proven;
@@ -201,12 +191,12 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& 
   if (cut) {
     Block block(args, tasks);
     for (int64_t task = 0; task < tasks.count(); task += tasks.num_parts) {
-      const int64_t first_row = tasks.first_row(task);
-      block.load_range(first_row, tasks.rows(task));
-      merge_parts(partial.data() + first_row * tasks.num_parts, tasks.num_parts, &block);
+      const int64_t first = tasks.first_row(task);
+      block.load(rows.data() + first, tasks.rows(task));
+      merge_parts(partial.data() + first * tasks.num_parts, tasks.num_parts, &block);
       for (int64_t r = 0; r < block.size; ++r) {
-        open[first_row + r] = block.open[r];
-        args.indices[first_row + r] = block.found[r].index;
+        open[first + r] = block.open[r];
+        args.indices[block.rows[r]] = block.found[r].index;
         if (!block.finite[r]) {
           ++counters.rows_not_finite;
         } else if (!block.open[r]) {
@@ -217,32 +207,32 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, const SearchPlan& 
     }
   }
   std::vector<int64_t> open_rows;
-  for (int64_t n = 0; n < args.num_rows; ++n) {
-    if (open[n]) open_rows.push_back(n);
+  for (int64_t i = 0; i < num_rows; ++i) {
+    if (open[i]) open_rows.push_back(rows[i]);
   }
   return open_rows;
 }
 
-void search_open_rows(const NearestCodeArgs& args, const SearchPlan& plan,
-                      const std::vector<int64_t>& open, const Parallel& parallel) {
-  const int64_t num_open = static_cast<int64_t>(open.size());
-  if (num_open == 0) return;
-  const int64_t num_threads = useful_threads(num_open, args.num_codes, args.dim, parallel);
-  const RowTasks tasks(num_open, (args.num_codes + kDirectUnit - 1) / kDirectUnit, kDirectUnit,
+void search_rows(const NearestCodeArgs& args, SimdLevel level, const std::vector<int64_t>& rows,
+                 const Parallel& parallel) {
+  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  if (num_rows == 0) return;
+  const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
+  const RowTasks tasks(num_rows, (args.num_codes + kDirectUnit - 1) / kDirectUnit, kDirectUnit,
                        num_threads);
   const bool cut = tasks.num_parts > 1;
-  std::vector<Partial> partial(cut ? num_open * tasks.num_parts : 0);
+  std::vector<Partial> partial(cut ? num_rows * tasks.num_parts : 0);
   NearestCodeCounters& counters = nearest_code_counters();
 
   share_tasks(tasks.count(), num_threads, parallel, [&](const auto& next) {
-    DirectSearch search(args.codebook, args.num_codes, args.dim, plan.level);
-    PairDistances pairs(args.codebook, args.dim, plan.level);
+    DirectSearch search(args.codebook, args.num_codes, args.dim, level);
+    PairDistances pairs(args.codebook, args.dim, level);
     Block block(args, tasks);
     std::vector<const double*> z(tasks.most_rows());
     std::vector<Nearest*> found(tasks.most_rows());
     int64_t num_finite = 0, num_not_finite = 0;
     for (int64_t task = next(); task >= 0; task = next()) {
-      block.load_listed(open.data() + tasks.first_row(task), tasks.rows(task));
+      block.load(rows.data() + tasks.first_row(task), tasks.rows(task));
       int64_t count = 0;
       for (int64_t r = 0; r < block.size; ++r) {
         if (!block.finite[r]) continue;
@@ -275,7 +265,7 @@ void search_open_rows(const NearestCodeArgs& args, const SearchPlan& plan,
   Block block(args, tasks);
   for (int64_t task = 0; task < tasks.count(); task += tasks.num_parts) {
     const int64_t first = tasks.first_row(task);
-    block.load_listed(open.data() + first, tasks.rows(task));
+    block.load(rows.data() + first, tasks.rows(task));
     merge_parts(partial.data() + first * tasks.num_parts, tasks.num_parts, &block);
     block.finish();
   }
