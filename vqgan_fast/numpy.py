@@ -35,7 +35,8 @@ def nearest_code(
         z: (..., N, D) float16, float32 or float64 in native byte order. Read in place where its
             rows have at most two strides, as a (B, D, H, W) array moved to (B, H, W, D) has.
         codebook: (K, D), or (..., K, D) with the leading axes of `z`: a codebook for each.
-        precision: "exact", or "fast" to take the winner of an fp32 pass without proving it.
+        precision: "exact", or "fast" to leave undecided the rare rows that a screen cannot decide,
+            and to take the nearest of the codes that it found for them.
         return_distance: whether to return the distances as well.
         num_threads: threads to use, at least 1.
 
