@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/code_distances_few_rows.h"
 #include "kernels/cpu/code_distances_tile.h"
 
 namespace vqgan_fast {
@@ -51,6 +52,42 @@ struct Fp64 : Simd16<double, Double2, Int2> {
   }
 };
 
+struct ReadFp32 {
+  using Element = float;
+};
+
+// Elements of a code in lanes.
+struct Across {
+  using Vector = Float4;
+  static constexpr int kLanes = 4;
+
+  static Vector zero() { return Vector{}; }
+  static Vector load_row(const float* p) { return Fp32::load(p); }
+  static Vector add_square(Vector x, Vector acc) { return x * x + acc; }
+
+  template <class Read>
+  static Vector load(const float* p) {
+    return Fp32::load(p);
+  }
+
+  template <class Read>
+  static Vector load_some(const float* p, int count) {
+    float elements[kLanes] = {};
+    for (int i = 0; i < count; ++i) elements[i] = p[i];
+    return Fp32::load(elements);
+  }
+
+  // sums[i] = the sum of acc[i]'s lanes; whether one of them is not above limit[i].
+  static bool any_not_above(const Vector* acc, const float* limit, float* sums) {
+    bool any = false;
+    for (int i = 0; i < kSums; ++i) {
+      sums[i] = (acc[i][0] + acc[i][2]) + (acc[i][1] + acc[i][3]);
+      any |= !(sums[i] > limit[i]);
+    }
+    return any;
+  }
+};
+
 template <class Element>
 void pairs(const double* const* z, const void* const* e, int64_t dim, double* distances) {
   // Four chains, because each waits for its last sum.
@@ -82,14 +119,18 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
 }
 
 template <class Element>
-constexpr CodeKernels code_kernels() {
-  return {sizeof(Element), pairs<Element>, pack<Element, Fp32>, pack<Element, Fp64>};
+constexpr CodeKernels code_kernels(decltype(CodeKernels::few_rows) few_rows) {
+  return {sizeof(Element), pairs<Element>, pack<Element, Fp32>, pack<Element, Fp64>, few_rows};
 }
 
 }  // namespace
 
 constexpr CodeDistanceKernels kCodeDistancesBaseline = {
-    direct_kernel<Fp32>(),  direct_kernel<Fp64>(), code_kernels<float>(),
-    code_kernels<double>(), CodeKernels{},         CodeKernels{}};
+    direct_kernel<Fp32>(),
+    direct_kernel<Fp64>(),
+    code_kernels<float>(few_rows<Across, ReadFp32>),
+    code_kernels<double>(nullptr),
+    CodeKernels{},
+    CodeKernels{}};
 
 }  // namespace vqgan_fast

@@ -14,10 +14,10 @@ struct Rows;
 // Pairs of a row and a code whose definition distances are summed side by side.
 constexpr int kPairsAtOnce = 16;
 
-// Told of the distances of one row to the codes of a panel, some of which are <= limits[row];
-// returns the row's new limit. Codes behind the last one are repetitions of it.
+// Told of the distances of one row to num_codes codes, some of which may be <= limits[row]; returns
+// the row's new limit. Codes behind the last one are repetitions of it.
 template <class Scalar>
-using KeepDistances = Scalar (*)(void* search, int64_t row, int64_t first_code,
+using KeepDistances = Scalar (*)(void* search, int64_t row, int64_t first_code, int num_codes,
                                  const Scalar* distances);
 
 // Direct distances of a few rows to many codes, codes in lanes: panel[d * panel_codes + lane].
@@ -34,6 +34,11 @@ struct DirectKernel {
               int64_t first_row, int64_t first_code);
 };
 
+// Most rows in a call of few_rows, and what the elements of each are filled up to a multiple of,
+// with zeros.
+constexpr int kFewRows = 2;
+constexpr int kFewRowsStep = 8;
+
 // What depends on the type of the codes, each of which is contiguous. Null: the level reads them as
 // fp64 only.
 struct CodeKernels {
@@ -43,6 +48,12 @@ struct CodeKernels {
   // Lays `count` codes, `stride` elements apart, into one panel, which the last one fills up.
   void (*pack_fp32)(const void* codes, int64_t stride, int64_t count, int64_t dim, float* panel);
   void (*pack_fp64)(const void* codes, int64_t stride, int64_t count, int64_t dim, double* panel);
+  // Direct fp32 distances of rows rows[r * filled_up_dim + d], numbered from first_row, to `count`
+  // codes, `stride` elements apart, the first of which is first_code. The elements of a row are
+  // summed in an order of its own. Null for fp64 codes.
+  void (*few_rows)(const float* rows, int num_rows, int64_t dim, const void* codes, int64_t stride,
+                   int64_t count, const float* limits, KeepDistances<float> keep, void* search,
+                   int64_t first_row, int64_t first_code);
 };
 
 struct CodeDistanceKernels {

@@ -72,7 +72,7 @@ void measure_tile(const typename Simd::Scalar* rows, int64_t dim,
       }
       if (!Simd::is_any(Simd::not_above(smallest<Simd>(row_distances), limit[r]))) continue;
       const typename Simd::Scalar shorter =
-          keep(search, first_row + r, first_code + p * kPanelCodes, distances[r]);
+          keep(search, first_row + r, first_code + p * kPanelCodes, kPanelCodes, distances[r]);
       limit[r] = Simd::broadcast(&shorter);
     }
   }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/code_distances_few_rows.h"
 #include "kernels/cpu/code_distances_kernels.h"
 
 namespace vqgan_fast {
@@ -24,6 +25,11 @@ struct ReadFp64 {
 struct ReadFp32 {
   using Element = float;
   static __m128 four_fp32(const float* p) { return _mm_loadu_ps(p); }
+  static __m256 eight_fp32(const float* p) { return _mm256_loadu_ps(p); }
+  static __m256 some_fp32(const float* p, int count) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(count), lane));
+  }
   static __m256d four_fp64(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
   static double one(const float* p) { return *p; }
 };
@@ -32,11 +38,26 @@ __m128i load_four(const uint16_t* p) {
   return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
 }
 
+__m128i load_eight(const uint16_t* p) {
+  return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+}
+
+__m128i load_some(const uint16_t* p, int count) {
+  alignas(16) uint16_t elements[8] = {};
+  for (int i = 0; i < count; ++i) elements[i] = p[i];
+  return _mm_load_si128(reinterpret_cast<const __m128i*>(elements));
+}
+
 struct ReadBf16 {
   using Element = uint16_t;
   static __m128 four_fp32(const uint16_t* p) {
     return _mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(load_four(p)), 16));
   }
+  static __m256 widen(__m128i eight) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(eight), 16));
+  }
+  static __m256 eight_fp32(const uint16_t* p) { return widen(load_eight(p)); }
+  static __m256 some_fp32(const uint16_t* p, int count) { return widen(load_some(p, count)); }
   static __m256d four_fp64(const uint16_t* p) { return _mm256_cvtps_pd(four_fp32(p)); }
   static double one(const uint16_t* p) {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(*p) << 16)));
@@ -46,6 +67,10 @@ struct ReadBf16 {
 struct ReadFp16 {
   using Element = uint16_t;
   static __m128 four_fp32(const uint16_t* p) { return _mm_cvtph_ps(load_four(p)); }
+  static __m256 eight_fp32(const uint16_t* p) { return _mm256_cvtph_ps(load_eight(p)); }
+  static __m256 some_fp32(const uint16_t* p, int count) {
+    return _mm256_cvtph_ps(load_some(p, count));
+  }
   static __m256d four_fp64(const uint16_t* p) { return _mm256_cvtps_pd(four_fp32(p)); }
   static double one(const uint16_t* p) { return _cvtsh_ss(*p); }
 };
@@ -128,9 +153,55 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
   }
 }
 
+// Elements of a code in lanes.
+struct Across {
+  using Vector = __m256;
+  static constexpr int kLanes = 8;
+
+  static Vector zero() { return _mm256_setzero_ps(); }
+  static Vector load_row(const float* p) { return _mm256_loadu_ps(p); }
+  static Vector add_square(Vector x, Vector acc) { return _mm256_fmadd_ps(x, x, acc); }
+
+  template <class Read>
+  static Vector load(const typename Read::Element* p) {
+    return Read::eight_fp32(p);
+  }
+
+  template <class Read>
+  static Vector load_some(const typename Read::Element* p, int count) {
+    return Read::some_fp32(p, count);
+  }
+
+  static Vector sum_two(Vector a, Vector b) {
+    return _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+  }
+  // of a pair's sums each
+  static Vector sum_four(Vector ab, Vector cd) {
+    return _mm256_add_ps(_mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)),
+                         _mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+  }
+
+  // sums[i] = the sum of acc[i]'s lanes, written if one of them is not above limit[i].
+  static bool any_not_above(const Vector* acc, const float* limit, float* sums) {
+    const Vector low = sum_four(sum_two(acc[0], acc[1]), sum_two(acc[2], acc[3]));
+    const Vector high = sum_four(sum_two(acc[4], acc[5]), sum_two(acc[6], acc[7]));
+    const Vector sum = _mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
+                                     _mm256_permute2f128_ps(low, high, 0x31));
+    const Vector kept = _mm256_cmp_ps(sum, _mm256_load_ps(limit), _CMP_NGT_UQ);
+    if (_mm256_movemask_ps(kept) == 0) return false;
+    _mm256_store_ps(sums, sum);
+    return true;
+  }
+};
+
 template <class Read, class Fp32, class Fp64>
 constexpr CodeKernels code_kernels() {
-  return {sizeof(typename Read::Element), pairs<Read>, pack<Read, Fp32>, pack<Read, Fp64>};
+  CodeKernels kernels = {sizeof(typename Read::Element), pairs<Read>, pack<Read, Fp32>,
+                         pack<Read, Fp64>, nullptr};
+  if constexpr (sizeof(typename Read::Element) < sizeof(double)) {
+    kernels.few_rows = few_rows<Across, Read>;
+  }
+  return kernels;
 }
 
 template <class Fp32, class Fp64>

@@ -25,6 +25,10 @@ constexpr float kShut = -1.0f;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
+// Rows up to this pass over the codes where they lie; for more of them, panels are worth making.
+// Where codes are short, adding up the lanes is most of the work.
+int64_t most_rows_in_place(int64_t dim) { return std::min<int64_t>(4, 1 + dim / 8); }
+
 float round_up(double value) {
   const float rounded = static_cast<float>(value);
   return rounded < value ? std::nextafter(rounded, kInfinity) : rounded;
@@ -101,10 +105,11 @@ struct DirectSearch::Impl {
 
   void run(const double* const* z, int64_t num_rows, Nearest* const* found);
   void search_fp32();
-  float keep(int64_t i, int64_t code, const float* distances);
+  void pass_in_place();
+  float keep(int64_t i, int64_t code, int num_codes, const float* distances);
   bool make_room(int64_t i, int64_t code);
   void search_fp64();
-  double keep(int64_t i, int64_t code, const double* distances);
+  double keep(int64_t i, int64_t code, int num_codes, const double* distances);
 
   template <class Scalar>
   void pack(int64_t code, int64_t count, Scalar* panel);
@@ -172,8 +177,8 @@ void DirectSearch::Impl::pass(const DirectKernel<Scalar>& kernel, int64_t num_ro
   const int64_t group = std::max<int64_t>(1, kGroupBytes / (panel_size * sizeof(Scalar)));
   panels->resize(group * panel_size);
   const KeepDistances<Scalar> keep_distances = [](void* search, int64_t row, int64_t code,
-                                                  const Scalar* distances) {
-    return static_cast<Impl*>(search)->keep(row, code, distances);
+                                                  int num_codes, const Scalar* distances) {
+    return static_cast<Impl*>(search)->keep(row, code, num_codes, distances);
   };
   for (int64_t k = begin; k < last_code; k += group * kernel.panel_codes) {
     int64_t num_panels = 0;
@@ -220,9 +225,14 @@ void DirectSearch::Impl::run(const double* const* z, int64_t num_rows, Nearest* 
 }
 
 void DirectSearch::Impl::search_fp32() {
-  pass<float>(
-      kernels.fp32, open.size(), first_code, [&](int64_t i) { return open[i].z; }, &rows_fp32,
-      &panels_fp32, limits);
+  if (static_cast<int64_t>(open.size()) <= most_rows_in_place(dim) && in_place != nullptr &&
+      in_place->few_rows != nullptr && last_code <= codebook.inner_rows) {
+    pass_in_place();
+  } else {
+    pass<float>(
+        kernels.fp32, open.size(), first_code, [&](int64_t i) { return open[i].z; }, &rows_fp32,
+        &panels_fp32, limits);
+  }
   for (size_t i = 0; i < open.size(); ++i) {
     if (limits[i] == kShut) continue;
     OpenRow& row = open[i];
@@ -232,9 +242,36 @@ void DirectSearch::Impl::search_fp32() {
   pairs.flush();
 }
 
-float DirectSearch::Impl::keep(int64_t i, int64_t code, const float* distances) {
+// Takes the open rows past the codes where they lie.
+void DirectSearch::Impl::pass_in_place() {
+  const int64_t num_rows = open.size();
+  const int64_t row_size = (dim + kFewRowsStep - 1) / kFewRowsStep * kFewRowsStep;
+  rows_fp32.assign(num_rows * row_size, 0.0f);
+  for (int64_t i = 0; i < num_rows; ++i) {
+    std::copy_n(open[i].z, dim, rows_fp32.begin() + i * row_size);
+  }
+  const KeepDistances<float> keep_distances = [](void* search, int64_t row, int64_t code,
+                                                 int num_codes, const float* distances) {
+    return static_cast<Impl*>(search)->keep(row, code, num_codes, distances);
+  };
+  const int64_t code_bytes = dim * in_place->element_bytes;
+  const int64_t group = num_rows <= kFewRows ? last_code - first_code
+                                             : std::max<int64_t>(8, kGroupBytes / code_bytes);
+  for (int64_t k = first_code; k < last_code; k += group) {
+    const char* code = static_cast<const char*>(codebook.data) +
+                       k * codebook.inner_stride * in_place->element_bytes;
+    for (int64_t row = 0; row < num_rows; row += kFewRows) {
+      in_place->few_rows(rows_fp32.data() + row * row_size,
+                         static_cast<int>(std::min<int64_t>(kFewRows, num_rows - row)), dim, code,
+                         codebook.inner_stride, std::min(group, last_code - k), limits.data() + row,
+                         keep_distances, this, row, k);
+    }
+  }
+}
+
+float DirectSearch::Impl::keep(int64_t i, int64_t code, int num_codes, const float* distances) {
   OpenRow& row = open[i];
-  const int64_t count = std::min<int64_t>(kernels.fp32.panel_codes, last_code - code);
+  const int64_t count = std::min<int64_t>(num_codes, last_code - code);
   for (int64_t lane = 0; lane < count; ++lane) {
     if (distances[lane] < row.best) row.best = distances[lane];
   }
@@ -283,9 +320,9 @@ void DirectSearch::Impl::search_fp64() {
       &panels_fp64, scan_limits);
 }
 
-double DirectSearch::Impl::keep(int64_t i, int64_t code, const double* distances) {
+double DirectSearch::Impl::keep(int64_t i, int64_t code, int num_codes, const double* distances) {
   Nearest& found = *scan[i].found;
-  const int64_t count = std::min<int64_t>(kernels.fp64.panel_codes, last_code - code);
+  const int64_t count = std::min<int64_t>(num_codes, last_code - code);
   for (int64_t lane = 0; lane < count; ++lane) found.offer(distances[lane], code + lane);
   if (found.index >= 0) scan_limits[i] = found.distance;
   return scan_limits[i];
