@@ -1,30 +1,38 @@
 """Holds `nearest_code` against fp64 on many rows of hard data.
 
-    python benchmarks/check_exact.py --rows 1e8
+    python benchmarks/check_exact.py --rows 1e8 --report benchmarks/results
 
-Every block of rows is searched at the best SIMD level on one thread, and each index compared with
-fp64_judge.py. Then it is searched again at another SIMD level, with other threads, another split
-into batches and other strides, which must change nothing: the next of all such settings for each
-block. A quarter of the blocks are in bf16, fp16 or fp64. Everything follows from the seed: after a
-mismatch the program prints how to see it again, and ends with status 1.
+Every row is searched as users search, at the best SIMD level and the way that the op chooses, on
+one thread, and each index compared with fp64_judge.py. A quarter of the rows is then searched again
+at another SIMD level, forced to another way, with other threads, another split into batches and
+other strides, which must change nothing: the next of all such settings for each block. A quarter of
+the blocks are in bf16, fp16 or fp64. Everything follows from the seed: after a mismatch the program
+prints how to see it again, and ends with status 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
+import random
 import sys
 import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, partial
+from multiprocessing import get_context
+from pathlib import Path
 
+import exactness_report
 import fp64_judge
+import machine
 import torch
 from exactness_data import DATA
+from exactness_report import Outcome
 from torch import Tensor
 from tqdm import tqdm
 
@@ -34,7 +42,10 @@ from vqgan_fast import _native, ops
 # each way to search.
 SIZES = [
     (64, 2),
+    (64, 8),
+    (128, 5),
     (256, 3),
+    (256, 8),
     (512, 4),
     (16384, 4),
     (1024, 8),
@@ -48,7 +59,7 @@ SIZES = [
     (256, 256),
     (2048, 256),
 ]
-MOST_ROWS = 1 << 15  # in a block
+MOST_ROWS = 25_000  # in a block: 1e8 rows are 4000 blocks, as many as there are settings
 DTYPES = [torch.float32] * 3 + [torch.bfloat16] + [torch.float32] * 3 + [torch.float16]
 DTYPES += [torch.float32] * 3 + [torch.float64]
 # Data that fp16 does not hold.
@@ -78,54 +89,41 @@ class Block:
         return z.masked_fill(~z.isfinite(), 0), codebook
 
 
-@dataclass
-class Tally:
-    rows: int = 0
-    blocks: int = 0
-    scalar: int = 0
-    wrong: int = 0
-    counters: Counter = field(default_factory=Counter)
-
-
 def blocks(rows: int, data: list[str]) -> list[Block]:
-    """All blocks of a run: rows shared evenly between the data sets, and between the sizes by the
-    root of what a row costs."""
-    weights = [(k * (d + 24)) ** -0.5 for k, d in SIZES]
+    """All blocks of a run: rows shared evenly between the data sets, and between the sizes by a
+    root of what a row costs, most to the small ones."""
+    weights = [(1 + k * (d + 8) / 10_000) ** -0.6 for k, d in SIZES]
     found = []
-    for name, ((k, d), weight) in itertools.product(data, zip(SIZES, weights, strict=True)):
-        share = round(rows / len(data) * weight / sum(weights))
-        count = max(1, -(-share // MOST_ROWS))
-        found += [Block(name, k, d, i, max(1, share // count)) for i in range(count)]
-    # In turn, so that the first minutes have seen a bit of everything.
-    return sorted(found, key=lambda block: block.number)
+    for name in data:
+        for (k, d), weight in zip(SIZES, weights, strict=True):
+            share = max(1, round(rows / len(data) * weight / sum(weights)))
+            count = -(-share // MOST_ROWS)
+            ends = [share * i // count for i in range(count + 1)]
+            found += [(name, k, d, ends[i + 1] - ends[i]) for i in range(count)]
+    # Any part of the run sees a bit of everything, and no setting goes with one size alone.
+    random.Random(0).shuffle(found)
+    return [Block(name, k, d, i, n) for i, (name, k, d, n) in enumerate(found)]
 
 
 @contextmanager
-def level(name: str | None) -> Iterator[None]:
-    """Forces a SIMD level."""
-    before = os.environ.pop("VQGAN_FAST_ISA", None)
-    if name is not None:
-        os.environ["VQGAN_FAST_ISA"] = name
+def forced(name: str, value: str | None) -> Iterator[None]:
+    """Sets an environment variable, or takes it away."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
     try:
         yield
     finally:
-        os.environ.pop("VQGAN_FAST_ISA", None)
+        os.environ.pop(name, None)
         if before is not None:
-            os.environ["VQGAN_FAST_ISA"] = before
+            os.environ[name] = before
 
 
+@cache
 def levels() -> list[str]:
-    """The SIMD levels that were compiled in and that this CPU runs."""
-
-    def runs(name: str) -> bool:
-        with level(name):
-            try:
-                ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))
-            except RuntimeError:
-                return False
-            return True
-
-    return [name for name in _native.build_info()["simd_compiled"] if runs(name)]
+    """The SIMD levels that were compiled in and that this CPU runs, the best last."""
+    compiled = _native.build_info()["simd_compiled"]
+    return compiled[: compiled.index(_native.cpu_features()["detected"]) + 1]
 
 
 # The same rows, laid out in memory in another way.
@@ -137,18 +135,32 @@ LAYOUTS = {
     "within wider rows": lambda z: torch.cat([z, z], 1)[:, : z.shape[1]],
 }
 SPLITS = (1, 2, 3, 7, 50)
+WAYS = ("auto", "direct", "fp32", "int16", "boxes")
+# Coprime to the number of settings: steps of it come to each setting once before they repeat.
+STRIDE = 2473
 
 
-def settings(number: int, names: list[str]) -> tuple[str, int, str, int]:
-    """The number-th choice of SIMD level, threads, layout and number of batches."""
-    layouts = list(LAYOUTS)
-    # Sizes 1 to 8 beside cycles of other lengths: all pairs come up.
-    return (
-        names[number % len(names)],
-        1 + (number + number // len(names)) % 8,
-        layouts[(number // 2) % len(layouts)],
-        SPLITS[(number // 3) % len(SPLITS)],
-    )
+@dataclass(frozen=True)
+class Setting:
+    level: str
+    way: str
+    threads: int
+    layout: str
+    parts: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.level}, {self.way}, {self.threads} threads, {self.layout}, {self.parts} batches"
+        )
+
+
+def setting(number: int) -> Setting:
+    """The number-th of all settings, in an order in which they differ soon."""
+    rest, chosen = number * STRIDE, []
+    for choices in (levels(), WAYS, range(1, 9), list(LAYOUTS), SPLITS):
+        chosen.append(choices[rest % len(choices)])
+        rest //= len(choices)
+    return Setting(*chosen)
 
 
 def search(z: Tensor, codebook: Tensor, parts: int = 1) -> Tensor:
@@ -157,30 +169,42 @@ def search(z: Tensor, codebook: Tensor, parts: int = 1) -> Tensor:
     )
 
 
-class Mismatch(Exception):
-    pass
+def counted(z: Tensor, codebook: Tensor, parts: int, outcome: Outcome, level: str) -> Tensor:
+    """A search, and in outcome which ways it went."""
+    before = Counter(ops.nearest_code_counters())
+    found = search(z, codebook, parts)
+    counters = Counter(ops.nearest_code_counters()) - before
+    calls = {way: counters[f"calls_{way}"] for way in WAYS if counters[f"calls_{way}"]}
+    for way, count in calls.items():
+        outcome.searched[way, level] += round(len(z) * count / sum(calls.values()))
+    outcome.counters += counters
+    return found
 
 
-def check(block: Block, seed: int, variant: tuple[str, int, str, int], tally: Tally) -> None:
-    z, codebook = block.tensors(seed)
-    counters = getattr(ops, "nearest_code_counters", dict)
-    before = Counter(counters())
+def check(block: Block, seed: int) -> Outcome:
+    """Searches and judges one block."""
     torch.set_num_threads(1)
-    found = search(z, codebook)
-    tally.counters += Counter(counters()) - before
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    expected, scalar = fp64_judge.nearest(z, codebook)
-    tally.scalar += scalar
-    tally.rows += len(z)
-    tally.blocks += 1
-    compare(block, "the best level, 1 thread", z, codebook, found, expected, tally)
+    z, codebook = block.tensors(seed)
+    outcome = Outcome(block.data, f"{block.num_codes}x{block.dim}", str(z.dtype)[6:], block.rows)
+    best = levels()[-1]
+    with forced("VQGAN_FAST_ISA", None), forced("VQGAN_FAST_SCREEN", None):
+        found = counted(z, codebook, 1, outcome, best)
+    expected, outcome.scalar = fp64_judge.nearest(z, codebook, found)
+    compare(block, f"{best}, auto, 1 thread", z, codebook, found, expected, outcome)
 
-    name, threads, layout, parts = variant
-    with level(name):
-        torch.set_num_threads(threads)
-        again = search(LAYOUTS[layout](z), codebook, parts)
-    how = f"{name}, {threads} threads, {layout}, {parts} batches"
-    compare(block, how, z, codebook, again, expected, tally)
+    other, quarter = setting(block.number), block.number // 4 % 4
+    part = slice(quarter * len(z) // 4, (quarter + 1) * len(z) // 4)
+    with forced("VQGAN_FAST_ISA", other.level), forced("VQGAN_FAST_SCREEN", other.way):
+        torch.set_num_threads(other.threads)
+        again = counted(LAYOUTS[other.layout](z[part]), codebook, other.parts, outcome, other.level)
+        torch.set_num_threads(1)
+    outcome.again = len(again)
+    compare(block, str(other), z[part], codebook, again, expected[part], outcome)
+    if outcome.mismatches:
+        outcome.mismatches.append(
+            f"Again: python benchmarks/check_exact.py --seed {seed} --block {block.name}"
+        )
+    return outcome
 
 
 def compare(
@@ -190,71 +214,67 @@ def compare(
     codebook: Tensor,
     found: Tensor,
     expected: Tensor,
-    tally: Tally,
+    outcome: Outcome,
 ) -> None:
     wrong = (found != expected).nonzero()[:, 0]
     if len(wrong) == 0:
         return
-    tally.wrong += len(wrong)
+    outcome.wrong += len(wrong)
     row = int(wrong[0])
     pair = codebook[[int(found[row]), int(expected[row])]]
     one = z[row : row + 1]
     distances = [fp64_judge.scalar(one, code[None])[1].item() for code in pair]
-    raise Mismatch(
+    outcome.mismatches.append(
         f"{len(wrong)} of {len(z)} indices differ from fp64 in {block.name} ({z.dtype}), by {how}."
         f"\nFirst in row {row}: found {int(found[row])}, squared distance {distances[0]!r}; "
         f"nearest is {int(expected[row])}, {distances[1]!r}."
     )
 
 
-def table(tallies: dict[str, Tally]) -> str:
-    lines = ["| data | rows | blocks | rows left to the scalar definition | wrong |"]
-    lines.append("|---|--:|--:|--:|--:|")
-    total = Tally()
-    for name, tally in tallies.items():
-        lines.append(
-            f"| {name.replace('_', '-')} | {tally.rows:,} | {tally.blocks} | {tally.scalar:,} "
-            f"| {tally.wrong} |"
-        )
-        total.rows += tally.rows
-        total.blocks += tally.blocks
-        total.scalar += tally.scalar
-        total.wrong += tally.wrong
-        total.counters += tally.counters
-    lines.append(f"| all | {total.rows:,} | {total.blocks} | {total.scalar:,} | {total.wrong} |")
-    if total.counters:
-        lines += ["", "Tiers: " + ", ".join(f"{name} {n:,}" for name, n in total.counters.items())]
-    return "\n".join(lines)
-
-
-def run(chosen: list[tuple[int, Block]], seed: int, quiet: bool) -> int:
-    names = levels()
-    tallies = {block.data: Tally() for _, block in chosen}
-    print(f"SIMD levels: {', '.join(names)}. Threads: 1 to 8. Seed {seed}.", flush=True)
-    total = sum(block.rows for _, block in chosen)
-    progress = tqdm(total=total, unit=" rows", unit_scale=True, disable=quiet, smoothing=0)
-    started, failures = time.monotonic(), 0
-    for number, block in chosen:
+def outcomes(chosen: list[Block], seed: int, processes: int) -> Iterator[Outcome]:
+    """Of all blocks, in the order in which they are done."""
+    one = partial(check, seed=seed)
+    if processes == 1:
+        yield from map(one, chosen)
+        return
+    # Forked, since importing anew takes longer than a share of the rows; torch has not started a
+    # thread yet.
+    with ProcessPoolExecutor(processes, get_context("fork")) as pool:
         try:
-            check(block, seed, settings(number, names), tallies[block.data])
-        except Mismatch as mismatch:
+            for done in as_completed([pool.submit(one, block) for block in chosen]):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def run(
+    chosen: list[Block], seed: int, processes: int, quiet: bool, report: Path | None = None
+) -> int:
+    levels_run = ", ".join(levels())
+    print(f"SIMD levels: {levels_run}. Processes: {processes}. Seed {seed}.", flush=True)
+    total = sum(block.rows for block in chosen)
+    progress = tqdm(total=total, unit=" rows", unit_scale=True, disable=quiet, smoothing=0)
+    started, done, failures = time.monotonic(), [], 0
+    for outcome in outcomes(chosen, seed, processes):
+        done.append(outcome)
+        if outcome.mismatches:
             failures += 1
-            again = f"--seed {seed} --block {number}:{block.name}"
-            progress.write(f"{mismatch}\nAgain: python benchmarks/check_exact.py {again}")
+            progress.write("\n".join(outcome.mismatches))
             if failures == 5:
                 break
-        progress.update(block.rows)
+        progress.update(outcome.rows)
     progress.close()
-    print(table(tallies))
-    print(f"{time.monotonic() - started:.0f} s, {failures} blocks with a mismatch")
+    result = exactness_report.collect(done, time.monotonic() - started, seed, processes)
+    print("\n".join(exactness_report.tables(result)))
+    if report is not None:
+        exactness_report.write(result, report)
     return 1 if failures else 0
 
 
-def parse_block(text: str) -> tuple[int, Block]:
-    number, name = text.split(":")
-    data, size, at, rows = name.split("/")
+def parse_block(name: str) -> Block:
+    data, size, number, rows = name.split("/")
     codes, dim = size.split("x")
-    return int(number), Block(data, int(codes), int(dim), int(at), int(rows))
+    return Block(data, int(codes), int(dim), int(number), int(rows))
 
 
 def main() -> int:
@@ -265,12 +285,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data", choices=sorted(DATA), nargs="+", default=list(DATA))
     parser.add_argument("--block", type=parse_block, help="this one alone, as a failure named it")
+    parser.add_argument(
+        "--processes", type=int, default=machine.all_threads(), help="default: one a core"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument(
+        "--report", type=Path, help="FILE.md and FILE.json; in a folder, named after the machine"
+    )
     arguments = parser.parse_args()
     chosen = [arguments.block] if arguments.block else None
     if chosen is None:
-        chosen = list(enumerate(blocks(int(arguments.rows), arguments.data)))
-    return run(chosen, arguments.seed, arguments.quiet)
+        chosen = blocks(int(arguments.rows), arguments.data)
+    processes = max(1, min(arguments.processes, len(chosen)))
+    return run(chosen, arguments.seed, processes, arguments.quiet, arguments.report)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 Data = tuple[Tensor, Tensor]
 # A codebook is learned from patches at random places, in as many steps; so many distances a step.
-LEARNING_STEPS, LEARNING_DISTANCES = 6, 1 << 22
+LEARNING_STEPS, LEARNING_DISTANCES = 6, 1 << 20
 
 
 def random(n: int, k: int, d: int, g: Generator) -> Data:
@@ -27,9 +27,11 @@ def random(n: int, k: int, d: int, g: Generator) -> Data:
 
 
 def clustered(n: int, k: int, d: int, g: Generator) -> Data:
-    """Codes and latents in few clusters, from a tenth to a hundred-thousandth wide."""
+    """Codes and latents in clusters of about 16 codes, 128 or nearly all, from a tenth to a
+    hundred-thousandth wide: more codes than a screen can keep apart, or hold."""
     width = 10 ** (-1 - 4 * torch.rand((), generator=g).item())
-    centres = torch.randn(max(1, k // 16), d, generator=g)
+    members = (16, 128, 4096)[torch.randint(3, (), generator=g).item()]
+    centres = torch.randn(max(1, k // members), d, generator=g)
     z, codebook = (
         centres[torch.randint(len(centres), (m,), generator=g)]
         + width * torch.randn(m, d, generator=g)
