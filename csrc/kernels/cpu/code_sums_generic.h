@@ -1,0 +1,198 @@
+// The loops of code_sums.h in the compilers' own vectors: each SIMD level includes this and is
+// compiled with its own flags, so everything is in an anonymous namespace.
+#pragma once
+
+#ifdef __F16C__
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "kernels/cpu/code_sums.h"
+#include "kernels/cpu/element.h"
+
+namespace vqgan_fast {
+namespace {
+
+constexpr int64_t kLanes = 4;
+typedef double Doubles __attribute__((vector_size(kLanes * 8)));
+typedef float Floats __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
+typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+
+// kLanes elements as doubles, and back.
+template <class E>
+struct Vector {
+  static void load(const typename E::Storage* from, Doubles* to) {
+    for (int64_t i = 0; i < kLanes; ++i) (*to)[i] = E::load(from[i]);
+  }
+  static void store(const Doubles& from, typename E::Storage* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = E::store(from[i]);
+  }
+};
+
+template <>
+struct Vector<Fp64> {
+  static void load(const double* from, Doubles* to) { std::memcpy(to, from, sizeof *to); }
+  static void store(const Doubles& from, double* to) { std::memcpy(to, &from, sizeof from); }
+};
+
+template <>
+struct Vector<Fp32> {
+  static void load(const float* from, Doubles* to) {
+    Floats x;
+    std::memcpy(&x, from, sizeof x);
+    *to = __builtin_convertvector(x, Doubles);
+  }
+  static void store(const Doubles& from, float* to) {
+    const Floats x = __builtin_convertvector(from, Floats);
+    std::memcpy(to, &x, sizeof x);
+  }
+};
+
+template <>
+struct Vector<Bf16> {
+  static void load(const uint16_t* from, Doubles* to) {
+    Halves x;
+    std::memcpy(&x, from, sizeof x);
+    *to = __builtin_convertvector(reinterpret_cast<Floats>(__builtin_convertvector(x, Words) << 16),
+                                  Doubles);
+  }
+  static void store(const Doubles& from, uint16_t* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = Bf16::store(from[i]);
+  }
+};
+
+#ifdef __F16C__
+template <>
+struct Vector<Fp16> {
+  static void load(const uint16_t* from, Doubles* to) {
+    *to = _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  }
+  static void store(const Doubles& from, uint16_t* to) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                     _mm_cvtps_ph(_mm256_cvtpd_ps(from), _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+#endif
+
+void find_groups(const UsedCodes* codes, const int64_t* indices, int64_t num_rows, int64_t* group,
+                 int64_t* count) {
+  for (int64_t n = 0; n < num_rows; ++n) {
+    const UsedCodes& word = codes[indices[n] / 64];
+    const uint64_t lower = word.used & ((uint64_t{1} << indices[n] % 64) - 1);
+    const int64_t g = word.before + __builtin_popcountll(lower);
+    group[n] = g;
+    ++count[g];
+  }
+}
+
+// Some columns of some rows, in registers.
+template <class E, int64_t kVectors>
+void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
+                 int64_t num_rows, bool is_first, double* sums) {
+  constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
+  Doubles total[kVectors] = {};
+  if (!is_first) std::memcpy(total, sums, sizeof total);
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const auto* row = z + rows[r] * row_stride;
+    const auto* later = z + rows[r + CodeSums::kRowsAhead] * row_stride;
+    for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      Doubles x;
+      Vector<E>::load(row + v * kLanes, &x);
+      total[v] += x;
+    }
+  }
+  std::memcpy(sums, total, sizeof total);
+}
+
+template <class E>
+void add_rows(const void* latents, int64_t row_stride, const int64_t* rows, const int64_t* first,
+              int64_t num_groups, int64_t columns, double* sums) {
+  // Rows whose columns are gone through together: they stay in L1.
+  constexpr int64_t kBlockRows = 16;
+  const auto* z = static_cast<const typename E::Storage*>(latents);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    for (int64_t i = first[g]; i < first[g + 1]; i += kBlockRows) {
+      const int64_t count = std::min(kBlockRows, first[g + 1] - i);
+      const bool is_first = i == first[g];
+      int64_t c = 0;
+      const auto add = [&](auto vectors) {
+        add_columns<E, vectors>(z + c, row_stride, rows + i, count, is_first, sums + c);
+        c += vectors * kLanes;
+      };
+      while (c + 8 * kLanes <= columns) add(std::integral_constant<int64_t, 8>());
+      if (c + 4 * kLanes <= columns) add(std::integral_constant<int64_t, 4>());
+      if (c + 2 * kLanes <= columns) add(std::integral_constant<int64_t, 2>());
+      if (c + kLanes <= columns) add(std::integral_constant<int64_t, 1>());
+      for (; c < columns; ++c) {
+        double total = is_first ? 0.0 : sums[c];
+        for (int64_t r = i; r < i + count; ++r) total += E::load(z[rows[r] * row_stride + c]);
+        sums[c] = total;
+      }
+    }
+  }
+}
+
+template <class E>
+void store_sums(const double* sums, const int64_t* codes, int64_t num_groups, int64_t columns,
+                void* result, int64_t stride) {
+  auto* out = static_cast<typename E::Storage*>(result);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    auto* to = out + codes[g] * stride;
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      Doubles sum;
+      std::memcpy(&sum, sums + c, sizeof sum);
+      Vector<E>::store(sum, to + c);
+    }
+    for (; c < columns; ++c) to[c] = E::store(sums[c]);
+  }
+}
+
+template <class E>
+void store_gradients(const double* sums, const int64_t* codes, const int64_t* first,
+                     int64_t num_groups, int64_t columns, double scale, const void* codebook,
+                     int64_t e_stride, void* result, int64_t stride) {
+  constexpr int64_t kGroupsAhead = 8;
+  constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
+  const auto* e = static_cast<const typename E::Storage*>(codebook);
+  auto* out = static_cast<typename E::Storage*>(result);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    const auto* later = e + codes[std::min(g + kGroupsAhead, num_groups - 1)] * e_stride;
+    for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(later + c);
+    const auto* from = e + codes[g] * e_stride;
+    auto* to = out + codes[g] * stride;
+    const double count = static_cast<double>(first[g + 1] - first[g]);
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      Doubles sum, x;
+      std::memcpy(&sum, sums + c, sizeof sum);
+      Vector<E>::load(from + c, &x);
+      Vector<E>::store(scale * (count * x - sum), to + c);
+    }
+    for (; c < columns; ++c) {
+      const double x = E::load(from[c]);
+      to[c] = E::store(scale * (count * x - sums[c]));
+    }
+  }
+}
+
+template <class... Elements>
+constexpr CodeSums make_sums() {
+  CodeSums loops{};
+  loops.find_groups = find_groups;
+  ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
+  ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
+  ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);
+  return loops;
+}
+
+constexpr CodeSums kSums = make_sums<Fp32, Fp64, Bf16, Fp16>();
+
+}  // namespace
+}  // namespace vqgan_fast
