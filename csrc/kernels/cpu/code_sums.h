@@ -21,7 +21,7 @@ struct CodeSums {
   static constexpr int kTypes = 4;
   // The rows of a code lie anywhere in z, so that no hardware foresees the next one: row numbers
   // are read this far behind the last.
-  static constexpr int64_t kRowsAhead = 16;
+  static constexpr int64_t kRowsAhead = 8;
 
   // group[n] = the group of indices[n]; ++count[group[n]].
   void (*find_groups)(const UsedCodes* codes, const int64_t* indices, int64_t num_rows,

@@ -2,13 +2,12 @@
 // compiled with its own flags, so everything is in an anonymous namespace.
 #pragma once
 
-#ifdef __F16C__
+#ifdef __AVX2__
 #include <immintrin.h>
 #endif
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include "kernels/cpu/code_sums.h"
@@ -17,64 +16,70 @@
 namespace vqgan_fast {
 namespace {
 
+// As wide as the conversions of the level, which compilers would put together from halves.
+#ifdef __AVX2__
 constexpr int64_t kLanes = 4;
-typedef double Doubles __attribute__((vector_size(kLanes * 8)));
-typedef float Floats __attribute__((vector_size(kLanes * 4)));
-typedef uint32_t Words __attribute__((vector_size(kLanes * 4)));
-typedef uint16_t Halves __attribute__((vector_size(kLanes * 2)));
+#else
+constexpr int64_t kLanes = 2;
+#endif
+typedef double Doubles __attribute__((vector_size(kLanes * 8), aligned(8), may_alias));
+typedef float Floats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
 
 // kLanes elements as doubles, and back.
 template <class E>
 struct Vector {
-  static void load(const typename E::Storage* from, Doubles* to) {
-    for (int64_t i = 0; i < kLanes; ++i) (*to)[i] = E::load(from[i]);
+  static Doubles load(const typename E::Storage* from) {
+    Doubles x;
+    for (int64_t i = 0; i < kLanes; ++i) x[i] = E::load(from[i]);
+    return x;
   }
-  static void store(const Doubles& from, typename E::Storage* to) {
-    for (int64_t i = 0; i < kLanes; ++i) to[i] = E::store(from[i]);
+  static void store(const Doubles& x, typename E::Storage* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = E::store(x[i]);
   }
 };
 
 template <>
 struct Vector<Fp64> {
-  static void load(const double* from, Doubles* to) { std::memcpy(to, from, sizeof *to); }
-  static void store(const Doubles& from, double* to) { std::memcpy(to, &from, sizeof from); }
+  static Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
+  static void store(const Doubles& x, double* to) { *reinterpret_cast<Doubles*>(to) = x; }
 };
 
+#ifdef __AVX2__
 template <>
 struct Vector<Fp32> {
-  static void load(const float* from, Doubles* to) {
-    Floats x;
-    std::memcpy(&x, from, sizeof x);
-    *to = __builtin_convertvector(x, Doubles);
-  }
-  static void store(const Doubles& from, float* to) {
-    const Floats x = __builtin_convertvector(from, Floats);
-    std::memcpy(to, &x, sizeof x);
-  }
+  static Doubles load(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+  static void store(const Doubles& x, float* to) { _mm_storeu_ps(to, _mm256_cvtpd_ps(x)); }
 };
 
 template <>
 struct Vector<Bf16> {
-  static void load(const uint16_t* from, Doubles* to) {
-    Halves x;
-    std::memcpy(&x, from, sizeof x);
-    *to = __builtin_convertvector(reinterpret_cast<Floats>(__builtin_convertvector(x, Words) << 16),
-                                  Doubles);
+  static Doubles load(const uint16_t* from) {
+    const __m128i x = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(x, 16)));
   }
-  static void store(const Doubles& from, uint16_t* to) {
-    for (int64_t i = 0; i < kLanes; ++i) to[i] = Bf16::store(from[i]);
+  static void store(const Doubles& x, uint16_t* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = Bf16::store(x[i]);
   }
 };
 
-#ifdef __F16C__
 template <>
 struct Vector<Fp16> {
-  static void load(const uint16_t* from, Doubles* to) {
-    *to = _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  static Doubles load(const uint16_t* from) {
+    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
   }
-  static void store(const Doubles& from, uint16_t* to) {
+  static void store(const Doubles& x, uint16_t* to) {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
-                     _mm_cvtps_ph(_mm256_cvtpd_ps(from), _MM_FROUND_TO_NEAREST_INT));
+                     _mm_cvtps_ph(_mm256_cvtpd_ps(x), _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+#else
+template <>
+struct Vector<Fp32> {
+  static Doubles load(const float* from) {
+    return __builtin_convertvector(*reinterpret_cast<const Floats*>(from), Doubles);
+  }
+  static void store(const Doubles& x, float* to) {
+    *reinterpret_cast<Floats*>(to) = __builtin_convertvector(x, Floats);
   }
 };
 #endif
@@ -95,19 +100,17 @@ template <class E, int64_t kVectors>
 void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
                  int64_t num_rows, bool is_first, double* sums) {
   constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
-  Doubles total[kVectors] = {};
-  if (!is_first) std::memcpy(total, sums, sizeof total);
+  Doubles total[kVectors];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    total[v] = is_first ? Doubles{} : Vector<Fp64>::load(sums + v * kLanes);
+  }
   for (int64_t r = 0; r < num_rows; ++r) {
     const auto* row = z + rows[r] * row_stride;
     const auto* later = z + rows[r + CodeSums::kRowsAhead] * row_stride;
     for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c);
-    for (int64_t v = 0; v < kVectors; ++v) {
-      Doubles x;
-      Vector<E>::load(row + v * kLanes, &x);
-      total[v] += x;
-    }
+    for (int64_t v = 0; v < kVectors; ++v) total[v] += Vector<E>::load(row + v * kLanes);
   }
-  std::memcpy(sums, total, sizeof total);
+  for (int64_t v = 0; v < kVectors; ++v) Vector<Fp64>::store(total[v], sums + v * kLanes);
 }
 
 template <class E>
@@ -146,9 +149,7 @@ void store_sums(const double* sums, const int64_t* codes, int64_t num_groups, in
     auto* to = out + codes[g] * stride;
     int64_t c = 0;
     for (; c + kLanes <= columns; c += kLanes) {
-      Doubles sum;
-      std::memcpy(&sum, sums + c, sizeof sum);
-      Vector<E>::store(sum, to + c);
+      Vector<E>::store(Vector<Fp64>::load(sums + c), to + c);
     }
     for (; c < columns; ++c) to[c] = E::store(sums[c]);
   }
@@ -170,10 +171,8 @@ void store_gradients(const double* sums, const int64_t* codes, const int64_t* fi
     const double count = static_cast<double>(first[g + 1] - first[g]);
     int64_t c = 0;
     for (; c + kLanes <= columns; c += kLanes) {
-      Doubles sum, x;
-      std::memcpy(&sum, sums + c, sizeof sum);
-      Vector<E>::load(from + c, &x);
-      Vector<E>::store(scale * (count * x - sum), to + c);
+      const Doubles sum = Vector<Fp64>::load(sums + c);
+      Vector<E>::store(scale * (count * Vector<E>::load(from + c) - sum), to + c);
     }
     for (; c < columns; ++c) {
       const double x = E::load(from[c]);

@@ -15,7 +15,7 @@ namespace vqgan_fast {
 namespace {
 
 // Sums that are taken together: with their rows they stay in L1.
-constexpr int64_t kMostSums = 2048;
+constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
