@@ -87,8 +87,9 @@ struct Vector<Fp32> {
 void find_groups(const UsedCodes* codes, const int64_t* indices, int64_t num_rows, int64_t* group,
                  int64_t* count) {
   for (int64_t n = 0; n < num_rows; ++n) {
-    const UsedCodes& word = codes[indices[n] / 64];
-    const uint64_t lower = word.used & ((uint64_t{1} << indices[n] % 64) - 1);
+    const auto code = static_cast<uint64_t>(indices[n]);
+    const UsedCodes& word = codes[code / 64];
+    const uint64_t lower = word.used & ((uint64_t{1} << code % 64) - 1);
     const int64_t g = word.before + __builtin_popcountll(lower);
     group[n] = g;
     ++count[g];

@@ -41,7 +41,7 @@ class SumByCode {
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
     // A code that has a part's rows or more would keep its thread busy alone: every part takes some
     // columns of it.
-    for (int64_t g = 0; parts_ > 1 && g < groups.size(); ++g) {
+    for (int64_t g = 0; parts_ > 1 && g < groups.num_groups; ++g) {
       if (groups.count(g) > groups.num_rows / parts_) heavy_.push_back(g);
     }
   }
@@ -64,7 +64,7 @@ class SumByCode {
  private:
   // What groups before g cost: the codes written and the rows read.
   int64_t cost(int64_t g) const {
-    if (g == groups_.size()) --g;
+    if (g == groups_.num_groups) --g;
     int64_t rows = groups_.first[g];
     for (const int64_t h : heavy_) {
       if (h < g) rows -= groups_.count(h);
@@ -73,9 +73,9 @@ class SumByCode {
   }
 
   int64_t first_group(int64_t part) const {
-    if (part == parts_) return groups_.size();
-    const int64_t wanted = cost(groups_.size()) * part / parts_;
-    int64_t low = 0, high = groups_.size();
+    if (part == parts_) return groups_.num_groups;
+    const int64_t wanted = cost(groups_.num_groups) * part / parts_;
+    int64_t low = 0, high = groups_.num_groups;
     while (low < high) {
       const int64_t middle = (low + high) / 2;
       if (cost(middle) < wanted) {
@@ -112,7 +112,7 @@ class SumByCode {
       take(z, from, end, 0, z.count);
     }
     if (part + 1 == parts_ && z.first == 0) {
-      sink_.clear(end_of_code(groups_.size()), groups_.num_codes);
+      sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
     }
   }
 
@@ -121,7 +121,7 @@ class SumByCode {
     for (int64_t column = first; begin < end && column < last; column += kMostColumns) {
       const int64_t count = std::min(kMostColumns, last - column);
       const char* data = static_cast<const char*>(z.data) + column * bytes_of(dtype_);
-      add_rows_(data, z.row_stride, groups_.rows.data(), groups_.first.data() + begin, end - begin,
+      add_rows_(data, z.row_stride, groups_.rows.get(), groups_.first.data() + begin, end - begin,
                 count, sums);
       sink_.take(begin, end, z.first + column, count, sums);
     }
@@ -153,11 +153,16 @@ void turn_columns(const Rows& z, int64_t num_rows, int64_t first_column, int64_t
   });
 }
 
+std::unique_ptr<int64_t[]> uninitialised(int64_t size) {
+  return std::unique_ptr<int64_t[]>(new int64_t[size]);
+}
+
 // A bit for each code that has rows.
 std::vector<UsedCodes> used_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
   std::vector<UsedCodes> codes(num_codes / 64 + 1);
   for (int64_t n = 0; n < num_rows; ++n) {
-    codes[indices[n] / 64].used |= uint64_t{1} << indices[n] % 64;
+    const auto code = static_cast<uint64_t>(indices[n]);
+    codes[code / 64].used |= uint64_t{1} << code % 64;
   }
   return codes;
 }
@@ -186,22 +191,24 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
   groups.num_codes = num_codes;
   groups.num_rows = num_rows;
   std::vector<UsedCodes> used = used_codes(indices, num_rows, num_codes);
-  groups.codes.reserve(std::min(num_rows, num_codes));
+  groups.codes = uninitialised(std::min(num_rows, num_codes));
+  int64_t* code = groups.codes.get();
   for (size_t i = 0; i < used.size(); ++i) {
-    used[i].before = groups.size();
+    used[i].before = code - groups.codes.get();
     for (uint64_t bits = used[i].used; bits != 0; bits &= bits - 1) {
-      groups.codes.push_back(static_cast<int64_t>(i) * 64 + __builtin_ctzll(bits));
+      *code++ = static_cast<int64_t>(i) * 64 + __builtin_ctzll(bits);
     }
   }
+  groups.num_groups = code - groups.codes.get();
   // first[g + 1] is the number of rows of group g, then where they begin, and when they are all in
   // their places, where they end.
-  std::vector<int64_t> group(num_rows);
-  groups.first.assign(groups.size() + 2, 0);
-  code_sums(simd_level())
-      .find_groups(used.data(), indices, num_rows, group.data(), groups.first.data() + 2);
-  for (int64_t g = 0; g < groups.size(); ++g) groups.first[g + 2] += groups.first[g + 1];
-  groups.rows.resize(num_rows + CodeSums::kRowsAhead);
+  const auto group = uninitialised(num_rows);
+  groups.first.assign(groups.num_groups + 2, 0);
   int64_t* next = groups.first.data() + 1;
+  code_sums(simd_level()).find_groups(used.data(), indices, num_rows, group.get(), next + 1);
+  for (int64_t g = 0; g < groups.num_groups; ++g) next[g + 1] += next[g];
+  groups.rows = uninitialised(num_rows + CodeSums::kRowsAhead);
+  std::fill_n(groups.rows.get() + num_rows, CodeSums::kRowsAhead, 0);
   for (int64_t n = 0; n < num_rows; ++n) groups.rows[next[group[n]]++] = n;
   groups.first.pop_back();
   return groups;
@@ -209,7 +216,7 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
 
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
-  if (groups.size() == 0) return sink.clear(0, groups.num_codes);
+  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
   const SumByCode sum(groups, z.dtype, dim, parallel, sink);
   if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
     return sum.run({z.data, z.inner_stride, 0, dim});
@@ -250,13 +257,13 @@ void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int
                     const Parallel& parallel) {
   const CodeGroups groups = group_codes(indices, num_rows, num_codes);
   std::fill(counts, counts + num_codes, 0);
-  for (int64_t g = 0; g < groups.size(); ++g) counts[groups.codes[g]] = groups.count(g);
+  for (int64_t g = 0; g < groups.num_groups; ++g) counts[groups.codes[g]] = groups.count(g);
   const auto store = code_sums(simd_level()).store_sums[as_int(sums_dtype)];
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
                   int64_t num_columns, const double* sum) {
     char* out = static_cast<char*>(sums) + first_column * bytes_of(sums_dtype);
-    store(sum, groups.codes.data() + first_group, last_group - first_group, num_columns, out, dim);
+    store(sum, groups.codes.get() + first_group, last_group - first_group, num_columns, out, dim);
   };
   const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
   sink.clear = [&](int64_t first_code, int64_t last_code) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/parallel.h"
@@ -14,13 +15,13 @@ namespace vqgan_fast {
 struct CodeGroups {
   int64_t num_codes = 0;
   int64_t num_rows = 0;
-  std::vector<int64_t> codes;
+  int64_t num_groups = 0;
+  std::unique_ptr<int64_t[]> codes;
   // Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1].
   std::vector<int64_t> first;
   // With some more behind the last, which are asked for but not used.
-  std::vector<int64_t> rows;
+  std::unique_ptr<int64_t[]> rows;
 
-  int64_t size() const { return static_cast<int64_t>(codes.size()); }
   int64_t count(int64_t g) const { return first[g + 1] - first[g]; }
 };
 

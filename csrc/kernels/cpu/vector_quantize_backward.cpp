@@ -181,7 +181,7 @@ void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, doubl
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
                   int64_t num_columns, const double* sums) {
-    const int64_t* codes = groups.codes.data();
+    const int64_t* codes = groups.codes.get();
     const int64_t* first = groups.first.data();
     if (in_place) {
       const int64_t column = first_column * bytes_of(codebook.dtype);
