@@ -46,6 +46,7 @@ class SumByCode {
     }
   }
 
+  // The first columns: codes are cleared with them.
   void run(const Columns& z) const {
     parallel_.run(0, parts_, 1, [&](int64_t begin, int64_t end) {
       const DefaultFloatMode float_mode;
@@ -61,7 +62,19 @@ class SumByCode {
     });
   }
 
+  // Later columns than the first, on this thread.
+  void run_alone(const Columns& z) const {
+    const int64_t step = groups_at_once(z);
+    for (int64_t g = 0; g < groups_.num_groups; g += step) {
+      take(z, g, std::min(g + step, groups_.num_groups), 0, z.count);
+    }
+  }
+
  private:
+  static int64_t groups_at_once(const Columns& z) {
+    return std::max<int64_t>(1, kMostSums / std::min(z.count, kMostColumns));
+  }
+
   // What groups before g cost: the codes written and the rows read.
   int64_t cost(int64_t g) const {
     if (g == groups_.num_groups) --g;
@@ -95,14 +108,13 @@ class SumByCode {
 
   void run_part(const Columns& z, int64_t part) const {
     const int64_t last = first_group(part + 1);
-    const int64_t groups_at_once =
-        std::max<int64_t>(1, kMostSums / std::min(z.count, kMostColumns));
+    const int64_t step = groups_at_once(z);
     const auto end_of_code = [&](int64_t g) { return g == 0 ? 0 : groups_.codes[g - 1] + 1; };
-    for (int64_t g = first_group(part); g < last; g += groups_at_once) {
-      const int64_t end = std::min(g + groups_at_once, last);
+    for (int64_t g = first_group(part); g < last; g += step) {
+      const int64_t end = std::min(g + step, last);
       // Many small gaps are dearer than all at once, near as they are when sums are written.
       const int64_t first_code = end_of_code(g), last_code = end_of_code(end);
-      if (z.first == 0 && last_code - first_code > end - g) sink_.clear(first_code, last_code);
+      if (last_code - first_code > end - g) sink_.clear(first_code, last_code);
       int64_t from = g;
       for (const int64_t h : heavy_) {
         if (h < g || h >= end) continue;
@@ -111,7 +123,7 @@ class SumByCode {
       }
       take(z, from, end, 0, z.count);
     }
-    if (part + 1 == parts_ && z.first == 0) {
+    if (part + 1 == parts_) {
       sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
     }
   }
@@ -136,19 +148,53 @@ class SumByCode {
   std::vector<int64_t> heavy_;
 };
 
-// to[n * num_columns + c] = z[n][first_column + c]
-void turn_columns(const Rows& z, int64_t num_rows, int64_t first_column, int64_t num_columns,
-                  const Parallel& parallel, char* to) {
-  const int64_t row_bytes = num_columns * bytes_of(z.dtype);
-  const int64_t num_blocks = (num_rows + kTileRows - 1) / kTileRows;
-  const int64_t grain = std::max<int64_t>(1, kLeastElements / (kTileRows * num_columns));
-  parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
-    const int64_t last = std::min(end * kTileRows, num_rows);
-    for (int64_t row = begin * kTileRows; row < last;) {
-      const int64_t count = std::min({kTileRows, last - row, rows_in_run(z, row)});
-      if (row + count < last) prefetch_tile(z, row + count, first_column, num_columns);
-      read_rows(z, {row, count, first_column, num_columns}, to + row * row_bytes);
-      row += count;
+// Rows first .. last - 1: to[n * num_columns + c] = z[n][first_column + c]
+void turn_columns(const Rows& z, int64_t first, int64_t last, int64_t first_column,
+                  int64_t num_columns, char* to) {
+  for (int64_t row = first; row < last;) {
+    const int64_t count = std::min({kTileRows, last - row, rows_in_run(z, row)});
+    if (row + count < last) prefetch_tile(z, row + count, first_column, num_columns);
+    read_rows(z, {row, count, first_column, num_columns},
+              to + row * num_columns * bytes_of(z.dtype));
+    row += count;
+  }
+}
+
+// For rows that do not lie one behind the other: they are copied to where they do, as many columns
+// at a time as the cache holds.
+void sum_turned(const SumByCode& sum, const Rows& z, int64_t num_rows, int64_t dim,
+                const Parallel& parallel) {
+  constexpr int64_t kTurnedBytes = int64_t{4} << 20;
+  constexpr int64_t kLeastColumns = 16, kMostTurned = 64;
+  const int64_t threads = std::max(1, parallel.num_threads);
+  const int64_t column_bytes = num_rows * bytes_of(z.dtype);
+  const int64_t fitting = kTurnedBytes / (threads * column_bytes) / kLeastColumns * kLeastColumns;
+  const int64_t columns = std::min(dim, std::clamp(fitting, kLeastColumns, kMostTurned));
+  const auto allocate = [&] {
+    return std::unique_ptr<char, FreeMemory>(
+        static_cast<char*>(allocate_aligned(columns * column_bytes)));
+  };
+  {
+    const auto turned = allocate();
+    const int64_t num_blocks = (num_rows + kTileRows - 1) / kTileRows;
+    const int64_t grain = std::max<int64_t>(1, kLeastElements / (kTileRows * columns));
+    parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
+      turn_columns(z, begin * kTileRows, std::min(end * kTileRows, num_rows), 0, columns,
+                   turned.get());
+    });
+    sum.run({turned.get(), columns, 0, columns});
+  }
+  // All codes are cleared by now: no thread waits for another any more.
+  const int64_t num_chunks = (dim + columns - 1) / columns;
+  const int64_t grain = std::max<int64_t>(1, kLeastElements / (num_rows * columns));
+  parallel.run(1, num_chunks, grain, [&](int64_t begin, int64_t end) {
+    const DefaultFloatMode float_mode;
+    const auto turned = allocate();
+    for (int64_t column = begin * columns; column < std::min(end * columns, dim);
+         column += columns) {
+      const int64_t count = std::min(columns, dim - column);
+      turn_columns(z, 0, num_rows, column, count, turned.get());
+      sum.run_alone({turned.get(), count, column, count});
     }
   });
 }
@@ -221,20 +267,7 @@ void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
   if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
     return sum.run({z.data, z.inner_stride, 0, dim});
   }
-  // Rows that do not lie one behind the other are copied to where they do, as many columns at a
-  // time as the cache holds.
-  constexpr int64_t kTurnedBytes = int64_t{4} << 20;
-  constexpr int64_t kLeastColumns = 16, kMostTurned = 64;
-  const int64_t bytes = bytes_of(z.dtype);
-  const int64_t fitting = kTurnedBytes / (groups.num_rows * bytes) / kLeastColumns * kLeastColumns;
-  const int64_t columns = std::min(dim, std::clamp(fitting, kLeastColumns, kMostTurned));
-  const std::unique_ptr<char, FreeMemory> turned(
-      static_cast<char*>(allocate_aligned(groups.num_rows * columns * bytes)));
-  for (int64_t column = 0; column < dim; column += columns) {
-    const int64_t count = std::min(columns, dim - column);
-    turn_columns(z, groups.num_rows, column, count, parallel, turned.get());
-    sum.run({turned.get(), count, column, count});
-  }
+  sum_turned(sum, z, groups.num_rows, dim, parallel);
 }
 
 void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
