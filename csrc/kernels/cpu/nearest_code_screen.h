@@ -1,5 +1,5 @@
-// What a screen is: a fast pass over the codebook that leaves, for every row, the few codes that
-// can be its nearest. docs/numerics.md has the bound of each screen; nearest_code.cpp chooses one.
+// What a screen is: a fast pass over the codebook that leaves, for every row, the few codes that can
+// be its nearest. docs/numerics.md has the bound of each screen; nearest_code.cpp chooses one.
 #pragma once
 
 #include <cstddef>
@@ -48,8 +48,8 @@ class CodeScreen {
   virtual int64_t num_panels() const = 0;
 };
 
-// Each returns null where its bound does not hold for the codebook: no finite code, all codes
-// alike, or sizes and magnitudes out of its range.
+// Each returns null where its bound does not hold for the codebook: no finite code, all codes alike,
+// or sizes and magnitudes out of its range.
 std::shared_ptr<const CodeScreen> make_screen_fp32(const Rows& codebook, int64_t num_codes,
                                                    int64_t dim, SimdLevel level,
                                                    const Parallel& parallel);

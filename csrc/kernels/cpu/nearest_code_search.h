@@ -1,5 +1,5 @@
-// The two passes of nearest_code over the rows: a screen decides most of them, the direct search
-// the rest.
+// The two passes of nearest_code over the rows: a screen decides most of them, the direct search the
+// rest.
 #pragma once
 
 #include <cstdint>

@@ -34,10 +34,14 @@ std::string all_names() {
 }
 
 #if defined(__x86_64__)
-// Not every compiler's __builtin_cpu_supports knows the name.
+// Not every compiler's __builtin_cpu_supports knows the name. Asked once: in a virtual machine the
+// instruction takes tens of microseconds.
 bool has_f16c() {
-  unsigned a, b, c, d;
-  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  static const bool has = [] {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+  }();
+  return has;
 }
 #endif
 
