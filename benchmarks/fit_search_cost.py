@@ -91,7 +91,8 @@ def fit_level() -> None:
     measured = {size: times_of(*size, WAYS) for size in tqdm(sizes(), unit="size")}
     hash_time = {(n, k, d): 100 + 0.2 * k * d for n, k, d in measured}
     print(
-        f"// {_native.cpu_features()['selected']}: call, row, row_dim, pair, pair_dim, code, element"
+        _native.cpu_features()["selected"],
+        "call, row, row_element, pair, pair_element, code, code_element",
     )
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]

@@ -14,7 +14,8 @@
 namespace vqgan_fast::ops {
 namespace {
 
-std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codebook, bool exact) {
+std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codebook,
+                                            bool /*exact*/) {
   const SearchSizes sizes = check_search(z, codebook);
   const ScalarType distance_type = accumulation_type(z, codebook);
   Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
@@ -28,7 +29,6 @@ std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codeb
     args.num_rows = sizes.num_rows;
     args.num_codes = sizes.num_codes;
     args.dim = sizes.dim;
-    args.exact = exact;
     args.indices = static_cast<int64_t*>(indices.data_ptr()) + h * sizes.num_rows;
     args.distances = static_cast<char*>(distances.data_ptr()) + h * sizes.num_rows * distance_bytes;
     args.distance_dtype = dtype_of(distance_type);

@@ -24,7 +24,8 @@ Tensor scalar(const Tensor& like, ScalarType type, double value) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cpu(const Tensor& z,
-                                                               const Tensor& codebook, bool exact) {
+                                                               const Tensor& codebook,
+                                                               bool /*exact*/) {
   const SearchSizes sizes = check_search(z, codebook);
   const bool batched = codebook.dim() > 2;
   RowsLike z_q(z);
@@ -40,7 +41,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cpu(const Tensor& z,
       args.num_rows = sizes.num_rows;
       args.num_codes = sizes.num_codes;
       args.dim = sizes.dim;
-      args.exact = exact;
       args.indices = static_cast<int64_t*>(indices.data_ptr()) + h * sizes.num_rows;
       sum += vector_quantize(args, torch_parallel());
     }

@@ -123,7 +123,7 @@ void check_shapes(const py::array& z, const py::array& codebook) {
 
 }  // namespace
 
-py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook, bool exact,
+py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook,
                              bool return_distance, int64_t num_threads) {
   const DType z_dtype = dtype_of(z, "z");
   const DType codebook_dtype = dtype_of(codebook, "codebook");
@@ -139,7 +139,6 @@ py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook, bool
   NearestCodeArgs args;
   args.dim = z.shape(z.ndim() - 1);
   args.num_codes = codebook.shape(codebook.ndim() - 2);
-  args.exact = exact;
   args.indices = indices.mutable_data();
   if (return_distance) {
     py::array values(wide ? py::dtype::of<double>() : py::dtype::of<float>(), shape);

@@ -12,6 +12,6 @@ namespace vqgan_fast {
 // an input is, else float32; the distances are None unless asked for. Throws ValueError on anything
 // else. The GIL is released during the search.
 pybind11::tuple nearest_code_numpy(const pybind11::array& z, const pybind11::array& codebook,
-                                   bool exact, bool return_distance, int64_t num_threads);
+                                   bool return_distance, int64_t num_threads);
 
 }  // namespace vqgan_fast

@@ -2,194 +2,215 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <type_traits>
 
+#include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/code_sums.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
-#include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/row_tiles.h"
 
 namespace vqgan_fast {
 namespace {
 
-// The rows of a code lie anywhere in z, so that no hardware foresees the next one.
-constexpr int64_t kRowsAhead = 8;
-// Sums that are open at a time while rows come in their own order: they should stay in L2.
-constexpr int64_t kOpenSums = 65536;
-// Columns that are summed together then, at most: two cache lines of sums for each row.
-constexpr int64_t kOpenColumns = 16;
-// And at least: fewer would go through all rows and codes too often.
-constexpr int64_t kLeastOpenColumns = 4;
+// Sums that are taken together: with their rows they stay in L1.
+constexpr int64_t kMostSums = 1024;
+constexpr int64_t kMostColumns = 256;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
-// Groups whose codes are cleared together before their sums are taken: what they are written to
-// should still be in the cache then.
-constexpr int64_t kGroupsAtOnce = 32;
+// Columns first .. first + count - 1 of rows that lie one behind the other, whole or turned.
+struct Columns {
+  const void* data;
+  int64_t row_stride;
+  int64_t first;
+  int64_t count;
+};
 
-// Clears the codes without rows before groups begin .. end - 1, one of which is the end of all
-// codes.
-void clear_gaps(const CodeGroups& groups, int64_t begin, int64_t end, const SumSink& sink) {
-  const auto code = [&](int64_t g) {
-    return g < 0 ? -1 : g < groups.size() ? groups.codes[g] : groups.num_codes;
-  };
-  const int64_t first = code(begin - 1) + 1, last = code(end - 1);
-  // Many small gaps are dearer than all at once.
-  if (last - first > 2 * (end - begin)) return sink.clear(first, last);
-  for (int64_t g = begin; g < end; ++g) {
-    if (code(g - 1) + 1 < code(g)) sink.clear(code(g - 1) + 1, code(g));
-  }
-}
-
-// --- Rows sorted by code: each code's rows are added up and done with
-// ------------------------------
-
-// The rows of each group in ascending order: rows[first[g]] .. rows[first[g + 1] - 1].
-std::vector<int64_t> sorted_rows(const CodeGroups& groups) {
-  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
-  std::vector<int64_t> next(groups.first.begin(), groups.first.end() - 1);
-  std::vector<int64_t> rows(num_rows);
-  for (int64_t n = 0; n < num_rows; ++n) rows[next[groups.group[n]]++] = n;
-  return rows;
-}
-
-class SortedSum {
+class SumByCode {
  public:
-  SortedSum(const CodeGroups& groups, const Rows& z, const RowLoops& loops, const SumSink& sink)
-      : groups_(groups), z_(z), loops_(loops), sink_(sink), rows_(sorted_rows(groups)) {}
+  SumByCode(const CodeGroups& groups, DType dtype, int64_t dim, const Parallel& parallel,
+            const SumSink& sink)
+      : groups_(groups),
+        dtype_(dtype),
+        sink_(sink),
+        parallel_(parallel),
+        add_rows_(code_sums(simd_level()).add_rows[as_int(dtype)]) {
+    const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
+    parts_ = small ? 1 : std::max(1, parallel.num_threads);
+    // A code that has a part's rows or more would keep its thread busy alone: every part takes some
+    // columns of it.
+    for (int64_t g = 0; parts_ > 1 && g < groups.num_groups; ++g) {
+      if (groups.count(g) > groups.num_rows / parts_) heavy_.push_back(g);
+    }
+  }
 
-  void run(int64_t g, int64_t first_column, int64_t last_column) const {
-    const auto add_row = loops_.add_row[as_int(z_.dtype)];
-    const int64_t num_rows = static_cast<int64_t>(rows_.size());
-    const int64_t begin = groups_.first[g], end = groups_.first[g + 1];
-    double sums[kMostColumns];
-    for (int64_t column = first_column; column < last_column; column += kMostColumns) {
-      const int64_t num_columns = std::min(kMostColumns, last_column - column);
-      for (int64_t i = begin; i < end; ++i) {
-        if (i + kRowsAhead < num_rows) {
-          prefetch_columns(z_, rows_[i + kRowsAhead], column, num_columns);
-        }
-        add_row(element_at(z_, z_.offset(rows_[i]) + column), num_columns, i == begin, sums);
+  // The first columns: codes are cleared with them.
+  void run(const Columns& z) const {
+    parallel_.run(0, parts_, 1, [&](int64_t begin, int64_t end) {
+      const DefaultFloatMode float_mode;
+      for (int64_t part = begin; part < end; ++part) run_part(z, part);
+    });
+    if (heavy_.empty()) return;
+    // Not before all codes were cleared.
+    parallel_.run(0, parts_, 1, [&](int64_t begin, int64_t end) {
+      const DefaultFloatMode float_mode;
+      for (const int64_t g : heavy_) {
+        take(z, g, g + 1, slice(z.count, begin), slice(z.count, end));
       }
-      sink_.take(g, g + 1, column, num_columns, sums);
+    });
+  }
+
+  // Later columns than the first, on this thread.
+  void run_alone(const Columns& z) const {
+    const int64_t step = groups_at_once(z);
+    for (int64_t g = 0; g < groups_.num_groups; g += step) {
+      take(z, g, std::min(g + step, groups_.num_groups), 0, z.count);
     }
   }
 
  private:
+  static int64_t groups_at_once(const Columns& z) {
+    return std::max<int64_t>(1, kMostSums / std::min(z.count, kMostColumns));
+  }
+
+  // What groups before g cost: the codes written and the rows read.
+  int64_t cost(int64_t g) const {
+    if (g == groups_.num_groups) --g;
+    int64_t rows = groups_.first[g];
+    for (const int64_t h : heavy_) {
+      if (h < g) rows -= groups_.count(h);
+    }
+    return rows + groups_.codes[g];
+  }
+
+  int64_t first_group(int64_t part) const {
+    if (part == parts_) return groups_.num_groups;
+    const int64_t wanted = cost(groups_.num_groups) * part / parts_;
+    int64_t low = 0, high = groups_.num_groups;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (cost(middle) < wanted) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  }
+
+  // Where a part's columns begin: whole cache lines of what they are written to.
+  int64_t slice(int64_t columns, int64_t part) const {
+    constexpr int64_t kLine = 16;
+    return part == parts_ ? columns : columns * part / parts_ / kLine * kLine;
+  }
+
+  void run_part(const Columns& z, int64_t part) const {
+    const int64_t last = first_group(part + 1);
+    const int64_t step = groups_at_once(z);
+    const auto end_of_code = [&](int64_t g) { return g == 0 ? 0 : groups_.codes[g - 1] + 1; };
+    for (int64_t g = first_group(part); g < last; g += step) {
+      const int64_t end = std::min(g + step, last);
+      // Many small gaps are dearer than all at once, near as they are when sums are written.
+      const int64_t first_code = end_of_code(g), last_code = end_of_code(end);
+      if (last_code - first_code > end - g) sink_.clear(first_code, last_code);
+      int64_t from = g;
+      for (const int64_t h : heavy_) {
+        if (h < g || h >= end) continue;
+        take(z, from, h, 0, z.count);
+        from = h + 1;
+      }
+      take(z, from, end, 0, z.count);
+    }
+    if (part + 1 == parts_) {
+      sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
+    }
+  }
+
+  void take(const Columns& z, int64_t begin, int64_t end, int64_t first, int64_t last) const {
+    alignas(64) double sums[kMostSums];
+    for (int64_t column = first; begin < end && column < last; column += kMostColumns) {
+      const int64_t count = std::min(kMostColumns, last - column);
+      const char* data = static_cast<const char*>(z.data) + column * bytes_of(dtype_);
+      add_rows_(data, z.row_stride, groups_.rows.get(), groups_.first.data() + begin, end - begin,
+                count, sums);
+      sink_.take(begin, end, z.first + column, count, sums);
+    }
+  }
+
   const CodeGroups& groups_;
-  const Rows& z_;
-  const RowLoops& loops_;
+  DType dtype_;
   const SumSink& sink_;
-  std::vector<int64_t> rows_;
+  const Parallel& parallel_;
+  std::remove_reference_t<decltype(CodeSums::add_rows[0])> add_rows_;
+  int64_t parts_;
+  std::vector<int64_t> heavy_;
 };
 
-void sum_sorted(const CodeGroups& groups, const Rows& z, int64_t dim, const RowLoops& loops,
-                const Parallel& parallel, const SumSink& sink) {
-  const SortedSum sum(groups, z, loops, sink);
-  const int64_t num_groups = groups.size();
-  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
-  const bool small = (num_rows + groups.num_codes) * dim < 2 * kLeastElements;
-  const int64_t parts = small ? 1 : std::max(1, parallel.num_threads);
-  // A code that has a part's rows or more would keep its thread busy alone: every part takes some
-  // columns of it.
-  const auto is_heavy = [&](int64_t g) { return parts > 1 && groups.count(g) > num_rows / parts; };
-  std::vector<int64_t> heavy;
-  // What a group costs: the rows read and the codes written.
-  std::vector<int64_t> cost(num_groups + 1, 0);
-  for (int64_t g = 0; g < num_groups; ++g) {
-    const int64_t gap = groups.codes[g] - (g > 0 ? groups.codes[g - 1] : -1);
-    if (is_heavy(g)) heavy.push_back(g);
-    cost[g + 1] = cost[g] + gap + (is_heavy(g) ? 0 : groups.count(g));
+// Rows first .. last - 1: to[n * num_columns + c] = z[n][first_column + c]
+void turn_columns(const Rows& z, int64_t first, int64_t last, int64_t first_column,
+                  int64_t num_columns, char* to) {
+  for (int64_t row = first; row < last;) {
+    const int64_t count = std::min({kTileRows, last - row, rows_in_run(z, row)});
+    if (row + count < last) prefetch_tile(z, row + count, first_column, num_columns);
+    read_rows(z, {row, count, first_column, num_columns},
+              to + row * num_columns * bytes_of(z.dtype));
+    row += count;
   }
-  const auto first_group = [&](int64_t part) {
-    if (part == 0) return int64_t{0};
-    if (part == parts) return num_groups;
-    return std::lower_bound(cost.begin(), cost.end(), cost[num_groups] * part / parts) -
-           cost.begin();
+}
+
+// For rows that do not lie one behind the other: they are copied to where they do, as many columns
+// at a time as the cache holds.
+void sum_turned(const SumByCode& sum, const Rows& z, int64_t num_rows, int64_t dim,
+                const Parallel& parallel) {
+  constexpr int64_t kTurnedBytes = int64_t{4} << 20;
+  constexpr int64_t kLeastColumns = 16, kMostTurned = 64;
+  const int64_t threads = std::max(1, parallel.num_threads);
+  const int64_t column_bytes = num_rows * bytes_of(z.dtype);
+  const int64_t fitting = kTurnedBytes / (threads * column_bytes) / kLeastColumns * kLeastColumns;
+  const int64_t columns = std::min(dim, std::clamp(fitting, kLeastColumns, kMostTurned));
+  const auto allocate = [&] {
+    return std::unique_ptr<char, FreeMemory>(
+        static_cast<char*>(allocate_aligned(columns * column_bytes)));
   };
-  parallel.run(0, parts, 1, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    for (int64_t part = begin; part < end; ++part) {
-      const int64_t last = first_group(part + 1);
-      for (int64_t g = first_group(part); g < last; g += kGroupsAtOnce) {
-        const int64_t end_group = std::min(g + kGroupsAtOnce, last);
-        clear_gaps(groups, g, end_group, sink);
-        for (int64_t i = g; i < end_group; ++i) {
-          if (!is_heavy(i)) sum.run(i, 0, dim);
-        }
-      }
-      if (part + 1 == parts) clear_gaps(groups, num_groups, num_groups + 1, sink);
-    }
-  });
-  if (heavy.empty()) return;
-  // Not before all codes were cleared.
-  parallel.run(0, parts, 1, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    for (const int64_t g : heavy) sum.run(g, dim * begin / parts, dim * end / parts);
-  });
-}
-
-// --- Rows in their own order: the sums of all codes are open, for a few columns at a time
-// ----------
-
-// Sums that no cache line is shared by.
-class AlignedSums {
- public:
-  explicit AlignedSums(int64_t size) : memory_(size + kLine) {
-    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
-    begin_ = memory_.data() + (64 - address % 64) % 64 / sizeof(double);
+  {
+    const auto turned = allocate();
+    const int64_t num_blocks = (num_rows + kTileRows - 1) / kTileRows;
+    const int64_t grain = std::max<int64_t>(1, kLeastElements / (kTileRows * columns));
+    parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
+      turn_columns(z, begin * kTileRows, std::min(end * kTileRows, num_rows), 0, columns,
+                   turned.get());
+    });
+    sum.run({turned.get(), columns, 0, columns});
   }
-  double* data() { return begin_; }
-
- private:
-  static constexpr int64_t kLine = 64 / sizeof(double);
-  std::vector<double> memory_;
-  double* begin_;
-};
-
-// Adds all rows' columns to sums[group * num_columns + c].
-void scatter_columns(const CodeGroups& groups, const Rows& z, int64_t first_column,
-                     int64_t num_columns, const RowLoops& loops, double* sums) {
-  const auto load = loops.load[as_int(z.dtype)];
-  TileBuffer elements, doubles;
-  auto* values = reinterpret_cast<double*>(doubles.bytes);
-  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
-  const int64_t most_rows = std::min(kTileRows, kTileElements / num_columns);
-  for (int64_t row = 0; row < num_rows;) {
-    const Tile tile{row, std::min({most_rows, num_rows - row, rows_in_run(z, row)}), first_column,
-                    num_columns};
-    row += tile.num_rows;
-    if (z.element_stride == 1 && z.inner_stride == num_columns) {
-      load(tile_at(z, tile), tile.num_rows * num_columns, values);
-    } else {
-      read_rows(z, tile, elements.bytes);
-      if (row < num_rows) prefetch_tile(z, row, first_column, num_columns);
-      load(elements.bytes, tile.num_rows * num_columns, values);
-    }
-    loops.scatter_rows(values, groups.group.data() + tile.first_row, tile.num_rows, num_columns,
-                       sums);
-  }
-}
-
-void sum_scattered(const CodeGroups& groups, const Rows& z, int64_t dim, int64_t columns,
-                   const RowLoops& loops, const Parallel& parallel, const SumSink& sink) {
-  const int64_t num_groups = groups.size();
-  const int64_t num_rows = static_cast<int64_t>(groups.group.size());
-  const int64_t codes_per_group = groups.num_codes / num_groups + 1;
-  parallel.run(0, num_groups + 1, std::max<int64_t>(1, kLeastElements / (codes_per_group * dim)),
-               [&](int64_t begin, int64_t end) { clear_gaps(groups, begin, end, sink); });
+  // All codes are cleared by now: no thread waits for another any more.
   const int64_t num_chunks = (dim + columns - 1) / columns;
   const int64_t grain = std::max<int64_t>(1, kLeastElements / (num_rows * columns));
-  parallel.run(0, num_chunks, grain, [&](int64_t begin, int64_t end) {
+  parallel.run(1, num_chunks, grain, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
-    AlignedSums sums(num_groups * columns);
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t column = chunk * columns;
-      const int64_t num_columns = std::min(columns, dim - column);
-      std::fill(sums.data(), sums.data() + num_groups * num_columns, 0.0);
-      scatter_columns(groups, z, column, num_columns, loops, sums.data());
-      sink.take(0, num_groups, column, num_columns, sums.data());
+    const auto turned = allocate();
+    for (int64_t column = begin * columns; column < std::min(end * columns, dim);
+         column += columns) {
+      const int64_t count = std::min(columns, dim - column);
+      turn_columns(z, 0, num_rows, column, count, turned.get());
+      sum.run_alone({turned.get(), count, column, count});
     }
   });
+}
+
+std::unique_ptr<int64_t[]> uninitialised(int64_t size) {
+  return std::unique_ptr<int64_t[]>(new int64_t[size]);
+}
+
+// A bit for each code that has rows.
+std::vector<UsedCodes> used_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
+  std::vector<UsedCodes> codes(num_codes / 64 + 1);
+  for (int64_t n = 0; n < num_rows; ++n) {
+    const auto code = static_cast<uint64_t>(indices[n]);
+    codes[code / 64].used |= uint64_t{1} << code % 64;
+  }
+  return codes;
 }
 
 }  // namespace
@@ -211,46 +232,42 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
   return -1;
 }
 
-CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
-                       int64_t* counts) {
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
   CodeGroups groups;
   groups.num_codes = num_codes;
-  // First how often each code occurs, then the number of its group.
-  std::vector<int64_t> of_code(num_codes);
-  for (int64_t n = 0; n < num_rows; ++n) ++of_code[indices[n]];
-  if (counts != nullptr) std::copy(of_code.begin(), of_code.end(), counts);
-  const int64_t most_groups = std::min(num_rows, num_codes);
-  groups.codes.resize(most_groups + 1);
-  groups.first.resize(most_groups + 2);
-  int64_t num_groups = 0, row = 0;
-  for (int64_t k = 0; k < num_codes; ++k) {
-    const int64_t count = of_code[k];
-    // Written without a branch: which codes are used is as good as random.
-    groups.codes[num_groups] = k;
-    groups.first[num_groups] = row;
-    of_code[k] = num_groups;
-    num_groups += count > 0;
-    row += count;
+  groups.num_rows = num_rows;
+  std::vector<UsedCodes> used = used_codes(indices, num_rows, num_codes);
+  groups.codes = uninitialised(std::min(num_rows, num_codes));
+  int64_t* code = groups.codes.get();
+  for (size_t i = 0; i < used.size(); ++i) {
+    used[i].before = code - groups.codes.get();
+    for (uint64_t bits = used[i].used; bits != 0; bits &= bits - 1) {
+      *code++ = static_cast<int64_t>(i) * 64 + __builtin_ctzll(bits);
+    }
   }
-  groups.first[num_groups] = row;
-  groups.codes.resize(num_groups);
-  groups.first.resize(num_groups + 1);
-  groups.group.resize(num_rows);
-  for (int64_t n = 0; n < num_rows; ++n) groups.group[n] = of_code[indices[n]];
+  groups.num_groups = code - groups.codes.get();
+  // first[g + 1] is the number of rows of group g, then where they begin, and when they are all in
+  // their places, where they end.
+  const auto group = uninitialised(num_rows);
+  groups.first.assign(groups.num_groups + 2, 0);
+  int64_t* next = groups.first.data() + 1;
+  code_sums(simd_level()).find_groups(used.data(), indices, num_rows, group.get(), next + 1);
+  for (int64_t g = 0; g < groups.num_groups; ++g) next[g + 1] += next[g];
+  groups.rows = uninitialised(num_rows + CodeSums::kRowsAhead);
+  std::fill_n(groups.rows.get() + num_rows, CodeSums::kRowsAhead, 0);
+  for (int64_t n = 0; n < num_rows; ++n) groups.rows[next[group[n]]++] = n;
+  groups.first.pop_back();
   return groups;
 }
 
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
-  const RowLoops& loops = row_loops(simd_level());
-  if (groups.size() == 0) return sink.clear(0, groups.num_codes);
-  int64_t columns = kOpenColumns;
-  while (columns > kLeastOpenColumns && columns * groups.size() > kOpenSums) columns /= 2;
-  const bool narrow = dim <= columns;
-  if (z.element_stride == 1 && !narrow) {
-    return sum_sorted(groups, z, dim, loops, parallel, sink);
+  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
+  const SumByCode sum(groups, z.dtype, dim, parallel, sink);
+  if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
+    return sum.run({z.data, z.inner_stride, 0, dim});
   }
-  sum_scattered(groups, z, dim, std::min(columns, dim), loops, parallel, sink);
+  sum_turned(sum, z, groups.num_rows, dim, parallel);
 }
 
 void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
@@ -259,10 +276,11 @@ void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
     std::memset(first, 0, (end - begin) * dim * bytes_of(rows.dtype));
     return;
   }
-  const double zeros[kMostColumns] = {};
+  constexpr int64_t kZeros = 64;
+  const double zeros[kZeros] = {};
   for (int64_t row = begin; row < end; ++row) {
-    for (int64_t column = 0; column < dim; column += kMostColumns) {
-      store_columns(rows, row, column, std::min(kMostColumns, dim - column), zeros);
+    for (int64_t column = 0; column < dim; column += kZeros) {
+      store_columns(rows, row, column, std::min(kZeros, dim - column), zeros);
     }
   }
 }
@@ -270,20 +288,17 @@ void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,
                     int64_t dim, int64_t* counts, DType sums_dtype, void* sums,
                     const Parallel& parallel) {
-  const CodeGroups groups = group_codes(indices, num_rows, num_codes, counts);
-  const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
-  const auto store = row_loops(simd_level()).store[as_int(sums_dtype)];
+  const CodeGroups groups = group_codes(indices, num_rows, num_codes);
+  std::fill(counts, counts + num_codes, 0);
+  for (int64_t g = 0; g < groups.num_groups; ++g) counts[groups.codes[g]] = groups.count(g);
+  const auto store = code_sums(simd_level()).store_sums[as_int(sums_dtype)];
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
                   int64_t num_columns, const double* sum) {
-    const auto place = [&](int64_t g) {
-      return const_cast<char*>(element_at(out, groups.codes[g] * dim + first_column));
-    };
-    for (int64_t g = first_group; g < last_group; ++g, sum += num_columns) {
-      if (g + kGroupsAhead < last_group) __builtin_prefetch(place(g + kGroupsAhead), 1);
-      store(sum, num_columns, place(g));
-    }
+    char* out = static_cast<char*>(sums) + first_column * bytes_of(sums_dtype);
+    store(sum, groups.codes.get() + first_group, last_group - first_group, num_columns, out, dim);
   };
+  const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
   sink.clear = [&](int64_t first_code, int64_t last_code) {
     clear_rows(out, first_code, last_code, dim);
   };

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include "kernels/cpu/parallel.h"
@@ -10,32 +11,25 @@
 
 namespace vqgan_fast {
 
-// The codes that have rows, in ascending order.
+// The codes that have rows, in ascending order, and their rows, each code's in ascending order.
 struct CodeGroups {
   int64_t num_codes = 0;
-  std::vector<int64_t> codes;
-  // Group g has first[g + 1] - first[g] rows.
+  int64_t num_rows = 0;
+  int64_t num_groups = 0;
+  std::unique_ptr<int64_t[]> codes;
+  // Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1].
   std::vector<int64_t> first;
-  // The group of each row.
-  std::vector<int64_t> group;
+  // With some more behind the last, which are asked for but not used.
+  std::unique_ptr<int64_t[]> rows;
 
-  int64_t size() const { return static_cast<int64_t>(codes.size()); }
   int64_t count(int64_t g) const { return first[g + 1] - first[g]; }
 };
 
 // The first row whose index is not in [0, num_codes), or -1.
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
-// Every index must be in [0, num_codes). Writes the number of rows of each code to `counts`, unless
-// it is null.
-CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
-                       int64_t* counts = nullptr);
-
-// A sink writes to codes anywhere: how far ahead it asks for their place.
-constexpr int64_t kGroupsAhead = 8;
-
-// Columns that sum_rows_by_code hands over at a time, at most.
-constexpr int64_t kMostColumns = 256;
+// Every index must be in [0, num_codes).
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
 // Takes sums, from many threads, until every column of every code was had.
 struct SumSink {

@@ -1,12 +1,10 @@
 // For every row of z the index of the nearest row of the codebook, and the squared distance to it.
 //
-// exact: index[n] = argmin_k d(n, k), ties to the lowest k, where d is summed in fp64 in one fixed
-// order:
+// index[n] = argmin_k d(n, k), ties to the lowest k, where d is summed in fp64 in one fixed order:
 //     acc = 0;  for i in 0 .. dim-1: acc = fma(z[n][i] - e[k][i], z[n][i] - e[k][i], acc)
 // The result is the same for every SIMD level, thread count and memory layout. docs/numerics.md has
 // the special values (a row with a non-finite element: index 0 and NaN; a NaN code never wins) and
-// the proofs of the screens. Not exact: a row that the screen leaves open takes the nearest of the
-// codes that the screen did keep.
+// the proofs of the screens.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +26,6 @@ struct NearestCodeArgs {
   int64_t num_rows = 0;
   int64_t num_codes = 0;  // at least 1
   int64_t dim = 0;        // at least 1
-  bool exact = true;
   int64_t* indices = nullptr;              // num_rows, contiguous
   void* distances = nullptr;               // num_rows, contiguous; null: not wanted
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64

@@ -158,7 +158,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
           continue;
         }
         const RowCandidates& row = candidates[r];
-        if (row.open && (args.exact || row.count == 0)) {
+        if (row.open) {
           block.open[r] = true;
           ++num_open;
           if (!cut && row.count > 0) args.indices[block.rows[r]] = row.codes[0];

@@ -19,13 +19,6 @@ struct RowLoops {
   // Rounds to nearest even, to a 16-bit type by way of fp32, as torch does.
   void (*store[kTypes])(const double* from, int64_t n, void* to);
 
-  // sums[i] += row[i]; if `first`, sums[i] = 0 + row[i], which is not row[i] where that is -0.
-  void (*add_row[kTypes])(const void* row, int64_t n, bool first, double* sums);
-
-  // sums[place[r] * columns + c] += z[r * columns + c], r ascending.
-  void (*scatter_rows)(const double* z, const int64_t* place, int64_t num_rows, int64_t columns,
-                       double* sums);
-
   // z_q = z + (e - z), each step rounded to the type that torch promotes the two to.
   void (*straight_through[kTypes][kTypes])(const double* z, const void* e, int64_t n, void* z_q);
 

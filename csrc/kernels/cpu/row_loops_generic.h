@@ -105,57 +105,6 @@ void store(const double* from, int64_t n, void* to) {
   });
 }
 
-template <class E>
-void add_row(const void* row, int64_t n, bool is_first, double* sums) {
-  const auto* x = static_cast<const typename E::Storage*>(row);
-  for_each_block<E>(n, [=](int64_t first, int64_t count) {
-    const Reader<E> in(x + first, count);
-    double* __restrict sum = sums + first;
-    if (is_first) {
-      for (int64_t i = 0; i < count; ++i) sum[i] = 0.0 + in[i];
-    } else {
-      for (int64_t i = 0; i < count; ++i) sum[i] += in[i];
-    }
-  });
-}
-
-// Vectors are spelled out: the compiler unrolls such short loops before it would vectorise them.
-template <int64_t kColumns>
-void scatter_columns(const double* z, const int64_t* place, int64_t num_rows, double* sums) {
-  constexpr int64_t kLanes = std::min<int64_t>(4, kColumns);
-  typedef double Lanes __attribute__((vector_size(kLanes * sizeof(double))));
-  for (int64_t r = 0; r < num_rows; ++r) {
-    const double* row = z + r * kColumns;
-    double* sum = sums + place[r] * kColumns;
-    for (int64_t c = 0; c < kColumns; c += kLanes) {
-      Lanes x, total;
-      std::memcpy(&x, row + c, sizeof x);
-      std::memcpy(&total, sum + c, sizeof total);
-      total += x;
-      std::memcpy(sum + c, &total, sizeof total);
-    }
-  }
-}
-
-inline void scatter_rows(const double* z, const int64_t* place, int64_t num_rows, int64_t columns,
-                         double* sums) {
-  switch (columns) {
-    case 2:
-      return scatter_columns<2>(z, place, num_rows, sums);
-    case 4:
-      return scatter_columns<4>(z, place, num_rows, sums);
-    case 8:
-      return scatter_columns<8>(z, place, num_rows, sums);
-    case 16:
-      return scatter_columns<16>(z, place, num_rows, sums);
-    default:
-      for (int64_t r = 0; r < num_rows; ++r) {
-        double* sum = sums + place[r] * columns;
-        for (int64_t c = 0; c < columns; ++c) sum[c] += z[r * columns + c];
-      }
-  }
-}
-
 template <class Z, class E>
 void straight_through(const double* from, const void* code, int64_t n, void* z_q) {
   using Exact =
@@ -209,7 +158,6 @@ constexpr void add_type(RowLoops* loops) {
   constexpr int kType = static_cast<int>(E::kType);
   loops->load[kType] = load<E>;
   loops->store[kType] = store<E>;
-  loops->add_row[kType] = add_row<E>;
 }
 
 template <class Z, class... Codes>
@@ -223,7 +171,6 @@ constexpr void add_pairs(RowLoops* loops) {
 template <class... Elements>
 constexpr RowLoops make_loops() {
   RowLoops loops{};
-  loops.scatter_rows = scatter_rows;
   (add_type<Elements>(&loops), ...);
   (add_pairs<Elements, Elements...>(&loops), ...);
   return loops;

@@ -4,7 +4,9 @@
 
 // GCC 12 takes the undefined operand of its own unmasked intrinsics for a mistake of their caller.
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#ifndef __clang__
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 
 #include <cstdint>

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 namespace vqgan_fast {
 namespace {
@@ -11,13 +12,17 @@ struct Vector {
   static constexpr int kSize = 16 / sizeof(T);
   typedef T Type __attribute__((vector_size(16)));
 
-  // The elements of two vectors in turn, of their first halves or of their second.
-  static Type interleave(Type a, Type b, bool second) {
-    Type mask;
-    for (int i = 0; i < kSize; ++i) {
-      mask[i] = static_cast<T>((second ? kSize / 2 : 0) + i / 2 + (i % 2) * kSize);
-    }
-    return __builtin_shuffle(a, b, mask);
+  // The elements of two vectors in turn: of their first halves, or from element kSize / 2 on, of
+  // their second.
+  template <int kFirst>
+  static Type interleave(Type a, Type b) {
+    return shuffle<kFirst>(a, b, std::make_integer_sequence<int, kSize>());
+  }
+
+ private:
+  template <int kFirst, int... kLanes>
+  static Type shuffle(Type a, Type b, std::integer_sequence<int, kLanes...>) {
+    return __builtin_shufflevector(a, b, (kFirst + kLanes / 2 + kLanes % 2 * kSize)...);
   }
 };
 
@@ -31,8 +36,8 @@ void transpose_square(const void* const* lines, int64_t j, T* to, int64_t to_str
   for (int i = 0; i < n; ++i) std::memcpy(&a[i], static_cast<const T*>(lines[i]) + j, 16);
   for (int step = 1; step < n; step *= 2) {
     for (int i = 0; i < n / 2; ++i) {
-      b[2 * i] = V::interleave(a[i], a[i + n / 2], false);
-      b[2 * i + 1] = V::interleave(a[i], a[i + n / 2], true);
+      b[2 * i] = V::template interleave<0>(a[i], a[i + n / 2]);
+      b[2 * i + 1] = V::template interleave<n / 2>(a[i], a[i + n / 2]);
     }
     for (int i = 0; i < n; ++i) a[i] = b[i];
   }

@@ -59,7 +59,6 @@ double vector_quantize(const VectorQuantizeArgs& args, const Parallel& parallel)
   search.num_rows = args.num_rows;
   search.num_codes = args.num_codes;
   search.dim = args.dim;
-  search.exact = args.exact;
   search.indices = args.indices;
   search.distances = distances.data();
   search.distance_dtype = DType::kFloat64;

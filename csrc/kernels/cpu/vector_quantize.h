@@ -16,7 +16,6 @@ struct VectorQuantizeArgs {
   int64_t num_rows = 0;
   int64_t num_codes = 0;
   int64_t dim = 0;
-  bool exact = true;
   int64_t* indices = nullptr;  // num_rows, contiguous, written
 };
 

@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <memory>
+#include <vector>
 
+#include "kernels/cpu/code_sums.h"
 #include "kernels/cpu/codebook_stats.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
@@ -173,21 +175,27 @@ void vector_quantize_grad_z(const VectorQuantizeBackwardArgs& args, const Rows& 
 void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, double scale,
                                    const Rows& grad_codebook, const Parallel& parallel) {
   const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes);
+  const Rows& codebook = args.codebook;
+  const auto store = code_sums(simd_level()).store_gradients[static_cast<int>(codebook.dtype)];
+  const bool in_place = codebook.element_stride == 1 && grad_codebook.element_stride == 1;
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
                   int64_t num_columns, const double* sums) {
-    double out[kMostColumns];
+    const int64_t* codes = groups.codes.get();
+    const int64_t* first = groups.first.data();
+    if (in_place) {
+      const int64_t column = first_column * bytes_of(codebook.dtype);
+      return store(sums, codes + first_group, first + first_group, last_group - first_group,
+                   num_columns, scale, static_cast<const char*>(codebook.data) + column,
+                   codebook.inner_stride, tile_at(grad_codebook, {0, 1, first_column, 1}),
+                   grad_codebook.inner_stride);
+    }
+    std::vector<double> out(num_columns);
     for (int64_t g = first_group; g < last_group; ++g, sums += num_columns) {
-      if (g + kGroupsAhead < last_group) {
-        const int64_t code = groups.codes[g + kGroupsAhead];
-        prefetch_columns(args.codebook, code, first_column, num_columns);
-        prefetch_columns(grad_codebook, code, first_column, num_columns);
-      }
-      const int64_t code = groups.codes[g];
       const double count = static_cast<double>(groups.count(g));
-      load_columns(args.codebook, code, first_column, num_columns, out);
+      load_columns(codebook, codes[g], first_column, num_columns, out.data());
       for (int64_t d = 0; d < num_columns; ++d) out[d] = scale * (count * out[d] - sums[d]);
-      store_columns(grad_codebook, code, first_column, num_columns, out);
+      store_columns(grad_codebook, codes[g], first_column, num_columns, out.data());
     }
   };
   // A code without rows has no gradient, not even one that is NaN.

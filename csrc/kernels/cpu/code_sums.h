@@ -1,0 +1,59 @@
+// The innermost loops over the rows of codes, which every SIMD level writes for itself: plain
+// structs and pointers only, so that no copy compiled for one level can be linked into another.
+// Results are the same bits at every level.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/simd_level.h"
+
+namespace vqgan_fast {
+
+// 64 codes: which of them have rows, and how many codes before them have.
+struct UsedCodes {
+  uint64_t used;
+  int64_t before;
+};
+
+// Codes that have rows are numbered in ascending order: group g is the code codes[g] and has the
+// rows rows[first[g]] .. rows[first[g + 1] - 1]. Tables are indexed by DType.
+struct CodeSums {
+  static constexpr int kTypes = 4;
+  // The rows of a code lie anywhere in z, so that no hardware foresees the next one: row numbers
+  // are read this far behind the last.
+  static constexpr int64_t kRowsAhead = 8;
+
+  // group[n] = the group of indices[n]; ++count[group[n]].
+  void (*find_groups)(const UsedCodes* codes, const int64_t* indices, int64_t num_rows,
+                      int64_t* group, int64_t* count);
+
+  // sums[g * columns + c] = the sum of z[row * row_stride + c] over the rows of group g in their
+  // order, in fp64, from 0 on.
+  void (*add_rows[kTypes])(const void* z, int64_t row_stride, const int64_t* rows,
+                           const int64_t* first, int64_t num_groups, int64_t columns, double* sums);
+
+  // out[codes[g] * stride + c] = sums[g * columns + c], rounded.
+  void (*store_sums[kTypes])(const double* sums, const int64_t* codes, int64_t num_groups,
+                             int64_t columns, void* out, int64_t stride);
+
+  // The same for scale * (count_g * e[codes[g] * e_stride + c] - sums[g * columns + c]).
+  void (*store_gradients[kTypes])(const double* sums, const int64_t* codes, const int64_t* first,
+                                  int64_t num_groups, int64_t columns, double scale, const void* e,
+                                  int64_t e_stride, void* out, int64_t stride);
+};
+
+extern const CodeSums kCodeSumsBaseline;
+#ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX2
+extern const CodeSums kCodeSumsAvx2;
+#endif
+
+// The loops of the highest level that is compiled in and not above `level`.
+inline const CodeSums& code_sums(SimdLevel level) {
+#ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX2
+  if (level >= SimdLevel::kAvx2) return kCodeSumsAvx2;
+#endif
+  static_cast<void>(level);
+  return kCodeSumsBaseline;
+}
+
+}  // namespace vqgan_fast

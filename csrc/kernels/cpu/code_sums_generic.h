@@ -1,0 +1,198 @@
+// The loops of code_sums.h in the compilers' own vectors: each SIMD level includes this and is
+// compiled with its own flags, so everything is in an anonymous namespace.
+#pragma once
+
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/cpu/code_sums.h"
+#include "kernels/cpu/element.h"
+
+namespace vqgan_fast {
+namespace {
+
+// As wide as the conversions of the level, which compilers would put together from halves.
+#ifdef __AVX2__
+constexpr int64_t kLanes = 4;
+#else
+constexpr int64_t kLanes = 2;
+#endif
+typedef double Doubles __attribute__((vector_size(kLanes * 8), aligned(8), may_alias));
+typedef float Floats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+
+// kLanes elements as doubles, and back.
+template <class E>
+struct Vector {
+  static Doubles load(const typename E::Storage* from) {
+    Doubles x;
+    for (int64_t i = 0; i < kLanes; ++i) x[i] = E::load(from[i]);
+    return x;
+  }
+  static void store(const Doubles& x, typename E::Storage* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = E::store(x[i]);
+  }
+};
+
+template <>
+struct Vector<Fp64> {
+  static Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
+  static void store(const Doubles& x, double* to) { *reinterpret_cast<Doubles*>(to) = x; }
+};
+
+#ifdef __AVX2__
+template <>
+struct Vector<Fp32> {
+  static Doubles load(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
+  static void store(const Doubles& x, float* to) { _mm_storeu_ps(to, _mm256_cvtpd_ps(x)); }
+};
+
+template <>
+struct Vector<Bf16> {
+  static Doubles load(const uint16_t* from) {
+    const __m128i x = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(x, 16)));
+  }
+  static void store(const Doubles& x, uint16_t* to) {
+    for (int64_t i = 0; i < kLanes; ++i) to[i] = Bf16::store(x[i]);
+  }
+};
+
+template <>
+struct Vector<Fp16> {
+  static Doubles load(const uint16_t* from) {
+    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
+  }
+  static void store(const Doubles& x, uint16_t* to) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                     _mm_cvtps_ph(_mm256_cvtpd_ps(x), _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+#else
+template <>
+struct Vector<Fp32> {
+  static Doubles load(const float* from) {
+    return __builtin_convertvector(*reinterpret_cast<const Floats*>(from), Doubles);
+  }
+  static void store(const Doubles& x, float* to) {
+    *reinterpret_cast<Floats*>(to) = __builtin_convertvector(x, Floats);
+  }
+};
+#endif
+
+void find_groups(const UsedCodes* codes, const int64_t* indices, int64_t num_rows, int64_t* group,
+                 int64_t* count) {
+  for (int64_t n = 0; n < num_rows; ++n) {
+    const auto code = static_cast<uint64_t>(indices[n]);
+    const UsedCodes& word = codes[code / 64];
+    const uint64_t lower = word.used & ((uint64_t{1} << code % 64) - 1);
+    const int64_t g = word.before + __builtin_popcountll(lower);
+    group[n] = g;
+    ++count[g];
+  }
+}
+
+// Some columns of some rows, in registers.
+template <class E, int64_t kVectors>
+void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
+                 int64_t num_rows, bool is_first, double* sums) {
+  constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
+  Doubles total[kVectors];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    total[v] = is_first ? Doubles{} : Vector<Fp64>::load(sums + v * kLanes);
+  }
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const auto* row = z + rows[r] * row_stride;
+    const auto* later = z + rows[r + CodeSums::kRowsAhead] * row_stride;
+    for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c);
+    for (int64_t v = 0; v < kVectors; ++v) total[v] += Vector<E>::load(row + v * kLanes);
+  }
+  for (int64_t v = 0; v < kVectors; ++v) Vector<Fp64>::store(total[v], sums + v * kLanes);
+}
+
+template <class E>
+void add_rows(const void* latents, int64_t row_stride, const int64_t* rows, const int64_t* first,
+              int64_t num_groups, int64_t columns, double* sums) {
+  // Rows whose columns are gone through together: they stay in L1.
+  constexpr int64_t kBlockRows = 16;
+  const auto* z = static_cast<const typename E::Storage*>(latents);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    for (int64_t i = first[g]; i < first[g + 1]; i += kBlockRows) {
+      const int64_t count = std::min(kBlockRows, first[g + 1] - i);
+      const bool is_first = i == first[g];
+      int64_t c = 0;
+      const auto add = [&](auto vectors) {
+        add_columns<E, vectors>(z + c, row_stride, rows + i, count, is_first, sums + c);
+        c += vectors * kLanes;
+      };
+      while (c + 8 * kLanes <= columns) add(std::integral_constant<int64_t, 8>());
+      if (c + 4 * kLanes <= columns) add(std::integral_constant<int64_t, 4>());
+      if (c + 2 * kLanes <= columns) add(std::integral_constant<int64_t, 2>());
+      if (c + kLanes <= columns) add(std::integral_constant<int64_t, 1>());
+      for (; c < columns; ++c) {
+        double total = is_first ? 0.0 : sums[c];
+        for (int64_t r = i; r < i + count; ++r) total += E::load(z[rows[r] * row_stride + c]);
+        sums[c] = total;
+      }
+    }
+  }
+}
+
+template <class E>
+void store_sums(const double* sums, const int64_t* codes, int64_t num_groups, int64_t columns,
+                void* result, int64_t stride) {
+  auto* out = static_cast<typename E::Storage*>(result);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    auto* to = out + codes[g] * stride;
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      Vector<E>::store(Vector<Fp64>::load(sums + c), to + c);
+    }
+    for (; c < columns; ++c) to[c] = E::store(sums[c]);
+  }
+}
+
+template <class E>
+void store_gradients(const double* sums, const int64_t* codes, const int64_t* first,
+                     int64_t num_groups, int64_t columns, double scale, const void* codebook,
+                     int64_t e_stride, void* result, int64_t stride) {
+  constexpr int64_t kGroupsAhead = 8;
+  constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
+  const auto* e = static_cast<const typename E::Storage*>(codebook);
+  auto* out = static_cast<typename E::Storage*>(result);
+  for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
+    const auto* later = e + codes[std::min(g + kGroupsAhead, num_groups - 1)] * e_stride;
+    for (int64_t c = 0; c < columns; c += kLine) __builtin_prefetch(later + c);
+    const auto* from = e + codes[g] * e_stride;
+    auto* to = out + codes[g] * stride;
+    const double count = static_cast<double>(first[g + 1] - first[g]);
+    int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      const Doubles sum = Vector<Fp64>::load(sums + c);
+      Vector<E>::store(scale * (count * Vector<E>::load(from + c) - sum), to + c);
+    }
+    for (; c < columns; ++c) {
+      const double x = E::load(from[c]);
+      to[c] = E::store(scale * (count * x - sums[c]));
+    }
+  }
+}
+
+template <class... Elements>
+constexpr CodeSums make_sums() {
+  CodeSums loops{};
+  loops.find_groups = find_groups;
+  ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
+  ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
+  ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);
+  return loops;
+}
+
+constexpr CodeSums kSums = make_sums<Fp32, Fp64, Bf16, Fp16>();
+
+}  // namespace
+}  // namespace vqgan_fast
