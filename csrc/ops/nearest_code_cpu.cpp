@@ -17,8 +17,8 @@ namespace {
 std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codebook, bool exact) {
   const SearchSizes sizes = check_search(z, codebook);
   const ScalarType distance_type = accumulation_type(z, codebook);
-  Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
-  Tensor distances = torch::stable::new_empty(z, index_shape(z), distance_type);
+  Tensor indices = empty_on_cpu(index_shape(z), ScalarType::Long);
+  Tensor distances = empty_on_cpu(index_shape(z), distance_type);
   Tensor holder;
   const int64_t distance_bytes = static_cast<int64_t>(distances.element_size());
   for (int64_t h = 0; h < sizes.num_heads; ++h) {
@@ -54,7 +54,8 @@ std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor
   return {indices, distances};
 }
 
-// counts (10) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if `reset`.
+// counts (10) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if
+// `reset`.
 Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
   NearestCodeCounters& counters = nearest_code_counters();
   auto* count = static_cast<int64_t*>(counts.data_ptr());
