@@ -89,9 +89,10 @@ struct Across {
 };
 
 template <class Element>
-void pairs(const double* const* z, const void* const* e, int64_t dim, double* distances) {
+void pairs(const double* const* z, const void* const* e, int num_pairs, int64_t dim,
+           double* distances) {
   // Four chains, because each waits for its last sum.
-  for (int i = 0; i < kPairsAtOnce; i += 4) {
+  for (int i = 0; i < num_pairs; i += 4) {
     double acc[4] = {};
     for (int64_t d = 0; d < dim; ++d) {
       for (int j = 0; j < 4; ++j) {
