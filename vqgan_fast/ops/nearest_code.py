@@ -58,9 +58,7 @@ def nearest_code(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
-    indices, distances = torch.ops.vqgan_fast.nearest_code.default(
-        z, codebook, is_exact(precision)
-    )
+    indices, distances = torch.ops.vqgan_fast.nearest_code.default(z, codebook, is_exact(precision))
     return (indices, distances) if return_distance else indices
 
 
