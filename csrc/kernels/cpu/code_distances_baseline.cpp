@@ -72,9 +72,7 @@ struct Across {
 
   template <class Read>
   static Vector load_some(const float* p, int count) {
-    float elements[kLanes] = {};
-    for (int i = 0; i < count; ++i) elements[i] = p[i];
-    return Fp32::load(elements);
+    return Vector{p[0], count > 1 ? p[1] : 0.0f, count > 2 ? p[2] : 0.0f, 0.0f};
   }
 
   // sums[i] = the sum of acc[i]'s lanes; whether one of them is not above limit[i].

@@ -43,9 +43,11 @@ __m128i load_eight(const uint16_t* p) {
 }
 
 __m128i load_some(const uint16_t* p, int count) {
-  alignas(16) uint16_t elements[8] = {};
-  for (int i = 0; i < count; ++i) elements[i] = p[i];
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(elements));
+  // Not through memory: a load of what was just stored in pieces waits for all of them.
+  uint64_t half[2] = {0, 0};
+  for (int i = 0; i < 4 && i < count; ++i) half[0] |= static_cast<uint64_t>(p[i]) << (16 * i);
+  for (int i = 4; i < count; ++i) half[1] |= static_cast<uint64_t>(p[i]) << (16 * (i - 4));
+  return _mm_set_epi64x(static_cast<int64_t>(half[1]), static_cast<int64_t>(half[0]));
 }
 
 struct ReadBf16 {
