@@ -18,8 +18,8 @@ std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codeb
                                             bool /*exact*/) {
   const SearchSizes sizes = check_search(z, codebook);
   const ScalarType distance_type = accumulation_type(z, codebook);
-  Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
-  Tensor distances = torch::stable::new_empty(z, index_shape(z), distance_type);
+  Tensor indices = empty_on_cpu(index_shape(z), ScalarType::Long);
+  Tensor distances = empty_on_cpu(index_shape(z), distance_type);
   Tensor holder;
   const int64_t distance_bytes = static_cast<int64_t>(distances.element_size());
   for (int64_t h = 0; h < sizes.num_heads; ++h) {

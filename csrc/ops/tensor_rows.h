@@ -5,14 +5,19 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "kernels/cpu/rows.h"
 
 namespace vqgan_fast::ops {
 
+using torch::headeronly::IntHeaderOnlyArrayRef;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -29,6 +34,23 @@ inline DType dtype_of(ScalarType type) {
     default:
       STD_TORCH_CHECK(false, "no kernel for ", type);
   }
+}
+
+// An uninitialised, contiguous tensor in the memory of the host. torch::stable::empty looks aten's
+// operator up by name and boxes the arguments: a good part of what a call on a few rows takes.
+inline Tensor empty_on_cpu(IntHeaderOnlyArrayRef sizes, ScalarType type) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<int64_t>(sizes[i], 1);
+  }
+  AtenTensorHandle handle = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
+      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
+      aoti_torch_device_type_cpu(), 0, &handle));
+  return Tensor(handle);
 }
 
 // The rows of t (..., D), all leading dimensions as one, if their strides allow two levels.

@@ -16,9 +16,9 @@ namespace vqgan_fast::ops {
 namespace {
 
 // Not torch's fill_, which refuses what fp32 cannot hold: such a loss is infinite.
-Tensor scalar(const Tensor& like, ScalarType type, double value) {
+Tensor scalar(ScalarType type, double value) {
   const DefaultFloatMode float_mode;
-  const Tensor t = torch::stable::new_empty(like, {}, type);
+  const Tensor t = empty_on_cpu({}, type);
   store_rows(contiguous_rows(t.data_ptr(), dtype_of(type), 1, 1), 0, 1, 1, &value);
   return t;
 }
@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cpu(const Tensor& z,
   const SearchSizes sizes = check_search(z, codebook);
   const bool batched = codebook.dim() > 2;
   RowsLike z_q(z);
-  Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
+  Tensor indices = empty_on_cpu(index_shape(z), ScalarType::Long);
   Tensor holder;
   double sum = 0.0;
   if (z.numel() > 0) {
@@ -48,7 +48,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cpu(const Tensor& z,
   // The mean over no elements is NaN, as torch has it.
   const double mean = sum / static_cast<double>(z.numel());
   const ScalarType loss_type = accumulation_type(z, codebook);
-  return {z_q.finish(), indices, scalar(z, loss_type, mean), scalar(z, loss_type, mean)};
+  return {z_q.finish(), indices, scalar(loss_type, mean), scalar(loss_type, mean)};
 }
 
 double value_of(const Tensor& scalar) {

@@ -34,9 +34,9 @@ def nearest_code(
         index[n] = argmin_k  sum_d (z[n, d] - codebook[k, d])^2,   ties to the lowest k
 
     "exact" evaluates the sum in fp64, d ascending, on the inputs as given: the same index for every
-    device, thread count, batch split and memory layout. "fast" leaves the rare latents undecided
-    that a screen cannot decide, and takes the nearest of the codes that it found for them. Either
-    way the distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets
+    device, thread count, batch split and memory layout. "fast" allows an implementation to
+    skip the proof that its choice is that one; none does so yet, because exactness costs them
+    little. The distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets
     index 0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The
     N x K distances are never held. `docs/numerics.md` has the definition and the proofs.
 
@@ -59,7 +59,7 @@ def nearest_code(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
-    indices, distances = torch.ops.vqgan_fast.nearest_code(z, codebook, is_exact(precision))
+    indices, distances = torch.ops.vqgan_fast.nearest_code.default(z, codebook, is_exact(precision))
     return (indices, distances) if return_distance else indices
 
 

@@ -115,7 +115,8 @@ struct PairDistances::Impl {
       half->e[i] = half->e[0];
     }
     double distances[kPairsAtOnce];
-    (in_place != nullptr ? *in_place : from_fp64).pairs(half->z, half->e, dim, distances);
+    (in_place != nullptr ? *in_place : from_fp64)
+        .pairs(half->z, half->e, static_cast<int>(num_pairs), dim, distances);
     for (int i = 0; i < num_pairs; ++i) half->nearest[i]->offer(distances[i], half->code[i]);
   }
 };

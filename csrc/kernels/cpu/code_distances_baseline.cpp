@@ -72,9 +72,7 @@ struct Across {
 
   template <class Read>
   static Vector load_some(const float* p, int count) {
-    float elements[kLanes] = {};
-    for (int i = 0; i < count; ++i) elements[i] = p[i];
-    return Fp32::load(elements);
+    return Vector{p[0], count > 1 ? p[1] : 0.0f, count > 2 ? p[2] : 0.0f, 0.0f};
   }
 
   // sums[i] = the sum of acc[i]'s lanes; whether one of them is not above limit[i].
@@ -89,9 +87,10 @@ struct Across {
 };
 
 template <class Element>
-void pairs(const double* const* z, const void* const* e, int64_t dim, double* distances) {
+void pairs(const double* const* z, const void* const* e, int num_pairs, int64_t dim,
+           double* distances) {
   // Four chains, because each waits for its last sum.
-  for (int i = 0; i < kPairsAtOnce; i += 4) {
+  for (int i = 0; i < num_pairs; i += 4) {
     double acc[4] = {};
     for (int64_t d = 0; d < dim; ++d) {
       for (int j = 0; j < 4; ++j) {

@@ -43,8 +43,10 @@ constexpr int kFewRowsStep = 8;
 // fp64 only.
 struct CodeKernels {
   int element_bytes;
-  // distances[i] = the definition's distance of z[i] and e[i] for kPairsAtOnce pairs.
-  void (*pairs)(const double* const* z, const void* const* e, int64_t dim, double* distances);
+  // distances[i] = the definition's distance of z[i] and e[i], i < num_pairs. All kPairsAtOnce
+  // pointers must be good to read from.
+  void (*pairs)(const double* const* z, const void* const* e, int num_pairs, int64_t dim,
+                double* distances);
   // Lays `count` codes, `stride` elements apart, into one panel, which the last one fills up.
   void (*pack_fp32)(const void* codes, int64_t stride, int64_t count, int64_t dim, float* panel);
   void (*pack_fp64)(const void* codes, int64_t stride, int64_t count, int64_t dim, double* panel);

@@ -43,9 +43,11 @@ __m128i load_eight(const uint16_t* p) {
 }
 
 __m128i load_some(const uint16_t* p, int count) {
-  alignas(16) uint16_t elements[8] = {};
-  for (int i = 0; i < count; ++i) elements[i] = p[i];
-  return _mm_load_si128(reinterpret_cast<const __m128i*>(elements));
+  // Not through memory: a load of what was just stored in pieces waits for all of them.
+  uint64_t half[2] = {0, 0};
+  for (int i = 0; i < 4 && i < count; ++i) half[0] |= static_cast<uint64_t>(p[i]) << (16 * i);
+  for (int i = 4; i < count; ++i) half[1] |= static_cast<uint64_t>(p[i]) << (16 * (i - 4));
+  return _mm_set_epi64x(static_cast<int64_t>(half[1]), static_cast<int64_t>(half[0]));
 }
 
 struct ReadBf16 {
@@ -77,9 +79,9 @@ struct ReadFp16 {
 
 // Four pairs in lanes, d ascending: four differences of each pair are transposed, then added one
 // after the other.
-template <class Read>
-void pairs(const double* const* z, const void* const* codes, int64_t dim, double* distances) {
-  constexpr int kGroups = kPairsAtOnce / 4;
+template <class Read, int kGroups>
+void measure_groups(const double* const* z, const void* const* codes, int64_t dim,
+                    double* distances) {
   const auto* const* e = reinterpret_cast<const typename Read::Element* const*>(codes);
   __m256d acc[kGroups];
 #pragma GCC unroll 4
@@ -110,12 +112,21 @@ void pairs(const double* const* z, const void* const* codes, int64_t dim, double
 #pragma GCC unroll 4
   for (int g = 0; g < kGroups; ++g) _mm256_storeu_pd(distances + 4 * g, acc[g]);
   if (d == dim) return;
-  for (int i = 0; i < kPairsAtOnce; ++i) {
+  for (int i = 0; i < 4 * kGroups; ++i) {
     for (int64_t tail = d; tail < dim; ++tail) {
       const double difference = z[i][tail] - Read::one(e[i] + tail);
       distances[i] = __builtin_fma(difference, difference, distances[i]);
     }
   }
+}
+
+template <class Read>
+void pairs(const double* const* z, const void* const* codes, int num_pairs, int64_t dim,
+           double* distances) {
+  // A search of few rows ends with few pairs.
+  const auto measure =
+      num_pairs <= 4 ? measure_groups<Read, 1> : measure_groups<Read, kPairsAtOnce / 4>;
+  measure(z, codes, dim, distances);
 }
 
 // Transposes blocks of Simd::kLanes codes by four columns; the last block of columns overlaps the

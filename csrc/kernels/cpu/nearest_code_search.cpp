@@ -37,11 +37,13 @@ class Block {
     for_each_run([&](int64_t begin, int64_t end) {
       load_rows(args_.z, rows[begin], end - begin, args_.dim, z.data() + begin * args_.dim);
     });
+    std::fill_n(found.begin(), size, Nearest());
+    std::fill_n(finite.begin(), size, true);
+    if (all_finite(z.data(), size * args_.dim)) return;
     for (int64_t r = 0; r < size; ++r) {
       double* values = z.data() + r * args_.dim;
       finite[r] = all_finite(values, args_.dim);
       if (!finite[r]) std::fill(values, values + args_.dim, 0.0);
-      found[r] = Nearest();
     }
   }
 
