@@ -53,6 +53,6 @@ PYBIND11_MODULE(_native, m) {
   m.def("cpu_features", &vqgan_fast::cpu_features,
         "SIMD levels: the highest that this CPU runs, the one selected (VQGAN_FAST_ISA forces it), "
         "and the one that nearest_code runs at. RuntimeError if VQGAN_FAST_ISA cannot be had.");
-  m.def("nearest_code", &vqgan_fast::nearest_code_numpy, "z"_a, "codebook"_a,
-        "return_distance"_a, "num_threads"_a, "See vqgan_fast.numpy.nearest_code.");
+  m.def("nearest_code", &vqgan_fast::nearest_code_numpy, "z"_a, "codebook"_a, "return_distance"_a,
+        "num_threads"_a, "See vqgan_fast.numpy.nearest_code.");
 }

@@ -123,8 +123,8 @@ void check_shapes(const py::array& z, const py::array& codebook) {
 
 }  // namespace
 
-py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook,
-                             bool return_distance, int64_t num_threads) {
+py::tuple nearest_code_numpy(const py::array& z, const py::array& codebook, bool return_distance,
+                             int64_t num_threads) {
   const DType z_dtype = dtype_of(z, "z");
   const DType codebook_dtype = dtype_of(codebook, "codebook");
   check_shapes(z, codebook);

@@ -24,8 +24,8 @@ struct NearestCodeArgs {
   Rows z;         // num_rows x dim
   Rows codebook;  // num_codes x dim
   int64_t num_rows = 0;
-  int64_t num_codes = 0;  // at least 1
-  int64_t dim = 0;        // at least 1
+  int64_t num_codes = 0;                   // at least 1
+  int64_t dim = 0;                         // at least 1
   int64_t* indices = nullptr;              // num_rows, contiguous
   void* distances = nullptr;               // num_rows, contiguous; null: not wanted
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64

@@ -30,26 +30,32 @@ struct LevelCost {
 };
 
 // Fitted on one core of an AMD EPYC (Zen 4) by benchmarks/fit_search_cost.py; NEON is an estimate.
-constexpr LevelCost kBaseline = {{0, 97, 3.49, 0.108, 0.0906, 0.73, 0.14},
-                                 {470, 30, 4.53, 0.119, 0.0501, 6.12, 1.12},
-                                 {1310, 47.4, 2.28, 0.262, 0.186, 13.5, 1.34},
-                                 {410, 12, 2.46, 0.711, 14, 3.64, 2.5}};
-constexpr LevelCost kNeon = {{0, 97, 3.49, 0.108, 0.0906, 0.73, 0.14},
-                             {470, 30, 2, 0.03, 0.035, 6.12, 1.12},
-                             {1310, 47.4, 2.28, 0.262, 0.186, 13.5, 1.34},
-                             {410, 12, 2.46, 0.711, 14, 3.64, 2.5}};
-constexpr LevelCost kAvx2 = {{0, 115, 1.98, 0.0639, 0.0218, 0.537, 0.112},
-                             {710, 30.3, 1.39, 0.0201, 0.0172, 4.9, 0.33},
-                             {1120, 54.7, 1.08, 0.0922, 0.00998, 26.3, 0.491},
-                             {600, 7.6, 1.42, 0.298, 13.2, 3.65, 2.56}};
-constexpr LevelCost kAvx512 = {{0, 116, 2.02, 0.0493, 0.0194, 0.31, 0.117},
-                               {730, 37.3, 1.48, 0.0186, 0.0173, 4.21, 0.389},
-                               {1140, 41.6, 1.39, 0.0695, 0.0106, 20.1, 0.714},
-                               {700, 19.8, 1.63, 0.232, 14.2, 3.55, 2.4}};
-constexpr LevelCost kAvx512Vnni = {{0, 119, 1.91, 0.048, 0.0196, 0.339, 0.114},
-                                   {670, 38.3, 1.41, 0.0186, 0.0173, 4.33, 0.364},
-                                   {1100, 40.9, 1.36, 0.066, 0.00804, 20.7, 0.663},
-                                   {680, 20, 1.65, 0.23, 12.7, 3.73, 2.54}};
+constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
+                                 {560, 30, 4.37, 0.12, 0.0503, 6.16, 1.03},
+                                 {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
+                                 {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
+constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
+                             {560, 30, 2, 0.03, 0.035, 6.16, 1.03},
+                             {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
+                             {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
+constexpr LevelCost kAvx2 = {{0, 123, 1.39, 0.0623, 0.0235, 0.508, 0.0214},
+                             {820, 30.4, 1, 0.0189, 0.0175, 4.89, 0.299},
+                             {1210, 55.3, 0.761, 0.0914, 0.00975, 26, 0.463},
+                             {660, 7.6, 1.42, 0.298, 7.33, 4.57, 2.49}};
+constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0.437, 0.0269},
+                               {730, 36.6, 1.11, 0.0182, 0.0174, 4.29, 0.337},
+                               {1050, 41, 1.08, 0.0715, 0.0101, 20.3, 0.619},
+                               {590, 19.8, 1.63, 0.232, 6.88, 4.62, 2.55}};
+constexpr LevelCost kAvx512Vnni = {{0, 129, 1.5, 0.0471, 0.0213, 0.44, 0.0259},
+                                   {720, 37.3, 1.12, 0.0178, 0.0175, 4.32, 0.339},
+                                   {1130, 41.8, 1.02, 0.0667, 0.00787, 21, 0.607},
+                                   {630, 20, 1.65, 0.23, 7.23, 4.55, 2.56}};
+
+// What packing costs whatever is packed, and how much more an element costs that has to come from
+// behind the second-level cache, twice.
+constexpr double kPackCall = 2500;
+constexpr double kFarBytes = 2 << 20;
+constexpr double kFarFactor = 1.9;
 
 const LevelCost& cost_of(SimdLevel level) {
   switch (level) {
@@ -109,8 +115,8 @@ double SearchCost::search(SearchWay way) const {
   if (way == SearchWay::kDirect) {
     return dense.call + products + num_codes_ * (dense.code + dim_ * dense.code_element);
   }
-  // On a line codes lie so close that the scores of many cannot be told apart.
-  return dense.call + products * (dim_ < 2 ? 4.0 : 1.0);
+  // On a line many codes lie so close that their scores cannot be told apart.
+  return dense.call + products * (dim_ < 2 && num_codes_ > 512 ? 4.0 : 1.0);
 }
 
 double SearchCost::pack(SearchWay way) const {
@@ -118,11 +124,12 @@ double SearchCost::pack(SearchWay way) const {
   if (way == SearchWay::kDirect) return 0.0;
   if (way == SearchWay::kBoxes) {
     const double levels = std::max(0.0, std::log2(num_codes_ / 32));
-    return num_codes_ *
-           (cost.boxes.code + levels * cost.boxes.code_level + dim_ * cost.boxes.code_element);
+    return kPackCall + num_codes_ * (cost.boxes.code + levels * cost.boxes.code_level +
+                                     dim_ * cost.boxes.code_element);
   }
   const DenseCost& dense = dense_cost(cost, way);
-  return num_codes_ * (dense.code + dim_ * dense.code_element);
+  const double far = 4 * num_codes_ * dim_ > kFarBytes ? kFarFactor : 1.0;
+  return kPackCall + num_codes_ * (dense.code + far * dim_ * dense.code_element);
 }
 
 double SearchCost::hash() const { return 100.0 + 0.2 * num_codes_ * dim_; }

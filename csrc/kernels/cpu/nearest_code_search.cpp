@@ -12,8 +12,8 @@
 namespace vqgan_fast {
 namespace {
 
-// Where the screen left this share of a block open, the next blocks are left open as a whole; one in
-// so many tries the screen again.
+// Where the screen left this share of a block open, the next blocks are left open as a whole; one
+// in so many tries the screen again.
 constexpr double kHopelessShare = 0.5;
 constexpr int64_t kTryAgain = 16;
 // The direct search is given codes in multiples of this.

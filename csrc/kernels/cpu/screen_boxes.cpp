@@ -204,6 +204,9 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
     }
   }
 
+  // Another thread may have written to the codebook since its finite codes were seen.
+  if (count == 0) return false;
+
   tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
   tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
   const int64_t group_floats = int64_t{kGroupBoxes} * 2 * tree_.padded_dim;

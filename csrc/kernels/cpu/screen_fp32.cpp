@@ -58,7 +58,8 @@ std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t
   return centre;
 }
 
-// docs/numerics.md, "The fp32 screen": 2 R + E of a row of norm X, for codes of norm max_norm at most.
+// docs/numerics.md, "The fp32 screen": 2 R + E of a row of norm X, for codes of norm max_norm at
+// most.
 Fp32Margin margin_for(int64_t dim, double max_norm) {
   const double terms = static_cast<double>(dim + 8);
   const double gamma = terms * 0x1p-24 / (1.0 - terms * 0x1p-24);
