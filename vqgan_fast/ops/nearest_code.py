@@ -34,11 +34,11 @@ def nearest_code(
         index[n] = argmin_k  sum_d (z[n, d] - codebook[k, d])^2,   ties to the lowest k
 
     "exact" evaluates the sum in fp64, d ascending, on the inputs as given: the same index for every
-    device, thread count, batch split and memory layout. "fast" allows an implementation to
-    skip the proof that its choice is that one; none does so yet, because exactness costs them
-    little. The distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets
-    index 0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The
-    N x K distances are never held. `docs/numerics.md` has the definition and the proofs.
+    device, thread count, batch split and memory layout. "fast" allows an implementation to skip
+    the proof that its choice is that one; none does so yet, because exactness costs them little.
+    The distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets index
+    0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The N x K
+    distances are never held. `docs/numerics.md` has the definition and the proofs.
 
     Source: van den Oord et al., "Neural Discrete Representation Learning", 2017, eq. 2.
 
