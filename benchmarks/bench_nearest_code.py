@@ -87,8 +87,6 @@ def test_gaussian(shape: tuple[int, int, int], threads: int, compare: Callable) 
             lambda: ops.nearest_code(z, changing), prepare=lambda: changing[0].normal_()
         )
     }
-    if n * k <= contenders.LARGE:
-        variants["fast"] = lambda: ops.nearest_code(z, codebook, precision="fast")
     compare(
         "nearest_code",
         shape,

@@ -8,32 +8,15 @@ import pytest
 import torch
 from search_cases import CASES, assert_is_oracle, oracle
 
-from vqgan_fast import _native, ops
+from vqgan_fast import ops
 
-WAYS = ("auto", "direct", "fp32", "int16", "boxes")
-LEVELS = _native.build_info()["simd_compiled"]
-
-
-def cpu_levels() -> list[str]:
-    """The compiled levels that this CPU runs: those up to the one it detects."""
-    return LEVELS[: LEVELS.index(_native.cpu_features()["detected"]) + 1]
-
-
-@pytest.fixture(params=[*itertools.product(WAYS, LEVELS)], ids="-".join)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    name, level = request.param
-    if level not in cpu_levels():
-        pytest.skip(f"this CPU does not run {level}")
-    monkeypatch.setenv("VQGAN_FAST_SCREEN", name)
-    monkeypatch.setenv("VQGAN_FAST_ISA", level)
-    ops.nearest_code_counters(reset=True)
-    return name
+WAYS = ("direct", "fp32", "int16", "boxes")
 
 
 def calls(way: str) -> int:
     """Searches since the test began; all of them went this way."""
     counters = ops.nearest_code_counters()
-    by_way = {name: counters[f"calls_{name}"] for name in WAYS if name != "auto"}
+    by_way = {name: counters[f"calls_{name}"] for name in WAYS}
     if way != "auto":
         assert by_way[way] == sum(by_way.values())
     return sum(by_way.values())

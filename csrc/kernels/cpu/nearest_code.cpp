@@ -1,8 +1,6 @@
 #include "kernels/cpu/nearest_code.h"
 
-#include <algorithm>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 #include "kernels/cpu/float_mode.h"
@@ -14,15 +12,14 @@ namespace vqgan_fast {
 void nearest_code(const NearestCodeArgs& args, const Parallel& parallel) {
   if (args.num_rows == 0) return;
   const DefaultFloatMode float_mode;
-  std::fill_n(args.indices, args.num_rows, -1);
-  std::vector<int64_t> open(args.num_rows);
-  std::iota(open.begin(), open.end(), 0);
-
   SearchPlan plan(args, parallel);
-  while (const auto screen = plan.next_screen(static_cast<int64_t>(open.size()))) {
-    open = screen_rows(args, plan.level(), *screen, open, parallel);
+  RowList rows{args.num_rows};
+  std::vector<int64_t> open;
+  while (const auto screen = plan.next_screen(rows.count)) {
+    open = screen_rows(args, plan.level(), *screen, rows, parallel);
+    rows = {static_cast<int64_t>(open.size()), open.data()};
   }
-  search_rows(args, plan.level(), open, parallel);
+  search_rows(args, plan.level(), rows, parallel);
 }
 
 }  // namespace vqgan_fast

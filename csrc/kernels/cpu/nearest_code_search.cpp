@@ -30,9 +30,9 @@ class Block {
         found(rows.size()),
         args_(args) {}
 
-  void load(const int64_t* listed, int64_t count) {
+  void load(const RowList& list, int64_t first, int64_t count) {
     size = count;
-    std::copy(listed, listed + count, rows.begin());
+    for (int64_t r = 0; r < count; ++r) rows[r] = list[first + r];
     std::fill_n(open.begin(), size, false);
     for_each_run([&](int64_t begin, int64_t end) {
       load_rows(args_.z, rows[begin], end - begin, args_.dim, z.data() + begin * args_.dim);
@@ -123,9 +123,9 @@ void merge_parts(const Partial* partial, int64_t num_parts, Block* block) {
 }  // namespace
 
 std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
-                                 const CodeScreen& screen, const std::vector<int64_t>& rows,
+                                 const CodeScreen& screen, const RowList& rows,
                                  const Parallel& parallel) {
-  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  const int64_t num_rows = rows.count;
   const int64_t num_panels = screen.num_panels();
   const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
   const RowTasks tasks(num_rows, num_panels, (args.num_codes + num_panels - 1) / num_panels,
@@ -148,9 +148,10 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
       if (blocks_to_skip > 0 && !cut) {
         --blocks_to_skip;
         std::fill_n(open.begin() + first, tasks.rows(task), true);
+        for (int64_t r = 0; r < tasks.rows(task); ++r) args.indices[rows[first + r]] = -1;
         continue;
       }
-      block.load(rows.data() + first, tasks.rows(task));
+      block.load(rows, first, tasks.rows(task));
       worker->run(block.z.data(), block.size, tasks.first_unit(task), tasks.last_unit(task),
                   candidates.data());
       int64_t num_open = 0;
@@ -163,7 +164,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
         if (row.open) {
           block.open[r] = true;
           ++num_open;
-          if (!cut && row.count > 0) args.indices[block.rows[r]] = row.codes[0];
+          if (!cut) args.indices[block.rows[r]] = row.count > 0 ? row.codes[0] : -1;
         } else if (row.count == 1 && !measure_all) {
           ++num_proven;
           block.found[r].index = row.codes[0];
@@ -194,7 +195,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
     Block block(args, tasks);
     for (int64_t task = 0; task < tasks.count(); task += tasks.num_parts) {
       const int64_t first = tasks.first_row(task);
-      block.load(rows.data() + first, tasks.rows(task));
+      block.load(rows, first, tasks.rows(task));
       merge_parts(partial.data() + first * tasks.num_parts, tasks.num_parts, &block);
       for (int64_t r = 0; r < block.size; ++r) {
         open[first + r] = block.open[r];
@@ -209,15 +210,15 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
     }
   }
   std::vector<int64_t> open_rows;
-  for (int64_t i = 0; i < num_rows; ++i) {
-    if (open[i]) open_rows.push_back(rows[i]);
+  for (auto i = open.begin(); (i = std::find(i, open.end(), true)) != open.end(); ++i) {
+    open_rows.push_back(rows[i - open.begin()]);
   }
   return open_rows;
 }
 
-void search_rows(const NearestCodeArgs& args, SimdLevel level, const std::vector<int64_t>& rows,
+void search_rows(const NearestCodeArgs& args, SimdLevel level, const RowList& rows,
                  const Parallel& parallel) {
-  const int64_t num_rows = static_cast<int64_t>(rows.size());
+  const int64_t num_rows = rows.count;
   if (num_rows == 0) return;
   const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
   const RowTasks tasks(num_rows, (args.num_codes + kDirectUnit - 1) / kDirectUnit, kDirectUnit,
@@ -234,11 +235,11 @@ void search_rows(const NearestCodeArgs& args, SimdLevel level, const std::vector
     std::vector<Nearest*> found(tasks.most_rows());
     int64_t num_finite = 0, num_not_finite = 0;
     for (int64_t task = next(); task >= 0; task = next()) {
-      block.load(rows.data() + tasks.first_row(task), tasks.rows(task));
+      block.load(rows, tasks.first_row(task), tasks.rows(task));
       int64_t count = 0;
       for (int64_t r = 0; r < block.size; ++r) {
         if (!block.finite[r]) continue;
-        const int64_t near = args.indices[block.rows[r]];
+        const int64_t near = rows.listed != nullptr ? args.indices[block.rows[r]] : -1;
         if (near >= 0) pairs.add(block.row(r), near, &block.found[r]);
         z[count] = block.row(r);
         found[count++] = &block.found[r];
@@ -267,7 +268,7 @@ void search_rows(const NearestCodeArgs& args, SimdLevel level, const std::vector
   Block block(args, tasks);
   for (int64_t task = 0; task < tasks.count(); task += tasks.num_parts) {
     const int64_t first = tasks.first_row(task);
-    block.load(rows.data() + first, tasks.rows(task));
+    block.load(rows, first, tasks.rows(task));
     merge_parts(partial.data() + first * tasks.num_parts, tasks.num_parts, &block);
     block.finish();
   }

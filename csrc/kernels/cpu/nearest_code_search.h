@@ -12,17 +12,25 @@
 
 namespace vqgan_fast {
 
-// `rows` are in ascending order. Indices and distances of those that a pass decides are written,
-// and handed to args.take_rows. Of a row that is not decided args.indices holds a code near it, or
-// -1.
+// Rows to search, ascending: those listed, or where there is no list the first `count` of all.
+struct RowList {
+  int64_t count = 0;
+  const int64_t* listed = nullptr;
+
+  int64_t operator[](int64_t i) const { return listed != nullptr ? listed[i] : i; }
+};
+
+// Indices and distances of the rows that a pass decides are written, and handed to args.take_rows.
+// Of a row that it leaves open args.indices holds a code near it, or -1.
 
 // Decides the rows to which the screen leaves few codes; returns the others.
 std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
-                                 const CodeScreen& screen, const std::vector<int64_t>& rows,
+                                 const CodeScreen& screen, const RowList& rows,
                                  const Parallel& parallel);
 
-// Decides all of the rows, by DirectSearch.
-void search_rows(const NearestCodeArgs& args, SimdLevel level, const std::vector<int64_t>& rows,
+// Decides all of the rows, by DirectSearch. Of listed rows args.indices tells a code near them, as
+// screen_rows left it.
+void search_rows(const NearestCodeArgs& args, SimdLevel level, const RowList& rows,
                  const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -1,0 +1,187 @@
+"""Inputs that use up nearly all of a screen's margin, and ties where its bookkeeping could slip.
+
+The bounds are those of docs/numerics.md; x, y, dx, dy, R and E are named as there.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from search_cases import assert_is_oracle, oracle
+from torch import Tensor
+
+from vqgan_fast import ops
+
+
+def check(z: Tensor, codebook: Tensor) -> None:
+    assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+
+
+def assert_no_row_proven_by(screen: str, way: str) -> None:
+    """Where this screen was forced, it ran, and left two codes or more of each row."""
+    counters = ops.nearest_code_counters()
+    if way == screen:
+        assert counters[f"calls_{screen}"] > 0
+        assert counters["rows_screen"] == 0
+
+
+@functools.cache
+def int16_worst(d: int) -> tuple[Tensor, Tensor]:
+    """dx parallel to qy and dy parallel to X: both terms of R at once, for codes w and -w.
+
+    s1 and s2 are orthogonal signs. w = m s1 + lo s2 rounds to m s1; a row X near m s2, orthogonal
+    to w, ties w with -w. Taking whole units from it where s1 = s2 leaves X = qx + t s1 with t close
+    to lo: qx . qy, 0 without rounding, is -2 lo m D. Two more codes of norm A make the scale 1.
+    """
+    norm, lo = 32766 - math.sqrt(d) / 2, 0.4999
+    m = math.floor(norm / math.sqrt(d)) - 3
+    s1 = torch.ones(d, dtype=torch.float64)
+    s2 = s1.clone()
+    s2[1::2] = -1
+    w = m * s1 + lo * s2
+    qx, steps = m * s2, math.floor(2 * lo * d)
+    for i in range(steps):
+        qx[2 * i % d] -= 1  # where s1 = s2 = 1
+    t = -float(qx @ w) / float(s1 @ w)
+    x = qx + t * s1
+    assert torch.equal(x.round(), qx)
+    dx, dy, length_x = abs(t) * math.sqrt(d), lo * math.sqrt(d), float(x.norm())
+    margin = 2 * (dx * (norm + dy) + length_x * dy + 2 + 511)
+    assert 0.99 * margin < 2 * abs(float(qx @ (m * s1))) < margin
+    pushes = torch.tensor([sign * 2.0**-e for e in range(24, 48, 3) for sign in (1, -1)])
+    z = (x - (x @ w) / (w @ w) * w + pushes[:, None].double() * w / m) / 2
+    noise = torch.randn(d, generator=torch.Generator().manual_seed(d), dtype=torch.float64)
+    far = norm * torch.linalg.qr(torch.stack([s1, s2, qx, noise], 1))[0][:, 3]
+    return z, torch.stack([w, -w, far, -far])
+
+
+@pytest.mark.parametrize("d", (16, 64, 256))
+def test_int16_worst_case(d: int, way: str) -> None:
+    """Presses against 2 R of the int16 screen: more than 99% of it lies between equals."""
+    z, codebook = int16_worst(d)
+    assert set(oracle(z, codebook)[0].tolist()) == {0, 1}
+    for scale, order in itertools.product((2.0**-30, 1.0, 2.0**17), ((0, 1, 2, 3), (3, 1, 2, 0))):
+        check(scale * z, scale * codebook[list(order)])
+    assert_no_row_proven_by("int16", way)
+
+
+@functools.cache
+def fp32_worst() -> tuple[Tensor, Tensor]:
+    """Every rounding goes up in the score of one code, and down in that of the other.
+
+    Scores fall from H = 2^19 + ... to 2^19 in steps of 60: half a unit in their last place is 1/32.
+    The products 60 + e and 60 - e, e just below 1/32, are both taken for 60. One more product, of
+    2 n e, pays the second code's debt: the scores tie, and what is computed differs by 2 n e. The
+    last elements, where rows are all but 0, make both norms sqrt(2 H).
+    """
+    n, e = 280, 2.0**-5 - 2.0**-18
+    half_norm = 2.0**19 + 60 * (n + 1)
+    codes = []
+    for product, debt in ((60 + e, 0.0), (60 - e, 2 * n * e)):
+        code = [product] * n + [debt]
+        for _ in range(4):
+            rest = max(0.0, 2 * half_norm - math.fsum(y * y for y in code))
+            # A little short, so that the next element has something to add.
+            code.append(float(torch.tensor(math.sqrt(rest) * (1 - 2.0**-23)).float()))
+        codes.append(code)
+    y = torch.tensor(codes)
+    d = y.shape[1]
+    bound = (d + 8) * 2.0**-24 * (half_norm + math.sqrt((n + 1) * 2 * half_norm))
+    assert 0.89 * 2 * bound < 2 * n * e < 2 * bound
+    z = torch.ones(15, d)
+    z[:, n + 1 :] = 0
+    z[1:, n + 1] = torch.tensor([s * 10.0**-k for k in range(4, 11) for s in (1, -1)])
+    return z, torch.cat([y, -y])
+
+
+def test_fp32_worst_case(way: str) -> None:
+    """Presses against 2 R of the fp32 screen: nine tenths of it lie between equals."""
+    z, codebook = fp32_worst()
+    assert set(oracle(z, codebook)[0].tolist()) == {0, 1}
+    for scale, order in itertools.product((2.0**-40, 1.0, 2.0**20), ((0, 2, 1, 3), (1, 0, 3, 2))):
+        check(scale * z, scale * codebook[list(order)])
+    assert_no_row_proven_by("fp32", way)
+
+
+def tied_pairs(offsets: list[int], k: int, d: int) -> tuple[Tensor, Tensor]:
+    """Of each offset pairs of codes that lie so far apart: equal, or either nearer by a bit."""
+    codebook = torch.randn(k, d)
+    taken: set[int] = set()
+    firsts = []
+    for offset, kind in itertools.product(offsets, range(3)):
+        first = next(i for i in range(k) if taken.isdisjoint((i, i + offset)))
+        taken.update((first, first + offset))
+        firsts.append(first)
+        codebook[first + offset] = codebook[first]
+        if kind > 0:
+            codebook[first + (kind - 1) * offset] *= 1 + 2.0**-22
+    assert max(taken) < k
+    return codebook[firsts] * (1 + 2.0**-8), codebook
+
+
+@pytest.mark.parametrize("d", (2, 9, 20))
+def test_ties_a_lane_period_apart(d: int, way: str) -> None:
+    """Codes that share a lane: one is its best, the other the loser that must not be lost."""
+    check(*tied_pairs([4, 8, 16, 32, 64, 128], 600, d))
+
+
+def test_ties_as_far_apart_as_tags_last(way: str) -> None:
+    """The int16 screen's tags count 512 vectors of codes: 511 to 513 of 4, 8 and 16 lanes apart."""
+    offsets = [lanes * vectors for lanes in (4, 8, 16) for vectors in (511, 512, 513)]
+    check(*tied_pairs(offsets, 515 * 16 + 3, 9))
+
+
+@pytest.mark.parametrize("count", (16, 17, 18, 65, 300))
+def test_more_ties_than_candidates(count: int, way: str) -> None:
+    """A screen hands on 16 candidates, a box row 64: with one more the row must stay open."""
+    for d, spread in itertools.product((2, 8, 24), (0.0, 2.0**-23)):
+        codebook = torch.randn(400, d)
+        tied = torch.randperm(400)[:count]
+        codebook[tied] = 0.1 * torch.randn(d) * (1 + spread * torch.randint(-2, 3, (count, d)))
+        check(codebook[tied[:20]] * (1 + 0.01 * torch.randn(min(count, 20), 1)), codebook)
+
+
+@functools.cache
+def far_rows(log_distance: int, d: int) -> tuple[Tensor, Tensor]:
+    """Rows so far along (1, ..., 1) that codes differ there by what the definition rounds away."""
+    generator = torch.Generator().manual_seed(log_distance)
+    half = torch.randint(-1024, 1025, (60, d // 2), generator=generator).double() / 1024
+    along = torch.randint(-8, 9, (60, 1), generator=generator) * 2.0 ** (log_distance - 54)
+    codebook = torch.cat([half, -half], 1) + along
+    z = 2.0**log_distance * (1 + torch.arange(16)[:, None].double() / 16) * torch.ones(d)
+    z[8:] += torch.randn(8, d, generator=generator)
+    codes = [[Fraction(y) for y in code] for code in codebook.tolist()]
+    nearest = []
+    for row in z.tolist():
+        exact = [
+            sum(y * (y / 2 - Fraction(x)) for x, y in zip(row, code, strict=True)) for code in codes
+        ]
+        nearest.append(exact.index(min(exact)))
+    assert nearest != oracle(z, codebook)[0].tolist()
+    return z, codebook
+
+
+@pytest.mark.parametrize("log_distance", (28, 32, 36, 40, 48))
+def test_far_rows(log_distance: int, way: str) -> None:
+    """Presses against E: the definition's roundings choose, and not the nearest code."""
+    for d in (8, 24):
+        z, codebook = far_rows(log_distance, d)
+        check(z, codebook)
+        check(z.float(), codebook.float())
+        check(z, codebook.float())
+
+
+@pytest.mark.parametrize("dtype", (torch.float32, torch.float64))
+def test_bisectors_and_their_neighbours(dtype: torch.dtype, way: str) -> None:
+    """Midway between neighbours, every element rounded, or one unit in the last place beside."""
+    for d, offset in itertools.product((1, 2, 3, 8, 9, 16, 33), (0, 1000)):
+        codebook = torch.randn(90, d, dtype=dtype) + offset
+        other = torch.cdist(codebook, codebook).fill_diagonal_(torch.inf).argmin(1)
+        middle = (codebook.double() + codebook[other].double()).div(2).to(dtype)
+        towards = torch.tensor([-torch.inf, 0, torch.inf], dtype=dtype)[torch.randint(3, (90, d))]
+        check(torch.where(towards == 0, middle, middle.nextafter(towards)), codebook)
