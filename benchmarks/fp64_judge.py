@@ -6,9 +6,9 @@ g = (2 D + 16) u / (1 - (2 D + 16) u), a score errs by at most g (0.5 |e|^2 + |z
 order the at most 2 D + 3 roundings of a term come; and the definition, itself a rounded sum, can
 prefer a code whose true score is larger by up to g (|z| + |e|)^2 (docs/numerics.md, "The fp32
 screen", in fp64). So the definition's choice lies within twice the one plus the other of the
-smallest score. Where only one code does, it is that code; every other row is given to the scalar definition, with
-the codes that lie within for some row of its group. Equal codes are at equal distances by the
-definition too, so they are judged as one.
+smallest score. Where only one code does, it is that code; every other row is given to the scalar
+definition, with the codes that lie within for some row of its group. Equal codes are at equal
+distances by the definition too, so they are judged as one.
 
 Most of the time goes into seeing that an index is right, for which one product and one pass for the
 smallest of the other scores are enough: that is what the guess is for. It decides nothing.
