@@ -21,9 +21,4 @@ void* allocate_aligned(size_t bytes) {
   return p;
 }
 
-AlignedFloats allocate_floats(int64_t count) {
-  return AlignedFloats(
-      static_cast<float*>(allocate_aligned(static_cast<size_t>(count) * sizeof(float))));
-}
-
 }  // namespace vqgan_fast

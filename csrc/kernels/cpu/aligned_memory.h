@@ -17,7 +17,12 @@ struct FreeMemory {
 // std::bad_alloc.
 void* allocate_aligned(size_t bytes);
 
-using AlignedFloats = std::unique_ptr<float[], FreeMemory>;
-AlignedFloats allocate_floats(int64_t count);
+template <class T>
+using AlignedArray = std::unique_ptr<T[], FreeMemory>;
+
+template <class T>
+AlignedArray<T> allocate_array(int64_t count) {
+  return AlignedArray<T>(static_cast<T*>(allocate_aligned(static_cast<size_t>(count) * sizeof(T))));
+}
 
 }  // namespace vqgan_fast

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 
+#include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 
@@ -17,33 +17,6 @@ constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
 // If no code is farther from the centre, relative to it, all may be alike: the mean was rounded.
 constexpr double kRoundedMean = 0x1p-44;
-
-template <class T>
-Int16Lines<T> allocate_lines(int64_t count) {
-  constexpr size_t kLine = 64;
-  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kLine - 1) / kLine * kLine;
-  auto* memory = static_cast<T*>(std::aligned_alloc(kLine, bytes));
-  if (memory == nullptr) throw std::bad_alloc();
-  return Int16Lines<T>(memory);
-}
-
-// The mean of up to 256 codes spread over the codebook.
-std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
-  const int64_t samples = std::min<int64_t>(num_codes, 256);
-  std::vector<double> centre(dim, 0.0), code(dim);
-  int64_t taken = 0;
-  for (int64_t i = 0; i < samples; ++i) {
-    load_rows(codebook, i * num_codes / samples, 1, dim, code.data());
-    if (!all_finite(code.data(), dim)) continue;
-    ++taken;
-    for (int64_t d = 0; d < dim; ++d) centre[d] += code[d];
-  }
-  for (double& c : centre) {
-    c /= std::max<int64_t>(taken, 1);
-    if (!std::isfinite(c)) c = 0.0;
-  }
-  return centre;
-}
 
 class Packing {
  public:
@@ -150,9 +123,6 @@ void Packing::fill_panels() {
 
 }  // namespace
 
-Int16Lines<int16_t> allocate_int16(int64_t count) { return allocate_lines<int16_t>(count); }
-Int16Lines<int32_t> allocate_int32(int64_t count) { return allocate_lines<int32_t>(count); }
-
 std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t num_codes,
                                                    int64_t dim, const ScreenInt16Kernels& kernels,
                                                    const Parallel& parallel) {
@@ -174,8 +144,8 @@ std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t
   packed->most_norm = 32766.0 - 0.5 * std::sqrt(dim);
   packed->scale = packed->most_norm / norm;
   const int64_t padded = packed->num_panels * packed->panel_codes;
-  packed->codes = allocate_int16(padded * packed->num_pairs * 2);
-  packed->norms = allocate_int32(padded);
+  packed->codes = allocate_array<int16_t>(padded * packed->num_pairs * 2);
+  packed->norms = allocate_array<int32_t>(padded);
   packing.fill_panels();
   return packed;
 }

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/aligned_memory.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/cpu/screen_int16.h"
@@ -18,28 +18,18 @@ namespace vqgan_fast {
 // is as large.
 constexpr int32_t kInt16NoCode = std::numeric_limits<int32_t>::max();
 
-struct Int16Deleter {
-  void operator()(void* p) const { std::free(p); }
-};
-
-template <class T>
-using Int16Lines = std::unique_ptr<T[], Int16Deleter>;
-
-Int16Lines<int16_t> allocate_int16(int64_t count);  // aligned to cache lines
-Int16Lines<int32_t> allocate_int32(int64_t count);
-
 struct Int16Codebook {
   int64_t num_codes;
   int64_t dim;
   int64_t num_pairs;  // of elements; where dim is odd, a zero behind them
   int64_t panel_codes;
   int64_t num_panels;
-  Int16Lines<int16_t> codes;   // panel by panel, see Int16Tile
-  Int16Lines<int32_t> norms;   // H: squared norms of the scaled codes
-  std::vector<double> centre;  // c: any vector will do, the mean of some codes makes norms small
-  double scale = 0.0;          // B: codes are quantised after (e - c) * scale
-  double most_norm = 0.0;      // A: of a scaled vector, so that a quantised one has at most 32767
-  double max_residual = 0.0;   // largest norm of what quantising changed in a code
+  AlignedArray<int16_t> codes;  // panel by panel, see Int16Tile
+  AlignedArray<int32_t> norms;  // H: squared norms of the scaled codes
+  std::vector<double> centre;   // c: any vector will do, the mean of some codes makes norms small
+  double scale = 0.0;           // B: codes are quantised after (e - c) * scale
+  double most_norm = 0.0;       // A: of a scaled vector, so that a quantised one has at most 32767
+  double max_residual = 0.0;    // largest norm of what quantising changed in a code
 };
 
 // Null if there is no finite code, or if all are alike, or for fp64 numbers so large or small that

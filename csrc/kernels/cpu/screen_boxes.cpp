@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <limits>
-#include <new>
 #include <vector>
 
+#include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 #include "kernels/cpu/screen_boxes_order.h"
@@ -28,21 +28,6 @@ constexpr double kMostUnscaled = 0x1p40;
 // Beyond these the fp64 sums of the definition itself may underflow or overflow.
 constexpr double kLeastScaled = 0x1p-400;
 constexpr double kMostScaled = 0x1p400;
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-template <class T>
-using Lines = std::unique_ptr<T[], Free>;
-
-template <class T>
-Lines<T> allocate_lines(int64_t count) {
-  constexpr size_t kLine = 64;
-  const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + kLine) / kLine * kLine;
-  void* p = std::aligned_alloc(kLine, bytes);
-  if (p == nullptr) throw std::bad_alloc();
-  return Lines<T>(static_cast<T*>(p));
-}
 
 ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
 #ifdef VQGAN_FAST_HAS_SCREEN_BOXES_AVX512
@@ -112,24 +97,6 @@ void load_codes(const Rows& codebook, int64_t num_codes, const Parallel& paralle
   }
 }
 
-// The mean of up to 256 codes spread over the codebook.
-void find_centre(const Rows& codebook, int64_t num_codes, BoxTree* tree) {
-  const int64_t samples = std::min<int64_t>(num_codes, 256);
-  double code[kMostBoxDim];
-  int64_t taken = 0;
-  for (int64_t i = 0; i < samples; ++i) {
-    load_rows(codebook, i * num_codes / samples, 1, tree->dim, code);
-    if (!all_finite(code, tree->dim)) continue;
-    ++taken;
-    for (int d = 0; d < tree->dim; ++d) tree->centre[d] += code[d];
-  }
-  for (int d = 0; d < tree->dim; ++d) {
-    tree->centre[d] /= static_cast<double>(std::max<int64_t>(taken, 1));
-    if (!std::isfinite(tree->centre[d])) tree->centre[d] = 0.0;
-  }
-  tree->centred = true;
-}
-
 bool out_of(double largest, double least, double most) {
   return !(largest >= least && largest <= most);
 }
@@ -158,8 +125,8 @@ class BoxScreen final : public CodeScreen {
 
   BoxTree tree_;
   ScreenBoxesFn kernel_ = nullptr;
-  Lines<float> panels_, leaf_boxes_, branch_boxes_;
-  Lines<int32_t> codes_;
+  AlignedArray<float> panels_, leaf_boxes_, branch_boxes_;
+  AlignedArray<int32_t> codes_;
 };
 
 bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
@@ -172,8 +139,8 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
 
   LoadedCodes loaded;
   loaded.stride = (tree_.dim + 3) / 4 * 4;
-  const Lines<float> elements = allocate_lines<float>(2 * num_codes * loaded.stride);
-  const Lines<int32_t> codes = allocate_lines<int32_t>(2 * num_codes);
+  const AlignedArray<float> elements = allocate_array<float>(2 * num_codes * loaded.stride);
+  const AlignedArray<int32_t> codes = allocate_array<int32_t>(2 * num_codes);
   loaded.list = {elements.get(), codes.get()};
   load_codes(codebook, num_codes, parallel, tree_, &loaded);
   if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
@@ -182,7 +149,9 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
   if (rescale) load_codes(codebook, num_codes, parallel, tree_, &loaded);
   if (!loaded.exact) {
     // Rounding is relative to the elements: it hurts least near the middle.
-    find_centre(codebook, num_codes, &tree_);
+    const std::vector<double> centre = find_centre(codebook, num_codes, dim);
+    std::copy(centre.begin(), centre.end(), tree_.centre);
+    tree_.centred = true;
     tree_.scale = 1.0;
     load_codes(codebook, num_codes, parallel, tree_, &loaded);
     if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
@@ -210,9 +179,9 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
   tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
   tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
   const int64_t group_floats = int64_t{kGroupBoxes} * 2 * tree_.padded_dim;
-  panels_ = allocate_lines<float>(tree_.num_leaves * kLeafCodes * tree_.padded_dim);
-  codes_ = allocate_lines<int32_t>(tree_.num_leaves * kLeafCodes);
-  leaf_boxes_ = allocate_lines<float>(tree_.num_groups * group_floats);
+  panels_ = allocate_array<float>(tree_.num_leaves * kLeafCodes * tree_.padded_dim);
+  codes_ = allocate_array<int32_t>(tree_.num_leaves * kLeafCodes);
+  leaf_boxes_ = allocate_array<float>(tree_.num_groups * group_floats);
   std::fill_n(leaf_boxes_.get() + (tree_.num_groups - 1) * group_floats, group_floats, kInfinity);
   const CodeList other = {elements.get() + num_codes * loaded.stride, codes.get() + num_codes};
   order_codes(loaded.list, other, count, loaded.stride, kLeafCodes, kGroupBoxes, parallel,
@@ -221,7 +190,7 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
               });
   if (tree_.num_groups >= kLeastBranches) {
     tree_.num_branch_groups = (tree_.num_groups + kGroupBoxes - 1) / kGroupBoxes;
-    branch_boxes_ = allocate_lines<float>(tree_.num_branch_groups * group_floats);
+    branch_boxes_ = allocate_array<float>(tree_.num_branch_groups * group_floats);
     fill_branches();
   }
   tree_.panels = panels_.get();
@@ -283,13 +252,13 @@ class BoxWorker final : public CodeScreen::Worker {
     const int64_t branches = tree.num_branch_groups * kGroupBoxes;
     const int64_t compared = branches > 0 ? branches : boxes;
     search_.tree = &tree;
-    leaf_edges_ = allocate_lines<float>(boxes);
-    branch_edges_ = allocate_lines<float>(branches);
-    bounds_ = allocate_lines<float>(kSideRows * compared);
-    branch_list_ = allocate_lines<int32_t>(branches + kGroupBoxes);
-    branch_bounds_ = allocate_lines<float>(branches + kGroupBoxes);
-    near_leaves_ = allocate_lines<int32_t>(kSideRows * boxes + kGroupBoxes);
-    near_bounds_ = allocate_lines<float>(kSideRows * boxes + kGroupBoxes);
+    leaf_edges_ = allocate_array<float>(boxes);
+    branch_edges_ = allocate_array<float>(branches);
+    bounds_ = allocate_array<float>(kSideRows * compared);
+    branch_list_ = allocate_array<int32_t>(branches + kGroupBoxes);
+    branch_bounds_ = allocate_array<float>(branches + kGroupBoxes);
+    near_leaves_ = allocate_array<int32_t>(kSideRows * boxes + kGroupBoxes);
+    near_bounds_ = allocate_array<float>(kSideRows * boxes + kGroupBoxes);
     search_.leaf_edges = leaf_edges_.get();
     search_.branch_edges = branch_edges_.get();
     search_.bounds = bounds_.get();
@@ -331,8 +300,8 @@ class BoxWorker final : public CodeScreen::Worker {
 
   const BoxScreen& screen_;
   BoxSearch search_;
-  Lines<float> leaf_edges_, branch_edges_, bounds_, branch_bounds_, near_bounds_;
-  Lines<int32_t> branch_list_, near_leaves_;
+  AlignedArray<float> leaf_edges_, branch_edges_, bounds_, branch_bounds_, near_bounds_;
+  AlignedArray<int32_t> branch_list_, near_leaves_;
   int64_t first_ = 0, last_ = 0;
   int64_t leaves_offered_ = 0;
 };

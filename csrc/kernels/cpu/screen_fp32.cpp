@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 
@@ -38,24 +39,6 @@ const ScreenFp32Level& highest_level(SimdLevel level) {
 #endif
   static_cast<void>(level);
   return kScreenFp32Baseline;
-}
-
-// The mean of up to 256 codes spread over the codebook.
-std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
-  const int64_t samples = std::min<int64_t>(num_codes, 256);
-  std::vector<double> centre(dim, 0.0), code(dim);
-  int64_t taken = 0;
-  for (int64_t i = 0; i < samples; ++i) {
-    load_rows(codebook, i * num_codes / samples, 1, dim, code.data());
-    if (!all_finite(code.data(), dim)) continue;
-    ++taken;
-    for (int64_t d = 0; d < dim; ++d) centre[d] += code[d];
-  }
-  for (double& c : centre) {
-    c /= std::max<int64_t>(taken, 1);
-    if (!std::isfinite(c)) c = 0.0;
-  }
-  return centre;
 }
 
 // docs/numerics.md, "The fp32 screen": 2 R + E of a row of norm X, for codes of norm max_norm at
@@ -109,7 +92,7 @@ class ScreenFp32 final : public CodeScreen {
   const int64_t panel_codes_;
   const int64_t panel_floats_;
   const int64_t num_panels_;
-  AlignedFloats panels_;
+  AlignedArray<float> panels_;
   int64_t centre_rows_;
   std::vector<double> centre_;  // centre_rows_ times; any vector will do for the centre
   double scale_ = 1.0;          // a power of two
@@ -124,7 +107,7 @@ ScreenFp32::ScreenFp32(const Rows& codebook, int64_t num_codes, int64_t dim, Sim
       panel_codes_(kernel_.vectors * kernel_.lanes),
       panel_floats_((1 + dim) * panel_codes_),
       num_panels_((num_codes + panel_codes_ - 1) / panel_codes_),
-      panels_(allocate_floats(num_panels_ * panel_floats_)),
+      panels_(allocate_array<float>(num_panels_ * panel_floats_)),
       centre_rows_(std::max<int64_t>(1, 64 / dim)) {
   const std::vector<double> centre = find_centre(codebook, num_codes, dim);
   for (int64_t r = 0; r < centre_rows_; ++r) {
@@ -214,8 +197,8 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
  public:
   explicit Scan(const ScreenFp32& screen)
       : screen_(screen),
-        x_(allocate_floats(kMostRows * screen.dim_)),
-        states_(allocate_floats(kMostRows * 3 * screen.kernel_.lanes)) {}
+        x_(allocate_array<float>(kMostRows * screen.dim_)),
+        states_(allocate_array<float>(kMostRows * 3 * screen.kernel_.lanes)) {}
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override {
@@ -239,8 +222,8 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
 
  private:
   const ScreenFp32& screen_;
-  AlignedFloats x_;       // the rows, centred and scaled
-  AlignedFloats states_;  // what is known of each
+  AlignedArray<float> x_;       // the rows, centred and scaled
+  AlignedArray<float> states_;  // what is known of each
   float margins_[kMostRows];
 };
 

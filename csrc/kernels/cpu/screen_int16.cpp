@@ -64,8 +64,8 @@ class Int16Worker final : public CodeScreen::Worker {
       : codebook_(codebook),
         kernels_(kernels),
         row_stride_((codebook.num_pairs * 2 + 31) / 32 * 32),
-        quantised_(allocate_int16(CodeScreen::kMostRows * row_stride_)),
-        state_(allocate_int32(CodeScreen::kMostRows * 2 * kernels.lanes)),
+        quantised_(allocate_array<int16_t>(CodeScreen::kMostRows * row_stride_)),
+        state_(allocate_array<int32_t>(CodeScreen::kMostRows * 2 * kernels.lanes)),
         rows_(CodeScreen::kMostRows) {
     std::fill_n(quantised_.get(), CodeScreen::kMostRows * row_stride_, int16_t{0});
   }
@@ -83,8 +83,8 @@ class Int16Worker final : public CodeScreen::Worker {
   const ScreenInt16Kernels& kernels_;
   const int64_t row_stride_;
   int64_t num_rows_ = 0;  // that have a bound
-  Int16Lines<int16_t> quantised_;
-  Int16Lines<int32_t> state_;
+  AlignedArray<int16_t> quantised_;
+  AlignedArray<int32_t> state_;
   int32_t shifts_[CodeScreen::kMostRows];
   std::vector<RowState> rows_;
 };

@@ -1,0 +1,27 @@
+#include "kernels/cpu/codebook_centre.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/cpu/row_block.h"
+
+namespace vqgan_fast {
+
+std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
+  const int64_t samples = std::min<int64_t>(num_codes, 256);
+  std::vector<double> centre(dim, 0.0), code(dim);
+  int64_t taken = 0;
+  for (int64_t i = 0; i < samples; ++i) {
+    load_rows(codebook, i * num_codes / samples, 1, dim, code.data());
+    if (!all_finite(code.data(), dim)) continue;
+    ++taken;
+    for (int64_t d = 0; d < dim; ++d) centre[d] += code[d];
+  }
+  for (double& c : centre) {
+    c /= static_cast<double>(std::max<int64_t>(taken, 1));
+    if (!std::isfinite(c)) c = 0.0;
+  }
+  return centre;
+}
+
+}  // namespace vqgan_fast
