@@ -14,6 +14,7 @@ namespace {
 // closer.
 template <class Simd>
 typename Simd::Vector smallest(const typename Simd::Vector* distances) {
+  static_assert(Simd::kVectors <= 2, "a NaN between two vectors would hide the first");
   typename Simd::Vector least = distances[0];
 #pragma GCC unroll 4
   for (int v = 1; v < Simd::kVectors; ++v) least = Simd::lesser(least, distances[v]);

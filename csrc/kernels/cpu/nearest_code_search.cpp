@@ -12,6 +12,8 @@
 namespace vqgan_fast {
 namespace {
 
+static_assert(RowTasks::kMostRows <= CodeScreen::kMostRows, "a block is one call of a screen");
+
 // Where the screen left this share of a block open, the next blocks are left open as a whole; one
 // in so many tries the screen again.
 constexpr double kHopelessShare = 0.5;
