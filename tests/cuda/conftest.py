@@ -32,8 +32,8 @@ def kernel_library(tmp_path_factory):
         jobs.append([*command, "-x", "c++", "-c", str(source), "-o", objects[-1]])
     library = folder / "kernels.so"
     oracle = ROOT / "csrc" / "kernels" / "cpu" / "nearest_code_oracle.cpp"
-    entry = HERE / "emulated" / "entry.cpp"
-    jobs.append([*command, "-shared", str(entry), str(oracle), *objects, "-o", str(library)])
+    entries = [str(source) for source in sorted((HERE / "emulated").glob("entry*.cpp"))]
+    jobs.append([*command, "-shared", *entries, str(oracle), *objects, "-o", str(library)])
     for job in jobs:
         done = subprocess.run(job, capture_output=True, text=True)
         assert done.returncode == 0, f"{' '.join(job)}\n{done.stderr}"

@@ -1,9 +1,8 @@
 // C functions over the host launchers of csrc/kernels/cuda, for the tests to call through ctypes.
-// Workspaces are filled with garbage first.
-#include <cuda_runtime_api.h>
+// An op may bring its own entry_<op>.cpp.
+#include "entry.h"
 
 #include <cstdint>
-#include <vector>
 
 #include "kernels/cpu/nearest_code_oracle.h"
 #include "kernels/cuda/code_order.cuh"
@@ -14,16 +13,6 @@
 
 using vqgan_fast::DType;
 using vqgan_fast::Rows;
-
-namespace {
-
-struct Workspace {
-  explicit Workspace(size_t bytes) : memory(bytes / sizeof(double) + 1, -1e300) {}
-  void* data() { return memory.data(); }
-  std::vector<double> memory;
-};
-
-}  // namespace
 
 extern "C" {
 

@@ -1,4 +1,4 @@
-"""Plain-torch definitions of the ops.
+"""Plain-torch definitions of the ops on latents and codebooks.
 
 They say what the kernels compute, run on devices without a kernel, and never hold more than a block
 of the N x K distances. Sums are in fp64 where the device has it (in fp32 on MPS), d ascending as in
@@ -13,7 +13,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from .checks import accumulation_type, check_search, check_stats
+from ..checks import accumulation_type, check_search, check_stats
 
 # Distances that are held at a time.
 BLOCK_ELEMENTS = 1 << 20
