@@ -13,12 +13,16 @@ from .codebook import (
     vector_quantize,
     vector_quantize_backward,
 )
+from .soft_assign import soft_assign, soft_assign_backward, wide_type
 
 __all__ = [
     "codebook_stats",
     "lookup",
     "nearest_code",
+    "soft_assign",
+    "soft_assign_backward",
     "sum_by_code",
     "vector_quantize",
     "vector_quantize_backward",
+    "wide_type",
 ]
