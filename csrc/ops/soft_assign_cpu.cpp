@@ -127,8 +127,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cpu(
   problem.seed = value_of_seed(seed);
   check_soft_assign_gradients(problem, z, grad_log_sum_exp, grad_expected, grad_entropy, grad_mean,
                               expected, entropy, normalizer);
-  Tensor grad_z = torch::stable::new_empty(z, {0}), grad_codebook = grad_z, grad_values = grad_z,
-         grad_bias = grad_z;
+  const auto nothing = [&] { return torch::stable::new_empty(z, {0}); };
+  Tensor grad_z = nothing(), grad_codebook = nothing(), grad_values = nothing();
+  Tensor grad_bias = nothing();
   std::optional<RowsLike> grad_z_rows;
   SoftAssignGradients gradients;
   if (need_z) {

@@ -71,7 +71,8 @@ def test_uniform_is_the_documented_function_of_seed_cell_code_and_draw():
 def test_uniform_stays_inside_the_open_interval_at_the_extreme_words(monkeypatch):
     for word, expected in ((0, 2.0**-33), (2**32 - 1, 1 - 2.0**-33)):
         monkeypatch.setattr(
-            "vqgan_fast.sampling.philox.philox_4x32", lambda *_, word=word: [torch.tensor([[word]])]
+            "vqgan_fast.ops.reference.philox.philox_4x32",
+            lambda *_, word=word: [torch.tensor([[word]])],
         )
         number = uniform(torch.tensor([5]), 0, torch.arange(1))
         assert number.item() == expected

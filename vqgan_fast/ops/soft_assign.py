@@ -86,7 +86,8 @@ def soft_assign(
 
     Raises:
         ValueError: an unknown metric or output, or values that no output uses.
-        RuntimeError: sizes, types or devices do not fit; K, D or C is 0; temperature is not positive.
+        RuntimeError: sizes, types or devices do not fit; K, D or C is 0; temperature
+            is not positive.
     """
     if metric not in METRICS:
         raise ValueError(f'metric must be "l2" or "dot", got {metric!r}')

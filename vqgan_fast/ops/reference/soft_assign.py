@@ -55,7 +55,7 @@ def soft_assign(
     need_mean: bool,
     need_indices: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `soft_assign` op: log_sum_exp, expected, entropy, mean_probability, indices, normalizer."""
+    """The `soft_assign` op; `normalizer` is log_sum_exp + |z|^2 / temperature if squared."""
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     wide, dtype = wide_type(z), soft_assign_type(z, codebook, values, bias)
     parts, mean = [], torch.zeros(len(codebook), dtype=wide, device=z.device)
@@ -72,7 +72,9 @@ def soft_assign(
         parts.append((log_sum_exp, expected, entropy, index, log_sum_exp + norms))
     shape = z.shape[:-1]
     if parts:
-        log_sum_exp, expected, entropy, index, normalizer = (torch.cat(x) for x in zip(*parts))
+        log_sum_exp, expected, entropy, index, normalizer = (
+            torch.cat(x) for x in zip(*parts, strict=True)
+        )
     else:
         log_sum_exp = entropy = normalizer = index = mean.new_empty(0)
         expected = mean.new_empty(0, 0 if values is None else values.shape[1])
