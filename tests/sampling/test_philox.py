@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqgan_fast.sampling.philox import gumbel_noise, philox_4x32, uniform
+from vqgan_fast.ops.reference.philox import gumbel_noise, philox_4x32, uniform
 from vqgan_fast.sampling.seeds import image_seeds
 
 # counter, key, output: the lines "philox4x32 10" of Random123's file of known answers.
