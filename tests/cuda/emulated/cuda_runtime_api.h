@@ -177,6 +177,11 @@ T __shfl_down_sync(unsigned, T value, unsigned delta, int width) {
   return emulated::from_lane(value, inside ? self + delta : self);
 }
 
+template <class T>
+T __shfl_xor_sync(unsigned, T value, unsigned mask) {
+  return emulated::from_lane(value, emulated::current ^ mask);
+}
+
 inline unsigned __match_any_sync(unsigned, int value) {
   const unsigned first = emulated::current / emulated::kWarp * emulated::kWarp;
   unsigned equals = 0;
