@@ -63,8 +63,8 @@ def test_fid_is_that_of_the_library_called_by_hand(tmp_path: Path) -> None:
     b = write_folder(tmp_path / "b", range(24, 60))
     ours = distribution_metrics(a, b, inception_score=True, extractor="small-features")
     theirs = torch_fidelity.calculate_metrics(
-        input1=str(a), input2=str(b), fid=True, isc=True, cuda=False, cache=False, save_cpu_ram=True,
-        feature_extractor="small-features", verbose=False,
+        input1=str(a), input2=str(b), fid=True, isc=True, cuda=False, cache=False,
+        feature_extractor="small-features", save_cpu_ram=True, verbose=False,
     )  # fmt: skip
     assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-9)
     assert ours["inception_score"] == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
