@@ -149,7 +149,8 @@ def test_as_a_model_has_it(layout: str, threads: int, compare: Callable) -> None
 
 def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Where fp32 scores decide less: an offset that dwarfs the spread, tight clusters, a codebook
-    as VQGAN initialises it, latents between two codes, codes that only fp64 tells apart, and equal ones."""
+    as VQGAN initialises it, latents between two codes, codes that only fp64 tells apart, and equal
+    ones."""
     z, codebook = torch.randn(n, d), torch.randn(k, d)
     data = {f"offset {by}": (z + by, codebook + by) for by in (100, 1000)}
     centres = torch.randn(64, d)
