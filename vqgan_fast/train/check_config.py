@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vqgan_fast.quantizers import QUANTIZERS
+
 from .config import ConfigError, DataConfig, Run, TransformerRun, VQGANRun
 
 CHOICES = {
@@ -15,6 +17,7 @@ CHOICES = {
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
+    "model.quantizer": tuple(QUANTIZERS),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -95,6 +98,14 @@ def _check_vqgan(config: VQGANRun) -> None:
     if not model.ch_mult:
         raise ConfigError("model.ch_mult must have one entry per level, got none")
     check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
+    if config.codebook.restart_dead_codes and not QUANTIZERS[model.quantizer].restartable:
+        other = (
+            "; model.quantizer_options.restart_below does it" if model.quantizer == "ema" else ""
+        )
+        raise ConfigError(
+            f"codebook.restart_dead_codes must be false with model.quantizer={model.quantizer}, "
+            f"whose codes cannot be moved onto latents one by one{other}"
+        )
 
 
 def _check_transformer(config: TransformerRun) -> None:

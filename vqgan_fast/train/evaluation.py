@@ -29,7 +29,7 @@ def reconstruction_figures(
     was_training = model.training
     model.eval()
     sums = torch.zeros(3, device=ranks.device)
-    counts = torch.zeros(model.quantize.codebook_size, dtype=torch.int64, device=ranks.device)
+    counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64, device=ranks.device)
     for part in _own_share(images, batch_size, ranks):
         x = to_model_range(part, ranks.device)
         x_hat, _, info = model(x)

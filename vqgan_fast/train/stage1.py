@@ -74,7 +74,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         optimizer, disc_optimizer = adam(model, rate), adam(loss.discriminator, rate)
 
         # What a checkpoint holds; the step and the sample to go on from.
-        monitor = CodebookMonitor(config.model.codebook_size, config.codebook, config.seed, ranks)
+        monitor = CodebookMonitor(model.quantize.num_codes, config.codebook, config.seed, ranks)
         meter = Meter(LOSSES, ranks.device)
         shared = {
             **named_tensors("model", model, optimizer),
