@@ -13,23 +13,20 @@ from ..quantizers.checks import check_indices, check_integer
 from .remap import RemapsIndices
 
 
-def quantize_image(
-    z: Tensor, codebook: Tensor, beta: float, legacy: bool = True
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The forward pass of the reference's quantisers.
+def quantize_image(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The nearest codes of an image of latents.
 
     Args:
         z: (B, D, H, W).
         codebook: (K, D).
-        beta: weight of the codebook loss if legacy, else of the commitment loss; the other has 1.
 
     Returns:
-        z_q (B, D, H, W), contiguous, in z's dtype; the loss, a scalar; indices (B, H, W) int64.
+        z_q (B, D, H, W), contiguous, in z's dtype, straight-through; commitment and codebook loss,
+        scalars; indices (B, H, W) int64.
     """
     check_image(z, codebook.shape[1])
     z_q, indices, commitment, codebook_loss = ops.vector_quantize(z.movedim(1, -1), codebook)
-    loss = commitment + beta * codebook_loss if legacy else beta * commitment + codebook_loss
-    return z_q.movedim(-1, 1).contiguous(), loss, indices
+    return z_q.movedim(-1, 1).contiguous(), commitment, codebook_loss, indices
 
 
 def check_image(z: Tensor, dim: int) -> None:
@@ -97,7 +94,11 @@ class RemappingQuantizer(RemapsIndices):
 
         Indices are (B H W,), (B H W, 1) with a remap, (B, H, W) with sane_index_shape.
         """
-        z_q, loss, indices = quantize_image(z, self.embedding.weight, self.beta, self.legacy)
+        z_q, commitment, codebook_loss, indices = quantize_image(z, self.embedding.weight)
+        if self.legacy:
+            loss = commitment + self.beta * codebook_loss
+        else:
+            loss = self.beta * commitment + codebook_loss
         shape = indices.shape if self.sane_index_shape else (-1,)
         if self.remap is not None:
             indices = self.remap_to_used(indices)

@@ -50,8 +50,9 @@ class ChameleonVQVAEVectorQuantizer(nn.Module):
 
     def forward(self, hidden_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z_q (B, D, H, W), the loss, indices (B H W,) of hidden_state (B, D, H, W)."""
-        z_q, loss, indices = quantize_image(hidden_state, self.embedding.weight, self.beta)
-        return z_q, loss, indices.flatten()
+        codebook = self.embedding.weight
+        z_q, commitment, codebook_loss, indices = quantize_image(hidden_state, codebook)
+        return z_q, commitment + self.beta * codebook_loss, indices.flatten()
 
 
 class JanusVQVAEVectorQuantizer(ChameleonVQVAEVectorQuantizer):

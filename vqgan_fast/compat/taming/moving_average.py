@@ -99,10 +99,10 @@ class EMAVectorQuantizer(nn.Module):
         updating = self.training and state.update
         # The graph keeps the codes that were compared with, because the update is in place.
         codebook = state.weight.clone() if updating and z.requires_grad else state.weight
-        z_q, loss, indices = quantize_image(z, codebook.detach(), self.beta, legacy=False)
+        z_q, commitment, _, indices = quantize_image(z, codebook)
         if updating:
             averages = state.weight, state.cluster_size, state.embed_avg
             update_averages(*averages, z.movedim(1, -1), indices, state.decay, state.eps)
         indices = indices.flatten()
         spread, one_hot = usage_of(indices, self.num_tokens, z, self.returns_one_hot)
-        return z_q, loss, (spread, one_hot, indices)
+        return z_q, self.beta * commitment, (spread, one_hot, indices)

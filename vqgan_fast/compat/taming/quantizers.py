@@ -43,7 +43,8 @@ class VectorQuantizer(nn.Module):
             z_q (B, D, H, W); the loss; (perplexity, one-hot codes (N, K), indices (N, 1)), N = B H
             W.
         """
-        z_q, loss, indices = quantize_image(z, self.embedding.weight, self.beta)
+        z_q, commitment, codebook_loss, indices = quantize_image(z, self.embedding.weight)
+        loss = commitment + self.beta * codebook_loss
         indices = indices.flatten()
         spread, one_hot = usage_of(indices, self.n_e, z, self.returns_one_hot)
         return z_q, loss, (spread, one_hot, indices.unsqueeze(1))
