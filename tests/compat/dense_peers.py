@@ -58,9 +58,12 @@ class DenseEMA(nn.Module):
         self.beta, self.decay, self.eps = beta, decay, eps
         self.embedding = nn.Module()
         weight = torch.randn(n_embed, embedding_dim)
-        for name, value in (
-            ("weight", weight), ("cluster_size", torch.zeros(n_embed)), ("embed_avg", weight.clone()),
-        ):  # fmt: skip
+        state = {
+            "weight": weight,
+            "cluster_size": torch.zeros(n_embed),
+            "embed_avg": weight.clone(),
+        }
+        for name, value in state.items():
             self.embedding.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
     def forward(self, z: Tensor) -> tuple:
