@@ -116,6 +116,39 @@ def test_unpatch_keeps_what_was_learned(model) -> None:
     assert len(vqgan_fast.patch(model).swapped) == 3
 
 
+def rebuilt(peer: nn.Module, weight: nn.Parameter | None = None) -> nn.Module:
+    """A replacement that shares the peer's tensors, not the dictionaries that hold them."""
+    ours = taming.VectorQuantizer2(peer.n_e, peer.e_dim, peer.beta)
+    ours.embedding.weight = peer.embedding.weight if weight is None else weight
+    return ours
+
+
+def test_replacements_that_were_built_anew(model, monkeypatch) -> None:
+    monkeypatch.setitem(taming.SWAPS, f"{TAMING}.VectorQuantizer2", rebuilt)
+    calls = []
+    model.first.register_forward_hook(lambda *_: calls.append("hook"))
+    model.eval()
+    vqgan_fast.patch(model)
+    assert not model.first.training
+    model(latents(1, 3, 2, 2))
+    assert calls == ["hook"]
+    state = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    model.load_state_dict(state, assign=True)  # other tensors, put into the replacement only
+    model.train()
+    vqgan_fast.unpatch(model)
+    assert type(model.first) is quantize.VectorQuantizer2
+    assert model.first.training
+    assert (model.first.embedding.weight == 0).all()
+
+
+def test_replacements_must_share_the_tensors(model, monkeypatch) -> None:
+    swap = lambda peer: rebuilt(peer, nn.Parameter(torch.zeros(K, D)))  # noqa: E731
+    monkeypatch.setitem(taming.SWAPS, f"{TAMING}.VectorQuantizer2", swap)
+    with pytest.raises(RuntimeError, match="does not share its tensors"):
+        vqgan_fast.patch(model)
+    assert type(model.stack["second"]) is quantize.VectorQuantizer
+
+
 def test_patching_twice_changes_nothing(model) -> None:
     vqgan_fast.patch(model)
     assert vqgan_fast.patch(model).swapped == {}
