@@ -38,11 +38,14 @@ def build_quantizer(
     if name not in QUANTIZERS:
         raise ValueError(f"quantizer must be one of {', '.join(QUANTIZERS)}, got {name!r}")
     shared = {"codebook_size": codebook_size, "e_dim": e_dim, "beta": beta, "legacy": legacy}
-    known = [key for key in inspect.signature(QUANTIZERS[name]).parameters if key not in shared]
+    parameters = inspect.signature(QUANTIZERS[name]).parameters
+    known = [key for key in parameters if key not in shared]
     for key in options or {}:
         if key not in known:
             raise ValueError(
                 f"quantizer_options must be among {', '.join(known) or 'none'} for {name}, got "
                 f"{key!r}"
             )
-    return QUANTIZERS[name](**shared, **(options or {}))
+    # A quantiser without a commitment loss takes neither beta nor legacy.
+    taken = {key: value for key, value in shared.items() if key in parameters}
+    return QUANTIZERS[name](**taken, **(options or {}))
