@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "info": {"_library", "_native"},
     "quantizers": {"ops"},
     "models": {"quantizers", "ops"},
-    "compat": {"models", "quantizers", "ops"},
+    "compat": {"losses", "models", "quantizers", "ops"},
     "losses": {"models", "quantizers", "ops"},
     "data": {"models", "quantizers", "ops"},
     "train": {"losses", "data", "models", "quantizers", "ops"},

@@ -18,6 +18,12 @@ _HOME = {
     "LatentTransformer": "models",
     "KVCache": "models",
     "VectorQuantizer": "quantizers",
+    "EMAVectorQuantizer": "quantizers",
+    "ResidualQuantizer": "quantizers",
+    "CosineVectorQuantizer": "quantizers",
+    "SimVQ": "quantizers",
+    "patch": "compat",
+    "unpatch": "compat",
     "sample_codes": "sampling",
     "sample": "sampling",
     "ops": "ops",
@@ -26,20 +32,33 @@ _HOME = {
 __all__ = [
     "GPT",
     "VQGAN",
+    "CosineVectorQuantizer",
+    "EMAVectorQuantizer",
     "KVCache",
     "LatentTransformer",
     "PatchGANDiscriminator",
+    "ResidualQuantizer",
+    "SimVQ",
     "VectorQuantizer",
     "__version__",
     "ops",
+    "patch",
     "sample",
     "sample_codes",
+    "unpatch",
 ]
 
 if TYPE_CHECKING:
     from . import ops
+    from .compat import patch, unpatch
     from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
-    from .quantizers import VectorQuantizer
+    from .quantizers import (
+        CosineVectorQuantizer,
+        EMAVectorQuantizer,
+        ResidualQuantizer,
+        SimVQ,
+        VectorQuantizer,
+    )
     from .sampling import sample, sample_codes
 
 

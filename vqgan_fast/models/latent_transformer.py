@@ -30,9 +30,9 @@ class LatentTransformer(nn.Module):
             by random tokens, which regularises small data sets. 1 keeps all.
 
     Raises:
-        ValueError: pkeep outside [0, 1], a vocabulary too small for the codes or the condition, or
-            a transformer that leaves more tokens unmasked than the condition has: it would see the
-            codes that it is to predict.
+        ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for the
+            codes or the condition, or a transformer that leaves more tokens unmasked than the
+            condition has: it would see the codes that it is to predict.
     """
 
     def __init__(
@@ -45,6 +45,11 @@ class LatentTransformer(nn.Module):
         super().__init__()
         if not 0 <= pkeep <= 1:
             raise ValueError(f"pkeep must lie in [0, 1], got {pkeep}")
+        if first_stage_model.quantize.codes_per_latent != 1:
+            raise ValueError(
+                "first_stage_model must have one code for each latent, got a quantiser with "
+                f"{first_stage_model.quantize.codes_per_latent}"
+            )
         needed = max(first_stage_model.quantize.codebook_size, cond_stage_model.vocab_size)
         if transformer.vocab_size < needed:
             raise ValueError(

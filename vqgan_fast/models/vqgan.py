@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 from torch import Tensor, nn
 
-from ..quantizers import QuantizerInfo, VectorQuantizer
+from ..quantizers import QuantizerInfo, build_quantizer
 from ..quantizers.checks import check_integer
 from .decoder import Decoder
 from .encoder import Encoder
@@ -35,7 +36,9 @@ class VQGAN(nn.Module, Pretrained):
         dropout: rate inside the residual blocks.
         double_z: the encoder gives 2 z_channels, all of which `quant_conv` reads.
         beta: weight of one quantiser loss term.
-        legacy: which one, see VectorQuantizer. True as in the reference.
+        legacy: which one, see Quantizer. True as in the reference.
+        quantizer: "vector", "ema", "residual", "cosine" or "simvq", see `vqgan_fast.quantizers`.
+        quantizer_options: further arguments of that quantiser, such as {"num_quantizers": 4}.
 
     Raises:
         ValueError: an argument that cannot work, named.
@@ -57,6 +60,8 @@ class VQGAN(nn.Module, Pretrained):
         double_z: bool = False,
         beta: float = 0.25,
         legacy: bool = True,
+        quantizer: str = "vector",
+        quantizer_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -74,6 +79,8 @@ class VQGAN(nn.Module, Pretrained):
             "double_z": double_z,
             "beta": beta,
             "legacy": legacy,
+            "quantizer": quantizer,
+            "quantizer_options": dict(quantizer_options or {}),
         }
         _check_config(self.config)
         shape = {
@@ -87,7 +94,9 @@ class VQGAN(nn.Module, Pretrained):
         }
         self.encoder = Encoder(in_channels=in_channels, double_z=double_z, **shape)
         self.decoder = Decoder(out_ch=out_ch, **shape)
-        self.quantize = VectorQuantizer(codebook_size, embed_dim, beta=beta, legacy=legacy)
+        self.quantize = build_quantizer(
+            quantizer, codebook_size, embed_dim, beta, legacy, quantizer_options
+        )
         self.quant_conv = nn.Conv2d(z_channels * (1 + double_z), embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
 
@@ -116,7 +125,10 @@ class VQGAN(nn.Module, Pretrained):
         return self.quantize(self._latents(x))
 
     def encode_indices(self, x: Tensor) -> Tensor:
-        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`."""
+        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`.
+
+        A residual quantiser's codes have a last axis, one for each stage.
+        """
         return self.quantize.encode(self._latents(x))
 
     def decode(self, z_q: Tensor) -> Tensor:
@@ -125,8 +137,9 @@ class VQGAN(nn.Module, Pretrained):
 
     def decode_indices(self, indices: Tensor) -> Tensor:
         """Images (B, out_ch, h f, w f) of codes (B, h, w); ValueError for one out of range."""
-        if indices.ndim != 3:
-            raise ValueError(f"indices must be (B, h, w), got {tuple(indices.shape)}")
+        form = "(B, h, w)" if self.quantize.codes_per_latent == 1 else "(B, h, w, Q)"
+        if indices.ndim != form.count(",") + 1:
+            raise ValueError(f"indices must be {form}, got {tuple(indices.shape)}")
         return self.decode(self.quantize.lookup(indices))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:

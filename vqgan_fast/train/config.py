@@ -7,6 +7,7 @@ on top. `stage` decides which of the two tables applies, `VQGANRun` or `Transfor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -30,6 +31,8 @@ class ModelConfig:
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
+    quantizer: str = "vector"  # or ema, residual, cosine, simvq
+    quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
 @dataclass

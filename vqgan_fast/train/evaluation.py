@@ -33,7 +33,7 @@ def reconstruction_figures(
     model.eval()
     labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
-    counts = torch.zeros(model.quantize.codebook_size, dtype=torch.int64, device=ranks.device)
+    counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64, device=ranks.device)
     for part in _own_share(crops.held_out, batch_size, ranks):
         x = crops.model_input(part, ranks.device)
         x_hat, _, info = model(x)
