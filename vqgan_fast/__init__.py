@@ -16,6 +16,7 @@ _HOME = {
     "GPT": "models",
     "PatchGANDiscriminator": "models",
     "LatentTransformer": "models",
+    "load_taming_transformer": "models",
     "KVCache": "models",
     "VectorQuantizer": "quantizers",
     "sample_codes": "sampling",
@@ -31,6 +32,7 @@ __all__ = [
     "PatchGANDiscriminator",
     "VectorQuantizer",
     "__version__",
+    "load_taming_transformer",
     "ops",
     "sample",
     "sample_codes",
@@ -38,7 +40,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import ops
-    from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
+    from .models import (
+        GPT,
+        VQGAN,
+        KVCache,
+        LatentTransformer,
+        PatchGANDiscriminator,
+        load_taming_transformer,
+    )
     from .quantizers import VectorQuantizer
     from .sampling import sample, sample_codes
 
