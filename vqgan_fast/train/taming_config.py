@@ -85,7 +85,7 @@ class _Reader(TamingReader):
         if params.get("ckpt_path") is not None:
             raise ConfigError(
                 f"{self.path}: model.params.ckpt_path asks to start from a checkpoint of the "
-                "reference, which cannot be read; remove it to train from the beginning"
+                "reference, which training does not; remove it to train from the beginning"
             )
         self.demand(params, {"image_key": "image", "colorize_nlabels": None, "remap": None})
         return {"stage": "vqgan", "model": self.vqgan_arguments(params), "loss": self.loss(loss)}
@@ -142,8 +142,8 @@ class _Reader(TamingReader):
         if "first_stage" not in self.changes:
             raise ConfigError(
                 f"{self.path}: {name}params.ckpt_path is {params.get('ckpt_path')}, a checkpoint "
-                "of the reference, which cannot be read; give a VQGAN trained here with the "
-                "override first_stage=RUN_FOLDER"
+                "of the reference; turn it into a folder with `vqgan-fast convert`, or take a "
+                "VQGAN trained here, and give it with the override first_stage=RUN_FOLDER"
             )
 
     def data(self, data: Mapping[str, Any]) -> dict[str, Any]:
