@@ -98,7 +98,8 @@ def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterat
         )
     elif _number(driver)[0] < _number(built_with)[0]:
         yield (
-            f"{cards}: vqgan_fast was built with CUDA {built_with}, the driver knows up to {driver}",
+            f"{cards}: vqgan_fast was built with CUDA {built_with}, the driver knows up to "
+            f"{driver}",
             "update the driver to 580 or newer, or install the +cu129 wheel (docs/wheels.md)",
         )
     elif unfit:
