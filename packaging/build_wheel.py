@@ -2,6 +2,7 @@
 
     make wheel                      # dist/vqgan_fast-<version>-py3-none-<platform>.whl
     make wheel VQGAN_FAST_CUDA=0    # ...-<version>+cpu-...
+    build_wheel.py --repair WHEEL   # only the second half, as cibuildwheel asks for it
 
 The same sources, compiler and tools give the same bytes: nothing of the clock, of the order in
 which a folder lists its files or of who may read them gets into the file.
@@ -142,7 +143,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Build the one wheel of this platform.")
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
     parser.add_argument("--python", action="append", default=[], help="an interpreter to build for")
+    parser.add_argument("--repair", type=Path, metavar="WHEEL", help="finish this one, build none")
     args = parser.parse_args()
+    if args.repair:
+        print_contents(finish(args.repair, args.output), 0)
+        return
     if not sys.platform.startswith("linux"):
         sys.exit(f"wheels are made on Linux only, this is {sys.platform}; pip install . may work")
     pythons = find_pythons(args.python)
@@ -153,15 +158,23 @@ def main() -> None:
     # auto would leave the CUDA library to chance: a release has it where an nvcc is.
     label = os.environ.get("VQGAN_FAST_LABEL", default_label())
     os.environ.setdefault("VQGAN_FAST_CUDA_ARCHS", "release")
-    args.output.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
-        built, repaired = Path(temporary, "built"), Path(temporary, "repaired")
-        wheel = repair(build(pythons, label, built), repaired)
-        target = args.output / wheel.name
-        normalise(wheel, target.with_suffix(".unfinished"), source_date())
-        target.with_suffix(".unfinished").replace(target)
+        wheel = build(pythons, label, Path(temporary, "built"))
+        target = finish(wheel, args.output)
     print_contents(target, time.monotonic() - started)
+
+
+def finish(wheel: Path, output: Path) -> Path:
+    """Repairs and normalises; what is already in `output` is replaced by a whole file."""
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        repaired = repair(wheel, Path(temporary))
+        target = output / repaired.name
+        unfinished = target.with_suffix(".unfinished")
+        normalise(repaired, unfinished, source_date())
+        unfinished.replace(target)
+    return target
 
 
 def print_contents(wheel: Path, seconds: float) -> None:
