@@ -77,6 +77,8 @@ def build(pythons: dict[str, str], label: str, folder: Path) -> Path:
     """The wheel as the build backend makes it, for this machine's glibc and no other's."""
     environment = {**os.environ, "VQGAN_FAST_PYTHONS": os.pathsep.join(pythons.values())}
     environment |= {"VQGAN_FAST_LABEL": label} if label else {}
+    # A compiler cache with a base folder hands the compiler relative paths, which __FILE__ shows.
+    environment["CCACHE_BASEDIR"] = ""
     pip = [sys.executable, "-m", "pip", "wheel", "--disable-pip-version-check", "--quiet"]
     command = [*pip, "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ROOT]
     subprocess.run([str(part) for part in command], check=True, env=environment)
