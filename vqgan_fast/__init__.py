@@ -16,6 +16,7 @@ _HOME = {
     "GPT": "models",
     "PatchGANDiscriminator": "models",
     "LatentTransformer": "models",
+    "load_taming_transformer": "models",
     "KVCache": "models",
     "VectorQuantizer": "quantizers",
     "EMAVectorQuantizer": "quantizers",
@@ -41,6 +42,7 @@ __all__ = [
     "SimVQ",
     "VectorQuantizer",
     "__version__",
+    "load_taming_transformer",
     "ops",
     "patch",
     "sample",
@@ -51,7 +53,14 @@ __all__ = [
 if TYPE_CHECKING:
     from . import ops
     from .compat import patch, unpatch
-    from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
+    from .models import (
+        GPT,
+        VQGAN,
+        KVCache,
+        LatentTransformer,
+        PatchGANDiscriminator,
+        load_taming_transformer,
+    )
     from .quantizers import (
         CosineVectorQuantizer,
         EMAVectorQuantizer,

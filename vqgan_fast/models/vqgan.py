@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -99,6 +100,47 @@ class VQGAN(nn.Module, Pretrained):
         )
         self.quant_conv = nn.Conv2d(z_channels * (1 + double_z), embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    @classmethod
+    def from_taming(
+        cls,
+        ckpt: str | os.PathLike[str],
+        yaml: str | os.PathLike[str],
+        *,
+        use_ema: bool | None = None,
+        strict: bool = True,
+        stage: str = "first_stage",
+    ) -> VQGAN:
+        """A VQGAN that the reference, or latent diffusion, trained: on the CPU, in eval mode.
+
+        Args:
+            ckpt: a Lightning checkpoint, such as `last.ckpt`: of the VQGAN, or of a transformer,
+                which holds its VQGANs too. Nothing in it is run.
+            yaml: the configuration that it was trained with, such as `...-project.yaml`.
+            use_ema: True for averaged weights, False for those last trained, None for the averaged
+                ones where the file has any.
+            strict: False turns missing and unexpected weights into a warning.
+            stage: first_stage, or cond_stage for the one that encodes a transformer's condition.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ConfigError: the YAML file asks for something that has no counterpart here, by name.
+            ValueError: the checkpoint is damaged, names code, or does not fit the configuration;
+                the message lists what is missing, unexpected and of another shape.
+        """
+        from .taming import load_taming_vqgan
+
+        return load_taming_vqgan(ckpt, yaml, use_ema=use_ema, strict=strict, stage=stage)
+
+    @classmethod
+    def from_diffusers(cls, folder: str | os.PathLike[str], *, strict: bool = True) -> VQGAN:
+        """The VQModel of a folder that diffusers' `save_pretrained` wrote.
+
+        Arguments and errors as `from_taming`.
+        """
+        from .diffusers_layout import load_diffusers
+
+        return load_diffusers(folder, strict=strict)
 
     @property
     def downsampling_factor(self) -> int:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the place and the way out."""
+from vqgan_fast.models.config_error import ConfigError as ConfigError  # raised all over train
 
 
 @dataclass
