@@ -1,0 +1,1 @@
+"""Drop-in replacements for quantisers of other packages, one module or package for each."""
