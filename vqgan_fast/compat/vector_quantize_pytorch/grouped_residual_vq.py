@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .options import require
+from .options import refuse, require
 from .residual_vq import ResidualVQ, draw_seed_of_all_ranks
 
 
@@ -65,44 +65,36 @@ class GroupedResidualVQ(nn.Module):
     def forward(
         self,
         x: Tensor,
-        indices: Tensor | None = None,
+        indices: None = None,
         return_all_codes: bool = False,
         sample_codebook_temp: float | None = None,
         freeze_codebook: bool = False,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
-        """Quantises latents; arguments as `ResidualVQ.forward` has them, indices (G, B, N, Q).
+        """Quantises latents; arguments as `ResidualVQ.forward` has them.
 
         Returns:
             quantised latents in the shape of x; indices (G, B, ..., Q); losses (G, Q); with
-            return_all_codes the codes (G, Q, B, ..., D).
+            return_all_codes a tuple of the codes (Q, B, ..., D) of each group.
         """
         require(
             x.shape[self.split_dim] == self.dim,
             f"x must have {self.dim} channels in dimension {self.split_dim}, got {tuple(x.shape)}",
         )
-        if indices is not None:
-            require(
-                len(indices) == self.groups,
-                f"indices must be (groups, B, N, Q) with {self.groups} groups, got {len(indices)}",
-            )
+        refuse(indices=indices)
         # All groups leave out the same stages.
         seed = draw_seed_of_all_ranks(x.device) if self.training else None
         results = [
             rvq(
                 group,
-                indices=None if indices is None else indices[g],
                 return_all_codes=return_all_codes,
                 mask=mask,
                 freeze_codebook=freeze_codebook,
                 rand_quantize_dropout_fixed_seed=seed,
             )
-            for g, (rvq, group) in enumerate(
-                zip(self.rvqs, x.chunk(self.groups, dim=self.split_dim), strict=True)
-            )
+            for rvq, group in zip(self.rvqs, x.chunk(self.groups, dim=self.split_dim), strict=True)
         ]
         quantized, *rest = zip(*results, strict=True)
         quantized = torch.cat(quantized, dim=self.split_dim)
-        if indices is not None:
-            return quantized, sum(rest[0])
-        return quantized, *[torch.stack(result) for result in rest]
+        all_indices, losses, *all_codes = rest
+        return quantized, torch.stack(all_indices), torch.stack(losses), *all_codes

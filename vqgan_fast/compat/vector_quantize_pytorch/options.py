@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 # What each must be, where it is not covered.
@@ -16,6 +17,7 @@ _DEFAULTS: dict[str, Any] = {
     "straight_through": False,
     "topk": None,
     "codebook_transform_fn": None,
+    "indices": None,
     "implicit_neural_codebook": False,
     "beam_size": None,
     "eval_beam_size": None,
@@ -30,10 +32,12 @@ def refuse(**options: Any) -> None:
     """
     for name, value in options.items():
         default = _DEFAULTS[name]
-        if value is not default and value != default:
+        if value is None or value is default:
+            continue
+        if isinstance(value, torch.Tensor) or value != default:
             raise NotImplementedError(
-                f"{name}={value!r} is not covered by vqgan_fast: "
-                "use vector_quantize_pytorch's own class for it"
+                f"{name} is not covered by vqgan_fast: use vector_quantize_pytorch's own class "
+                f"for it, or leave it at {default}"
             )
 
 

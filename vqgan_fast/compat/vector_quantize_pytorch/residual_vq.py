@@ -173,11 +173,11 @@ class ResidualVQ(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None = None,
-        indices: Tensor | list[Tensor] | None = None,
+        indices: None = None,
         return_all_codes: bool = False,
         sample_codebook_temp: float | None = None,
         freeze_codebook: bool = False,
-        beam_size: int | None = None,
+        beam_size: None = None,
         rand_quantize_dropout_fixed_seed: int | None = None,
     ) -> tuple[Tensor, ...]:
         """Quantises latents.
@@ -185,7 +185,7 @@ class ResidualVQ(nn.Module):
         Args:
             x: (B, N, dim), or (B, dim, H, W) with accept_image_fmap.
             mask: (B, N) bool, False for padding.
-            indices: (B, N, Q): return (codes, sum of the stages' cross-entropies) instead.
+            indices, beam_size: not covered (that release fails when it is given indices).
             return_all_codes: a fourth result, the codes of each stage (Q, B, ..., D).
             sample_codebook_temp: nothing, because codes are not sampled.
             freeze_codebook: no update in training.
@@ -199,29 +199,20 @@ class ResidualVQ(nn.Module):
             NotImplementedError: an argument that is not covered is used.
             ValueError: arguments do not fit each other.
         """
-        refuse(beam_size=beam_size)
-        targets = torch.stack(indices) if isinstance(indices, list) else indices
-        if targets is not None:
-            require(not self.accept_image_fmap, "indices are not possible with accept_image_fmap")
-            require(not bool((targets == -1).any()), "indices must not be -1: take those of eval()")
+        refuse(beam_size=beam_size, indices=indices)
         last = self.num_quantizers - 1
-        if self.training and self.quantize_dropout and targets is None:
+        if self.training and self.quantize_dropout:
             last = self._last_stage(rand_quantize_dropout_fixed_seed, x.device)
 
         latents = residual = self.project_in(x)
         quantized_out = torch.zeros_like(residual)
         residuals, chosen, losses = [], [], []
-        for stage, layer in enumerate(self.layers[: last + 1]):
+        for layer in self.layers[: last + 1]:
             if self.shared_codebook:
                 residuals.append(residual)
-            target = None if targets is None else targets[..., stage]
-            quantized, *rest = layer(
-                residual, mask=mask, indices=target, freeze_codebook=freeze_codebook
-            )
-            losses.append(rest[-1])
-            if targets is not None:
-                continue
-            chosen.append(rest[0])
+            quantized, index, loss = layer(residual, mask=mask, freeze_codebook=freeze_codebook)
+            chosen.append(index)
+            losses.append(loss)
             residual = residual - _with_part_of_gradient(quantized, self.quant_grad_frac)
             quantized_out = quantized_out + quantized
 
@@ -233,8 +224,6 @@ class ResidualVQ(nn.Module):
         if mask is not None:
             padding = 0 if self.return_zeros_for_masked_padding else x
             quantized_out = torch.where(mask.unsqueeze(-1), quantized_out, padding)
-        if targets is not None:
-            return quantized_out, sum(losses)
 
         left_out = (0, self.num_quantizers - len(chosen))
         all_indices = F.pad(torch.stack(chosen, dim=-1), left_out, value=-1)

@@ -93,6 +93,7 @@ def swap_residual_vq(peer: nn.Module) -> ResidualVQ:
     )
     ours.quant_grad_frac = peer.quant_grad_frac
     ours.layers = nn.ModuleList(layers)
+    ours.layers.training = peer.layers.training
     return _share_projections(ours, peer)
 
 
@@ -107,6 +108,7 @@ def swap_grouped_residual_vq(peer: nn.Module) -> GroupedResidualVQ:
         **_attributes(peer, ("dim", "accept_image_fmap")),
     )
     ours.rvqs = nn.ModuleList(rvqs)
+    ours.rvqs.training = peer.rvqs.training
     ours.training = peer.training
     return ours
 
