@@ -48,8 +48,8 @@ OPTIONS = {
 SIZES = {"dim": DIM, "num_quantizers": STAGES, "codebook_size": CODES}
 
 
-# With seed 1, k-means of the second stage meets two centroids so alike that the last bit of what the
-# first stage left decides.
+# With seed 1, k-means of the second stage meets two centroids so alike that the last bit of what
+# the first stage left decides.
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize("name", OPTIONS)
 def test_same_construction_training_and_evaluation(name: str, seed: int) -> None:

@@ -22,9 +22,11 @@ class LossBreakdown(NamedTuple):
 
 def mean_squared_error(codes: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of (codes - latents)^2 over the elements, (..., D) each, where mask (...) is True."""
+    # Not F.mse_loss: what torch.compile takes for the strides of its gradient are not those it has.
+    wide = torch.promote_types(torch.float32, torch.promote_types(codes.dtype, latents.dtype))
+    error = (codes.to(wide) - latents.to(wide)).square()
     if mask is None:
-        return F.mse_loss(codes, latents)
-    error = F.mse_loss(codes, latents, reduction="none")
+        return error.mean()
     error = torch.where(mask.unsqueeze(-1), error, 0)
     return error.sum() / (mask.sum() * error.shape[-1])
 

@@ -129,6 +129,8 @@ def swap_sim_vq(peer: nn.Module) -> SimVQ:
 
 def _quantize(peer: nn.Module, codebooks: dict[int, Codebook]) -> VectorQuantize:
     theirs = peer._codebook
+    if theirs._forward_hooks or theirs._forward_pre_hooks or theirs._backward_hooks:
+        raise NotImplementedError("it has hooks on its _codebook, which ours is not called like")
     synchronized = theirs.use_ddp
     ours = _on_no_memory(
         VectorQuantize,
@@ -161,6 +163,9 @@ def _sampling(sample: Any) -> dict[str, Any]:
 
 
 def _attributes(peer: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
+    for name in names:
+        if not hasattr(peer, name):
+            raise NotImplementedError(f"it has no attribute {name}: a release that is not known")
     return {name: getattr(peer, name) for name in names}
 
 
@@ -172,6 +177,9 @@ def _on_no_memory(make: Callable[..., nn.Module], **options: Any) -> Any:
 
 def _share_projections(ours: Any, peer: nn.Module) -> Any:
     ours.project_in, ours.project_out = peer.project_in, peer.project_out
+    # Constants of the package that ours does without; a module keeps its buffers all the same.
+    for name, buffer in peer._buffers.items():
+        ours.register_buffer(name, buffer, persistent=name not in peer._non_persistent_buffers_set)
     ours.training = peer.training
     return ours
 
