@@ -139,7 +139,6 @@ def test_autocast(options: dict) -> None:
 
 
 COMPILED = {
-    "default": lambda: VectorQuantize(dim=16, codebook_size=32),
     "images, projections, heads": lambda: VectorQuantize(
         dim=16, codebook_size=32, heads=2, codebook_dim=4, accept_image_fmap=True
     ),
@@ -162,7 +161,8 @@ def test_compile_fullgraph(name: str) -> None:
     compiled = COMPILED[name]()
     run = torch.compile(compiled, fullgraph=True, backend="aot_eager")
     shape = (2, 16, 4, 6) if "images" in name else (2, 24, 16)
-    for mode in (True, False):
+    # Compiling takes seconds: evaluation, a part of training's graph, only where shapes are worst.
+    for mode in (True, False) if "images" in name else (True,):
         for module_ in (module, compiled):
             module_.train(mode)
         x = torch.randn(shape, requires_grad=True)

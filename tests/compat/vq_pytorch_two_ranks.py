@@ -1,9 +1,11 @@
 """Quantisers of vector-quantize-pytorch and ours on two ranks, each with latents of its own.
 
-torchrun --nproc-per-node 2 tests/compat/vq_pytorch_two_ranks.py
+python tests/compat/vq_pytorch_two_ranks.py RANK FILE, once for each rank, with a file to meet at.
 """
 
 from __future__ import annotations
+
+import sys
 
 import torch
 import torch.distributed as dist
@@ -90,7 +92,8 @@ def check_against_one_process() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    meeting = f"file://{sys.argv[2]}"
+    dist.init_process_group("gloo", init_method=meeting, rank=int(sys.argv[1]), world_size=2)
     for case, (name, options) in CASES.items():
         check(name, options)
         if dist.get_rank() == 0:
