@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "VQGAN": "models",
     "GPT": "models",
+    "WindowGPT": "models",
     "PatchGANDiscriminator": "models",
     "LatentTransformer": "models",
     "KVCache": "models",
@@ -30,6 +31,7 @@ __all__ = [
     "LatentTransformer",
     "PatchGANDiscriminator",
     "VectorQuantizer",
+    "WindowGPT",
     "__version__",
     "ops",
     "sample",
@@ -38,7 +40,14 @@ __all__ = [
 
 if TYPE_CHECKING:
     from . import ops
-    from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
+    from .models import (
+        GPT,
+        VQGAN,
+        KVCache,
+        LatentTransformer,
+        PatchGANDiscriminator,
+        WindowGPT,
+    )
     from .quantizers import VectorQuantizer
     from .sampling import sample, sample_codes
 

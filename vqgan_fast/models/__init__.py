@@ -6,5 +6,14 @@ from .gpt import GPT
 from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
 from .vqgan import VQGAN
+from .window_gpt import WindowGPT
 
-__all__ = ["GPT", "VQGAN", "KVCache", "LatentTransformer", "PatchGANDiscriminator", "SOSCondition"]
+__all__ = [
+    "GPT",
+    "VQGAN",
+    "KVCache",
+    "LatentTransformer",
+    "PatchGANDiscriminator",
+    "SOSCondition",
+    "WindowGPT",
+]
