@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class DrawRule:
 
     def __post_init__(self) -> None:
         # A draw among many equal codes raises what every draw would.
-        count = self.top_k if isinstance(self.top_k, int) and self.top_k > 0 else 1
+        count = max(int(self.top_k), 1) if isinstance(self.top_k, Integral) else 1
         nothing = torch.zeros(1, dtype=torch.int64)
         ops.sample_logits(torch.zeros(1, count), nothing, nothing, **asdict(self))
 
