@@ -249,7 +249,12 @@ def test_sample_larger_than_the_window(
     [
         (("--grid", "3x10"), "at least as large as the window"),
         (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
-        (("--temperature", "0"), "temperature"),
+        (("--temperature", "-1"), "temperature"),
+        (("--guidance", "2"), "uncond must be given"),
+        (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
+        (("--schedule", "native"), "schedule must be"),
+        (("--mask", "hole.png"), "--mask needs --complete"),
+        (("--complete", "no.png"), "there is no picture no.png"),
         (("--top-p", "1.5"), "top_p"),
         (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
         (("--device", "nonsense"), "--device nonsense"),

@@ -21,6 +21,8 @@ _HOME = {
     "VectorQuantizer": "quantizers",
     "sample_codes": "sampling",
     "sample": "sampling",
+    "sample_best": "sampling",
+    "decode_tiled": "sampling",
     "ops": "ops",
 }
 
@@ -33,8 +35,10 @@ __all__ = [
     "VectorQuantizer",
     "WindowGPT",
     "__version__",
+    "decode_tiled",
     "ops",
     "sample",
+    "sample_best",
     "sample_codes",
 ]
 
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
         WindowGPT,
     )
     from .quantizers import VectorQuantizer
-    from .sampling import sample, sample_codes
+    from .sampling import decode_tiled, sample, sample_best, sample_codes
 
 
 def __getattr__(name: str) -> object:

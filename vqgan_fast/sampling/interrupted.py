@@ -13,13 +13,14 @@ class SamplingInterrupted(KeyboardInterrupt):
 
     Attributes:
         codes: (B, H, W) int64, -1 at the cells that were not drawn yet.
-        logprobs: (B, H, W) float32, 0 at those cells.
+        logprobs: (B, H, W) float32, 0 at those cells; None where `sample` was interrupted while
+            decoding and was not asked for them.
         done, total: how many codes were drawn, and how many were asked for.
         images: (B, 3, f H, f W), decoded, grey where nothing was drawn; None unless `sample` was
-            interrupted.
+            interrupted while drawing.
     """
 
-    def __init__(self, codes: Tensor, logprobs: Tensor, done: int, total: int) -> None:
+    def __init__(self, codes: Tensor, logprobs: Tensor | None, done: int, total: int) -> None:
         super().__init__(f"interrupted after {done} of {total} codes")
         self.codes = codes
         self.logprobs = logprobs

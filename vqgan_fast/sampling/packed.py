@@ -82,7 +82,8 @@ def pack(
             dtype, else "float32" (for fp64 and fp16 as well).
 
     Raises:
-        ValueError: another transformer, other weights, or a packed one of other weights.
+        ValueError: another transformer, heads whose width is no multiple of 8, other weights, or a
+            packed one of other weights.
     """
     if isinstance(transformer, PackedTransformer):
         if weights not in (None, transformer.weights):
@@ -95,6 +96,11 @@ def pack(
         raise ValueError(
             f"gpt must be a GPT, a WindowGPT or what pack() made of one, got "
             f"{type(transformer).__name__}"
+        )
+    head_dim = transformer.n_embd // transformer.n_head
+    if head_dim % 8:
+        raise ValueError(
+            f"gpt must have heads of a width n_embd / n_head that is a multiple of 8, got {head_dim}"
         )
     if weights is None:
         is_bfloat16 = transformer.head.weight.dtype == torch.bfloat16
