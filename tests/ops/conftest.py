@@ -26,3 +26,12 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("VQGAN_FAST_ISA", level)
     ops.nearest_code_counters(reset=True)
     return name
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each compiled SIMD level, in force."""
+    if request.param not in cpu_levels():
+        pytest.skip(f"this CPU does not run {request.param}")
+    monkeypatch.setenv("VQGAN_FAST_ISA", request.param)
+    return request.param
