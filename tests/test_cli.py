@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vqgan: VQGAN) -> Path:
     """A folder with a run of each stage, as training leaves them, of untrained weights."""
     folder = tmp_path_factory.mktemp("trained")
     vqgan.save_pretrained(folder / "stage1" / "vqgan")
-    gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=8)
+    gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=16)
     LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "stage2" / "model")
     return folder
 

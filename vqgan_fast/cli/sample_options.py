@@ -123,8 +123,8 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--stride",
         type=positive,
-        default=8,
-        help="of the block schedule: larger is faster, smaller shows each code more (default: 8)",
+        help="of the block schedule: larger is faster, smaller shows each code more (default: half "
+        "the window)",
     )
     group.add_argument(
         "--weights",

@@ -100,7 +100,7 @@ def pack(
     head_dim = transformer.n_embd // transformer.n_head
     if head_dim % 8:
         raise ValueError(
-            f"gpt must have heads of a width n_embd / n_head that is a multiple of 8, got {head_dim}"
+            f"gpt must have a head width n_embd / n_head that is a multiple of 8, got {head_dim}"
         )
     if weights is None:
         is_bfloat16 = transformer.head.weight.dtype == torch.bfloat16

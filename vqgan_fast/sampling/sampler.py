@@ -39,7 +39,7 @@ def sample_codes(
     window: int = 16,
     schedule: str | None = None,
     order: str = "wavefront",
-    stride: int = 8,
+    stride: int | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -80,7 +80,7 @@ def sample_codes(
             "native" for a WindowGPT and "exact" for a GPT.
         order: "wavefront", all cells at once that do not depend on each other; or "raster", one
             cell after the other. The codes are the same.
-        stride: of the block schedule, in [1, window - 1].
+        stride: of the block schedule, in [1, window - 1]; None is half the window.
         temperature: divides the logits, >= 0; 0 is greedy.
         top_k: keep the k likeliest codes; None keeps all.
         top_p: after top_k, keep the fewest likeliest codes that hold this share of the probability.
@@ -190,9 +190,10 @@ def _check_schedule(schedule: str | None, order: str, packed: PackedTransformer)
 
 
 def _window_steps(
-    schedule: str, order: str, grid: CodeGrid, stride: int, is_known: np.ndarray
+    schedule: str, order: str, grid: CodeGrid, stride: int | None, is_known: np.ndarray
 ) -> list[list]:
     if schedule == "block":
+        stride = max(grid.window // 2, 1) if stride is None else stride
         check_integer("stride", stride)
         if grid.window > 1 and stride >= grid.window:
             raise ValueError(f"stride must lie in [1, {grid.window - 1}], got {stride}")
