@@ -42,11 +42,8 @@ def calls(gpt: GPT) -> list[tuple]:
             library.decode_grid_layers,
             (x, *quantized.tensors(), 1e-5, *ring, *cells, *angles, 4, 2, 1, 1),
         ),
-        (
-            library.sample_logits,
-            (torch.randn(3, 9), *seeds, torch.randn(3, 9), 2.0, 1.0, 3, 0.5, -9.0),
-        ),
-        (library.sample_logits, (torch.randn(3, 9), *seeds, None, 1.0, 0.0, 0, 1.0, -9.0)),
+        (library.sample_logits, (logits, *seeds, logits.flip(0), 2.0, 1.0, 3, 0.5, -9.0)),
+        (library.sample_logits, (logits, *seeds, None, 1.0, 0.0, 0, 1.0, -9.0)),
     ]
 
 
