@@ -24,7 +24,7 @@ def window_logits(gpt, cond, codes, top, left, rank):
 
 def block_definition(gpt, cond, grid, stride, rule, seeds, known=None):
     """Windows at 0, s, 2s, ...; each draws what is not drawn, row by row, no cache."""
-    height, width = grid
+    width = grid[1]
     codes = torch.full((len(cond), *grid), -1) if known is None else known.clone()
     tops, lefts = (
         sorted({min(start, size - WINDOW) for start in range(0, size, stride)}) for size in grid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
@@ -47,6 +47,12 @@ class WindowEngine(Engine):
         ranks = np.arange(window**2)
         # From a window's first cell to each of its cells, in the grid's raster order.
         self.window_cells = ranks // window * board.width + ranks % window
+        # The number of condition tokens before a window's codes, for each stream.
+        columns = [*board.condition_columns, board.constant_column]
+        self.prefixes = [
+            window**2 if spatial else end - begin
+            for spatial, (begin, end) in zip(board.is_spatial, pairwise(columns), strict=True)
+        ]
         self.requests = requests(steps)
         length = max(self.prefixes) + window**2 - 1
         window_bytes = packed.token_bytes() * length * self.num_streams
@@ -59,48 +65,45 @@ class WindowEngine(Engine):
         self.num_slots = min(in_use, max_cache_bytes // window_bytes)
         self.k_cache, self.v_cache = packed.new_cache(self.num_slots * self.num_streams, length)
 
-    @property
-    def prefixes(self) -> list[int]:
-        """The number of condition tokens before a window's codes, for each stream."""
-        ends = [*self.board.condition_columns[1:], self.board.constant_column]
-        return [
-            self.window**2 if spatial else end - begin
-            for spatial, begin, end in zip(
-                self.board.is_spatial, self.board.condition_columns, ends, strict=True
-            )
-        ]
-
     def passes(self) -> Iterator[Pass]:
         max_tokens = MAX_TOKENS // self.num_streams
         return passes(self.requests, self.prefixes[0], self.num_slots, max_tokens)
 
     def advance(self, one_pass: Pass) -> int:
-        parts = [
-            self._tokens(visit, stream) for stream in range(self.num_streams) for visit in one_pass
-        ]
+        plan = np.array(
+            [
+                (v.image, v.cell.index, v.cell.top, v.cell.left, v.cell.rank, v.slot, v.start)
+                for v in one_pass
+            ]
+        )
+        parts = [self._rows(plan, stream) for stream in range(self.num_streams)]
         # Tokens, slots, positions, ends.
         rows = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-        last = np.cumsum([len(part[0]) for part in parts]) - 1
-        images = np.array([visit.image for visit in one_pass])
-        cells = np.array([visit.cell.index for visit in one_pass])
-        self.run(rows, last, images, cells)
+        # No two visits of a pass have the same slot: where it changes, one ends.
+        last = np.append(np.diff(rows[1]) != 0, True).nonzero()[0]
+        self.run(rows, last, plan[:, 0], plan[:, 1])
         return len(one_pass)
 
-    def _tokens(self, visit: Any, stream: int) -> tuple[np.ndarray, ...]:
-        """Where the tokens of a visit stand on the board, their slot, positions and ends."""
-        board, cell, prefix = self.board, visit.cell, self.prefixes[stream]
-        corner = cell.top * board.width + cell.left
+    def _rows(self, plan: np.ndarray, stream: int) -> tuple[np.ndarray, ...]:
+        """Where the tokens of all visits stand on the board, their slots, positions and ends."""
+        board, prefix = self.board, self.prefixes[stream]
+        images, _, top, left, rank, slots, starts = plan.T
         # A plan counts with the first stream's condition; another may have another length.
-        codes_before = visit.start - self.prefixes[0]
-        start = prefix + codes_before if visit.start else 0
-        columns = board.code_column + corner + self.window_cells[max(codes_before, 0) : cell.rank]
-        if start == 0:
-            tokens = self.window_cells + corner if board.is_spatial[stream] else np.arange(prefix)
-            columns = np.concatenate([board.condition_columns[stream] + tokens, columns])
-        positions = np.arange(start, prefix + cell.rank)
+        starts = np.where(starts > 0, starts - self.prefixes[0] + prefix, 0)
+        counts = prefix + rank - starts
+        visit = np.repeat(np.arange(len(plan)), counts)
+        positions = np.arange(len(visit)) + (starts - np.cumsum(counts) + counts)[visit]
+        corners = (top * board.width + left)[visit]
+        codes = board.code_column + corners + self.window_cells[np.maximum(positions - prefix, 0)]
+        if board.is_spatial[stream]:
+            condition = corners + self.window_cells[np.minimum(positions, prefix - 1)]
+        else:
+            condition = positions
+        condition = board.condition_columns[stream] + condition
+        columns = np.where(positions < prefix, condition, codes)
         ends = np.maximum(positions + 1, self.packed.model.n_unmasked)
-        slot = np.full(len(positions), visit.slot * self.num_streams + stream)
-        return board.gather(np.int64(visit.image), columns), slot, positions, ends
+        slots = slots[visit] * self.num_streams + stream
+        return board.gather(images[visit], columns), slots, positions, ends
 
     def forward(self, tokens: Tensor, slots: Tensor, positions: Tensor, ends: Tensor) -> Tensor:
         packed = self.packed
