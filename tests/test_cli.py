@@ -273,6 +273,72 @@ def test_sample_refuses(
     assert not out.exists()
 
 
+def test_sample_takes_every_option(trained: Path, photos: Path, tmp_path: Path) -> None:
+    def pictures(*arguments: object) -> list[bytes]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        run(
+            "sample",
+            trained / "stage2",
+            "--grid",
+            "4x9",
+            "--number",
+            1,
+            "--output",
+            out,
+            *arguments,
+        )
+        return [file.read_bytes() for file in sorted(out.iterdir())]
+
+    plain = pictures()
+    assert pictures("--order", "raster", "--cache-gb", 0.001, "--preview", 7) == plain
+    assert pictures("--cond", 0, "--guidance", 1) == plain
+    block = pictures("--schedule", "block", "--stride", 2, "--weights", "bfloat16")
+    assert block != plain
+    assert pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5") != plain
+    assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
+    assert len(pictures("--best-of", 3)) == 1
+    assert len(pictures("--tile", 8)) == 1
+
+
+def test_sample_completes_a_picture(trained: Path, photos: Path, tmp_path: Path) -> None:
+    mask = np.zeros((20, 31), dtype=np.uint8)
+    mask[:, 10:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    picture = photos / "a.png"
+    for name, arguments in (("half", []), ("hole", ["--mask", tmp_path / "mask.png"])):
+        out = tmp_path / name
+        run(
+            "sample", trained / "stage2", "--complete", picture, "--number", 1, "--output", out,
+            *arguments,
+        )  # fmt: skip
+        assert size_of(out / "seed_000000.png") == (30, 20)
+    half, hole = (pixels_of(tmp_path / name / "seed_000000.png") for name in ("half", "hole"))
+    assert not np.array_equal(half, hole)
+
+
+def test_an_interrupted_sample_leaves_what_was_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast.sampling.window_engine import WindowEngine
+
+    advance, calls = WindowEngine.advance, []
+
+    def interrupted(self: WindowEngine, one_pass: list) -> int:
+        calls.append(one_pass)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return advance(self, one_pass)
+
+    monkeypatch.setattr(WindowEngine, "advance", interrupted)
+    argv = ["sample", trained / "stage2", "--number", 1, "--grid", "4x9", "--order", "raster"]
+    status = cli.main([str(part) for part in [*argv, "--output", tmp_path]])
+    assert status == cli.INTERRUPTED
+    pixels = pixels_of(tmp_path / "seed_000000.png")
+    assert pixels.shape == (8, 18, 3)
+    assert (pixels[4:] == 128).all()
+    assert (pixels[:2] != 128).any()
+
+
 def test_sample_needs_a_transformer(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,14 +14,16 @@ from vqgan_fast.models import GPT, WindowGPT
 VOCAB_SIZE = 24
 
 
-def tiny_gpt(block_size: int, *, n_unmasked: int = 0, dropout: float = 0.0, seed: int = 0) -> GPT:
+def tiny_gpt(
+    block_size: int, *, n_head: int = 2, n_unmasked: int = 0, dropout: float = 0.0, seed: int = 0
+) -> GPT:
     """A GPT in eval mode; the usual initialisation has no positions and almost flat logits."""
     gpt = GPT(
         VOCAB_SIZE,
         block_size,
         n_layer=2,
-        n_head=2,
-        n_embd=16,
+        n_head=n_head,
+        n_embd=8 * n_head,
         n_unmasked=n_unmasked,
         embd_pdrop=dropout,
         resid_pdrop=dropout,
