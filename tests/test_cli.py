@@ -273,31 +273,37 @@ def test_sample_refuses(
     assert not out.exists()
 
 
-def test_sample_takes_every_option(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_sample_takes_every_option(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast import sampling
+
+    seen, sample = [], sampling.sample
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda *args, **options: seen.append(options) or sample(*args, **options),
+    )
+
     def pictures(*arguments: object) -> list[bytes]:
         out = tmp_path / str(len(list(tmp_path.iterdir())))
-        run(
-            "sample",
-            trained / "stage2",
-            "--grid",
-            "4x9",
-            "--number",
-            1,
-            "--output",
-            out,
-            *arguments,
-        )
+        argv = ["sample", trained / "stage2", "--grid", "4x9", "--number", 1, "--output", out]
+        run(*argv, *arguments)
         return [file.read_bytes() for file in sorted(out.iterdir())]
 
     plain = pictures()
     assert pictures("--order", "raster", "--cache-gb", 0.001, "--preview", 7) == plain
+    assert (seen[-1]["order"], seen[-1]["max_cache_bytes"]) == ("raster", 10**6)
+    assert seen[-1]["preview_every"] == 7
     assert pictures("--cond", 0, "--guidance", 1) == plain
-    block = pictures("--schedule", "block", "--stride", 2, "--weights", "bfloat16")
-    assert block != plain
-    assert pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5") != plain
+    pictures("--schedule", "block", "--stride", 2, "--weights", "bfloat16", "--tile", 8)
+    assert (seen[-1]["schedule"], seen[-1]["stride"], seen[-1]["tile"]) == ("block", 2, 8)
+    assert seen[-1]["transformer"].weights == "bfloat16"
+    pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5")
+    assert [seen[-1]["guidance"](share) for share in (0, 0.5)] == [1, 3]
+    assert seen[-1]["uncond"].tolist() == [[3]]
     assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
     assert len(pictures("--best-of", 3)) == 1
-    assert len(pictures("--tile", 8)) == 1
 
 
 def test_sample_completes_a_picture(trained: Path, photos: Path, tmp_path: Path) -> None:
