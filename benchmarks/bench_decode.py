@@ -80,11 +80,11 @@ def taming_step(gpt: GPT, tokens: Tensor, past: Tensor) -> Callable[[], object] 
     peer = TamingGPT(**config).eval()
     peer.load_state_dict(gpt.state_dict())
 
+    # sample_with_past holds one piece for each earlier token; the step concatenates them.
+    pieces = list(past.split(1, dim=-2))
+
     def step() -> Tensor:
-        logits, _, present = peer.forward_with_past(
-            tokens[:, None], past=past, past_length=past.shape[-2]
-        )
-        torch.cat([past, present], dim=-2)  # sample_with_past does this at its next step
+        logits, _, _ = peer.forward_with_past(tokens[:, None], past=pieces, past_length=len(pieces))
         return logits[:, -1]
 
     return step
