@@ -10,7 +10,8 @@ namespace vqgan_fast {
 namespace {
 
 constexpr int64_t kBlockRows = 48;        // whose sums stay in the first-level cache
-constexpr int64_t kPrefetchBytes = 2048;  // how far ahead of the panel that streams by
+constexpr int64_t kPrefetchBytes = 4096;  // how far ahead of a panel that streams by
+constexpr int kStreams = 2;               // panels that stream by together
 
 // One segment of kRows rows and kVectors vectors of a panel: totals = chains, or += chains.
 template <class V, class W, int kRows, int kVectors>
@@ -37,28 +38,52 @@ inline __attribute__((always_inline)) void segment_tile(const float* x, int64_t 
   }
 }
 
-// One row, whose weights come from memory: they are fetched ahead, past the panel's end as well,
-// where the next panel lies.
-template <class V, class W>
-inline void segment_row(const float* x, const W* weight, int64_t length, bool first,
-                        float* totals) {
+// One row and kPanels panels, whose weights come from memory: several streams are read faster than
+// one, and each is fetched ahead, past a panel's end as well, where another panel lies.
+template <class V, class W, int kPanels>
+void single_row(const PackedLinearArgs& args, int64_t panel, int64_t row) {
   constexpr int kVectors = kPanel / V::kLanes;
-  typename V::Floats sums[kVectors];
-  for (int v = 0; v < kVectors; ++v) sums[v] = V::zero();
-  for (int64_t k = 0; k < length; ++k) {
-    const char* ahead = reinterpret_cast<const char*>(weight + k * kPanel) + kPrefetchBytes;
-    for (size_t line = 0; line < kPanel * sizeof(W); line += 64) {
-      _mm_prefetch(ahead + line, _MM_HINT_T0);
+  alignas(64) float totals[kPanels][kPanel];
+  const int64_t stride = args.dim * kPanel;
+  const W* weight = static_cast<const W*>(args.weight) + panel * stride;
+  const float* x = args.x + row * args.dim;
+  for (int64_t begin = 0; begin < args.dim; begin += kSegment) {
+    const int64_t end = begin + kSegment < args.dim ? begin + kSegment : args.dim;
+    typename V::Floats sums[kPanels][kVectors];
+    for (int p = 0; p < kPanels; ++p) {
+      for (int v = 0; v < kVectors; ++v) sums[p][v] = V::zero();
     }
-    typename V::Floats w[kVectors];
-    V::load_weights(weight + k * kPanel, w);
-    const typename V::Floats input = V::broadcast(x + k);
-    for (int v = 0; v < kVectors; ++v) sums[v] = V::fma(input, w[v], sums[v]);
+    for (int64_t k = begin; k < end; ++k) {
+      const typename V::Floats input = V::broadcast(x + k);
+      for (int p = 0; p < kPanels; ++p) {
+        const W* from = weight + p * stride + k * kPanel;
+        const char* ahead = reinterpret_cast<const char*>(from) + kPrefetchBytes;
+        for (size_t line = 0; line < kPanel * sizeof(W); line += 64) {
+          _mm_prefetch(ahead + line, _MM_HINT_T0);
+        }
+        typename V::Floats w[kVectors];
+        V::load_weights(from, w);
+        for (int v = 0; v < kVectors; ++v) sums[p][v] = V::fma(input, w[v], sums[p][v]);
+      }
+    }
+    for (int p = 0; p < kPanels; ++p) {
+      for (int v = 0; v < kVectors; ++v) {
+        float* total = totals[p] + v * V::kLanes;
+        V::store(total, begin == 0 ? sums[p][v] : V::add(V::load(total), sums[p][v]));
+      }
+    }
   }
-  for (int v = 0; v < kVectors; ++v) {
-    float* total = totals + v * V::kLanes;
-    V::store(total, first ? sums[v] : V::add(V::load(total), sums[v]));
+  for (int p = 0; p < kPanels; ++p) finish_panel(args, row, (panel + p) * kPanel, totals[p]);
+}
+
+template <class V, class W>
+void single_row_panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end,
+                       int64_t row) {
+  int64_t panel = panel_begin;
+  for (; panel + kStreams <= panel_end; panel += kStreams) {
+    single_row<V, W, kStreams>(args, panel, row);
   }
+  for (; panel < panel_end; ++panel) single_row<V, W, 1>(args, panel, row);
 }
 
 // Rows that are left over from the large tiles, whose weights lie in the cache.
@@ -115,6 +140,9 @@ const float* as_floats(const W* weight, int64_t length, float* buffer) {
 template <class V, class W>
 void tile_panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end,
                  int64_t row_begin, int64_t row_end) {
+  if (row_end - row_begin == 1) {
+    return single_row_panels<V, W>(args, panel_begin, panel_end, row_begin);
+  }
   alignas(64) float totals[kBlockRows * kPanel];
   alignas(64) float buffer[kSegment * kPanel];
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
@@ -125,9 +153,7 @@ void tile_panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t pane
         const int64_t length = args.dim - k < kSegment ? args.dim - k : kSegment;
         const float* x = args.x + row * args.dim + k;
         const W* segment = weight + k * kPanel;
-        if (rows == 1) {
-          segment_row<V>(x, segment, length, k == 0, totals);
-        } else if (rows <= V::kFewRows) {
+        if (rows <= V::kFewRows) {
           segment_few_rows<V>(x, args.dim, rows, segment, length, k == 0, totals);
         } else {
           segment_rows<V>(x, args.dim, rows, as_floats<V>(segment, length, buffer), length, k == 0,
