@@ -4,7 +4,7 @@
     python benchmarks/bench_sampling.py --full     # 85M (12 x 768), larger grids, a condition grid
 
 Batch 1, one thread. What is printed is seconds of that thread's CPU, medians of interleaved
-repeats, so that a busy machine disturbs it little. A large grid is timed from every n-th pass of
+repeats, so that a busy machine disturbs it little. A large grid is timed from some passes of
 its plan (what the others would have left in the cache does not change the time); the reference's
 loop, whose every draw is the same work, from a few draws. The PyPI package has no sliding window:
 its loop is written in plain torch on the package's GPT: 256 tokens (511 with a grid of conditions)
@@ -68,23 +68,31 @@ def engine(model: GPT | WindowGPT, cond: torch.Tensor, grid, schedule: str, weig
 
 
 def seconds_of_a_run(run: Engine, timed: int) -> tuple[float, float, int]:
-    """CPU seconds of the whole run from about `timed` of its passes; tokens a draw; passes."""
+    """CPU seconds of the whole run from some of its passes; tokens a draw; passes.
+
+    Steps of single tokens and passes with a prefill take very different times: `timed` of either
+    are taken, at equal distances, and stand for all of their kind.
+    """
     all_passes = list(run.passes())
-    every = max(len(all_passes) // timed, 1)
     run.advance(all_passes[0])
-    begin = time.thread_time()
-    chosen = all_passes[every // 2 :: every]
-    for one_pass in chosen:
-        run.advance(one_pass)
-    spent = (time.thread_time() - begin) * len(all_passes) / len(chosen)
-    return spent, tokens_a_draw(run, all_passes), len(all_passes)
+    kinds: dict[bool, list] = {False: [], True: []}
+    for one_pass in all_passes:
+        kinds[tokens_in(run, one_pass) > len(one_pass)].append(one_pass)
+    spent = 0.0
+    for passes in kinds.values():
+        chosen = passes[:: max(len(passes) // timed, 1)]
+        begin = time.thread_time()
+        for one_pass in chosen:
+            run.advance(one_pass)
+        spent += (time.thread_time() - begin) * len(passes) / max(len(chosen), 1)
+    tokens = sum(tokens_in(run, one_pass) for one_pass in all_passes)
+    return spent, tokens / (run.board.height * run.board.width), len(all_passes)
 
 
-def tokens_a_draw(run: Engine, all_passes: list) -> float:
-    cells = run.board.height * run.board.width
+def tokens_in(run: Engine, one_pass: list) -> int:
     if isinstance(run, RingEngine):
-        return sum(map(len, all_passes)) / cells
-    return sum(v.stop - v.start for one_pass in all_passes for v in one_pass) / cells
+        return len(one_pass)
+    return sum(visit.stop - visit.start for visit in one_pass)
 
 
 def peer_of(model: GPT) -> torch.nn.Module:
