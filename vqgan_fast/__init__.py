@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "VQGAN": "models",
     "GPT": "models",
+    "WindowGPT": "models",
     "PatchGANDiscriminator": "models",
     "LatentTransformer": "models",
     "load_taming_transformer": "models",
@@ -27,6 +28,8 @@ _HOME = {
     "unpatch": "compat",
     "sample_codes": "sampling",
     "sample": "sampling",
+    "sample_best": "sampling",
+    "decode_tiled": "sampling",
     "ops": "ops",
 }
 
@@ -41,11 +44,14 @@ __all__ = [
     "ResidualQuantizer",
     "SimVQ",
     "VectorQuantizer",
+    "WindowGPT",
     "__version__",
+    "decode_tiled",
     "load_taming_transformer",
     "ops",
     "patch",
     "sample",
+    "sample_best",
     "sample_codes",
     "unpatch",
 ]
@@ -59,6 +65,7 @@ if TYPE_CHECKING:
         KVCache,
         LatentTransformer,
         PatchGANDiscriminator,
+        WindowGPT,
         load_taming_transformer,
     )
     from .quantizers import (
@@ -68,7 +75,7 @@ if TYPE_CHECKING:
         SimVQ,
         VectorQuantizer,
     )
-    from .sampling import sample, sample_codes
+    from .sampling import decode_tiled, sample, sample_best, sample_codes
 
 
 def __getattr__(name: str) -> object:

@@ -5,9 +5,18 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from search_ways import LEVELS, WAYS, force_way
+from search_ways import LEVELS, WAYS, cpu_levels, force_way
 
 
 @pytest.fixture(params=[*itertools.product(WAYS, LEVELS)], ids="-".join)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return force_way(*request.param, monkeypatch)
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each compiled SIMD level, in force."""
+    if request.param not in cpu_levels():
+        pytest.skip(f"this CPU does not run {request.param}")
+    monkeypatch.setenv("VQGAN_FAST_ISA", request.param)
+    return request.param

@@ -15,7 +15,22 @@ from vqgan_fast.ops.registration import register_fallback
 # opcheck's fourth test adds up all outputs, integers first, and trips over that where a later one
 # needs a gradient: it runs without any, and test_compiled_gradients covers what it would have.
 WITH_GRADIENTS = ("test_schema", "test_autograd_registration", "test_faketensor")
-OP_NAMES = ("nearest_code", "vector_quantize", "vector_quantize_backward", "codebook_stats")
+DECODE_OPS = (
+    "packed_linear",
+    "layer_norm",
+    "window_attention",
+    "grid_attention",
+    "decode_layers",
+    "decode_grid_layers",
+    "sample_logits",
+)
+OP_NAMES = (
+    "nearest_code",
+    "vector_quantize",
+    "vector_quantize_backward",
+    "codebook_stats",
+    *DECODE_OPS,
+)
 
 
 def calls() -> dict[str, tuple[Callable, tuple]]:

@@ -7,6 +7,7 @@ from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
 from .taming import load_taming_transformer
 from .vqgan import VQGAN
+from .window_gpt import WindowGPT
 
 __all__ = [
     "GPT",
@@ -16,5 +17,6 @@ __all__ = [
     "LatentTransformer",
     "PatchGANDiscriminator",
     "SOSCondition",
+    "WindowGPT",
     "load_taming_transformer",
 ]

@@ -110,15 +110,26 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
             f"{folder} holds no {CONFIG_FILE}: expected a folder written by "
             f"{model_type}.save_pretrained"
         )
+    config = _read_json(path)
+    found = config.pop("model_type", None)
+    if found != model_type:
+        raise ValueError(f"{path} describes a model of type {found}, expected {model_type}")
+    return config
+
+
+def saved_class(folder: Path) -> str | None:
+    """The class that config.json was written for; None where no config.json says so."""
+    path = folder / CONFIG_FILE
+    return _read_json(path).get("model_type") if path.is_file() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:  # JSON, or its encoding, is broken
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}")
-    found = config.pop("model_type", None)
-    if found != model_type:
-        raise ValueError(f"{path} describes a model of type {found}, expected {model_type}")
     return config
 
 

@@ -28,6 +28,7 @@ CHOICES = {
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
     "model.quantizer": tuple(QUANTIZERS),
+    "transformer": ("gpt", "window_gpt"),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -172,6 +173,11 @@ def _check_transformer(config: TransformerRun) -> None:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
+        )
+    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+        raise ConfigError(
+            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
+            f"the sequence, got {config.gpt.n_unmasked}"
         )
 
 
