@@ -111,10 +111,10 @@ def search_bytes(name: str, num_rows: int, num_codes: int, dim: int) -> dict[str
 
 def step_bytes(name: str, batch: int, dim: int, side: int, num_codes: int) -> dict[str, int]:
     """What a training step of a module of quantizer_steps.py holds at its peak."""
-    from quantizer_steps import STEPS
+    from quantizer_steps import SOFT_STEPS, STEPS
 
     torch.manual_seed(0)
-    make = STEPS[name]
+    make = (STEPS | SOFT_STEPS)[name]
     make(torch.randn(64, dim))(torch.randn(2, dim, 4, 4, requires_grad=True))
     step = make(torch.randn(num_codes, dim))
     latents = torch.randn(batch, dim, side, side, requires_grad=True)

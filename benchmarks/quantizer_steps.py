@@ -6,9 +6,10 @@ import importlib.util
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vqgan_fast import VectorQuantizer
+from vqgan_fast.quantizers import IndexPropagationQuantizer
 
 # Latents (B, D, H, W) to z_q and the gradients of the latents and, where it has one, the codebook.
 Step = Callable[[Tensor], list[Tensor]]
@@ -65,6 +66,43 @@ if importlib.util.find_spec("taming"):
     STEPS["VectorQuantizer2"] = reference
 if importlib.util.find_spec("vector_quantize_pytorch"):
     STEPS |= {"vq-pytorch": vq_pytorch, "vq-pytorch EMA": vq_pytorch_ema}
+
+
+class DenseIndexPropagation(nn.Module):
+    """IBQ's quantiser as its authors' code computes it, with N x K tensors."""
+
+    def __init__(self, codebook_size: int, e_dim: int, beta: float = 0.25) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(codebook_size, e_dim)
+        self.beta = beta
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        codebook = self.embedding.weight
+        rows = z.movedim(1, -1)
+        soft = (rows @ codebook.T).softmax(-1)
+        hard = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+        z_q = (hard - soft.detach() + soft) @ codebook
+        chosen = hard @ codebook
+        loss = (z_q - rows).square().mean() + (chosen.detach() - rows).square().mean()
+        loss = loss + self.beta * (chosen - rows.detach()).square().mean()
+        return z_q.movedim(-1, 1), loss
+
+
+def index_propagation(codebook: Tensor) -> Step:
+    quantizer = IndexPropagationQuantizer(*codebook.shape)
+    return _step(quantizer, quantizer.embedding.weight, codebook)
+
+
+def dense_index_propagation(codebook: Tensor) -> Step:
+    quantizer = DenseIndexPropagation(*codebook.shape)
+    return _step(quantizer, quantizer.embedding.weight, codebook)
+
+
+# Not beside those above: these compute another thing, softmax over all codes.
+SOFT_STEPS: dict[str, Callable[[Tensor], Step]] = {
+    "IBQ": index_propagation,
+    "dense IBQ": dense_index_propagation,
+}
 
 
 def _step(quantizer: torch.nn.Module, weight: Tensor, codebook: Tensor) -> Step:

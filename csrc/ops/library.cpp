@@ -38,6 +38,16 @@ STABLE_TORCH_LIBRARY(vqgan_fast, m) {
       "sample_logits(Tensor logits, Tensor seeds, Tensor cells, Tensor? uncond_logits, "
       "float guidance, float temperature, int top_k, float top_p, float log_min_p) -> "
       "(Tensor codes, Tensor logprobs)");
+      "soft_assign(Tensor z, Tensor codebook, Tensor? values, Tensor? bias, Tensor? seed, "
+      "float temperature, bool squared, bool need_entropy, bool need_mean, bool need_indices) -> "
+      "(Tensor log_sum_exp, Tensor expected, Tensor entropy, Tensor mean_probability, "
+      "Tensor indices, Tensor normalizer)");
+  m.def(
+      "soft_assign_backward(Tensor? grad_log_sum_exp, Tensor? grad_expected, Tensor? grad_entropy, "
+      "Tensor? grad_mean_probability, Tensor z, Tensor codebook, Tensor? values, Tensor? bias, "
+      "Tensor? seed, Tensor expected, Tensor entropy, Tensor normalizer, float temperature, "
+      "bool squared, bool need_z, bool need_codebook, bool need_values, bool need_bias) -> "
+      "(Tensor grad_z, Tensor grad_codebook, Tensor grad_values, Tensor grad_bias)");
 }
 
 // The toolkit that compiled libvqgan_fast_cuda.so, "13.0.88", or "" where it was not built. Asked

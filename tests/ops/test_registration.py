@@ -30,6 +30,8 @@ OP_NAMES = (
     "vector_quantize_backward",
     "codebook_stats",
     *DECODE_OPS,
+    "soft_assign",
+    "soft_assign_backward",
 )
 
 
@@ -47,6 +49,29 @@ def calls() -> dict[str, tuple[Callable, tuple]]:
         "backward": (quantize_back, (z, one, one, z, codebook, indices, True, True)),
         "backward, part": (quantize_back, (None, one, one, z, codebook, indices, False, True)),
         "codebook_stats": (library.codebook_stats.default, (z, indices, 9)),
+        **soft_assign_calls(z, codebook),
+    }
+
+
+def soft_assign_calls(z: Tensor, codebook: Tensor) -> dict[str, tuple[Callable, tuple]]:
+    library, seed = torch.ops.vqgan_fast, torch.tensor(3)
+    values, bias = torch.randn(9, 5), torch.randn(9)
+    everything = (z, codebook, values, bias, seed, 0.5, True, True, True, True)
+    found = library.soft_assign(*everything)
+    grads = [torch.randn_like(x) for x in found[:4]]
+    saved = (z, codebook, values, bias, seed, found[1], found[2], found[5], 0.5, True)
+    back = library.soft_assign_backward.default
+    return {
+        "soft_assign": (library.soft_assign.default, everything),
+        "soft_assign, part": (
+            library.soft_assign.default,
+            (z, codebook, None, None, None, 1.0, False, True, False, False),
+        ),
+        "backward of soft_assign": (back, (*grads, *saved, True, True, True, True)),
+        "backward of soft_assign, part": (
+            back,
+            (grads[0], None, None, None, *saved, False, True, False, True),
+        ),
     }
 
 
@@ -69,6 +94,10 @@ def every_op(images: Tensor, codebook: Tensor) -> Tensor:
     _, distances = ops.nearest_code(z, codebook)
     counts, sums = ops.codebook_stats(z, indices, codebook.shape[0])
     losses = commitment_loss + 0.25 * codebook_loss + distances.mean()
+    soft = ops.soft_assign(
+        z, codebook, outputs=("expected", "mean_probability", "indices"), seed=indices.sum()
+    )
+    losses = losses + soft.expected.square().mean() + soft.mean_probability.square().sum()
     return z_q.movedim(-1, 1).square().sum() + losses + (counts[:, None] * sums).square().mean()
 
 

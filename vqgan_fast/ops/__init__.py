@@ -16,12 +16,14 @@ from .packed_layers import PackedLayers, pack_layers
 from .packed_linear import packed_linear
 from .packed_weight import PackedWeight, pack_linear, unpack_linear
 from .sample_logits import sample_logits
+from .soft_assign import SoftAssignment, soft_assign
 from .vector_quantize import vector_quantize
 from .window_attention import window_attention
 
 __all__ = [
     "PackedLayers",
     "PackedWeight",
+    "SoftAssignment",
     "codebook_stats",
     "decode_grid_layers",
     "decode_layers",
@@ -33,6 +35,7 @@ __all__ = [
     "pack_linear",
     "packed_linear",
     "sample_logits",
+    "soft_assign",
     "unpack_linear",
     "vector_quantize",
     "window_attention",

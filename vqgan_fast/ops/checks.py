@@ -6,6 +6,8 @@ kernel runs, and for devices that have no kernel.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -69,6 +71,43 @@ def check_stats(z: Tensor, indices: Tensor, num_codes: int) -> None:
             f"indices must have the shape of z {tuple(z.shape)} without its last dimension, "
             f"got {tuple(indices.shape)}"
         )
+
+
+def check_soft_assign(
+    z: Tensor,
+    codebook: Tensor,
+    values: Tensor | None,
+    bias: Tensor | None,
+    seed: Tensor | None,
+    temperature: float,
+) -> None:
+    """z (..., N, D), codebook (K, D), values (K, C), bias (K,), seed of one element."""
+    if codebook.dim() != 2:
+        raise ValueError(f"codebook must be (K, D), got {tuple(codebook.shape)}")
+    check_search(z, codebook)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    num_codes = codebook.shape[0]
+    for name, tensor in (("values", values), ("bias", bias), ("seed", seed)):
+        if tensor is not None and tensor.device != z.device:
+            raise ValueError(f"{name} must be on {z.device} like z, got {tensor.device}")
+    if values is not None:
+        check_float(values, "values")
+        if values.dim() != 2 or values.shape[0] != num_codes or values.shape[1] < 1:
+            raise ValueError(
+                f"values must be (K, C) with K = {num_codes} and C >= 1, got {tuple(values.shape)}"
+            )
+    if bias is not None:
+        check_float(bias, "bias")
+        if tuple(bias.shape) != (num_codes,):
+            raise ValueError(f"bias must be (K,) with K = {num_codes}, got {tuple(bias.shape)}")
+    if seed is not None and (seed.dtype != torch.int64 or seed.numel() != 1):
+        raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
+
+
+def soft_assign_type(*inputs: Tensor | None) -> torch.dtype:
+    """The type of `soft_assign`'s results."""
+    return accumulation_type(*(tensor for tensor in inputs if tensor is not None))
 
 
 def accumulation_type(*inputs: Tensor) -> torch.dtype:

@@ -4,6 +4,9 @@ from .base import Quantizer, QuantizerInfo
 from .build import QUANTIZERS, build_quantizer
 from .cosine import CosineVectorQuantizer
 from .dead_codes import restart_dead_codes
+from .entropy import entropy_loss, entropy_terms
+from .gumbel import GumbelQuantizer
+from .index_propagation import IndexPropagationQuantizer
 from .metrics import perplexity, usage
 from .moving_average import EMAVectorQuantizer
 from .residual import ResidualQuantizer
@@ -14,12 +17,16 @@ __all__ = [
     "QUANTIZERS",
     "CosineVectorQuantizer",
     "EMAVectorQuantizer",
+    "GumbelQuantizer",
+    "IndexPropagationQuantizer",
     "Quantizer",
     "QuantizerInfo",
     "ResidualQuantizer",
     "SimVQ",
     "VectorQuantizer",
     "build_quantizer",
+    "entropy_loss",
+    "entropy_terms",
     "perplexity",
     "restart_dead_codes",
     "usage",

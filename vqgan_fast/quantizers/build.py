@@ -8,6 +8,7 @@ from typing import Any
 
 from .base import Quantizer
 from .cosine import CosineVectorQuantizer
+from .index_propagation import IndexPropagationQuantizer
 from .moving_average import EMAVectorQuantizer
 from .residual import ResidualQuantizer
 from .sim_vq import SimVQ
@@ -19,6 +20,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "residual": ResidualQuantizer,
     "cosine": CosineVectorQuantizer,
     "simvq": SimVQ,
+    "index_propagation": IndexPropagationQuantizer,
 }
 
 

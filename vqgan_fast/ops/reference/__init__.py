@@ -23,6 +23,7 @@ from .decode import (
     window_attention,
 )
 from .sample_logits import sample_logits
+from .soft_assign import soft_assign, soft_assign_backward, wide_type
 
 __all__ = [
     "codebook_stats",
@@ -35,8 +36,11 @@ __all__ = [
     "packed_linear",
     "rotate_heads",
     "sample_logits",
+    "soft_assign",
+    "soft_assign_backward",
     "sum_by_code",
     "vector_quantize",
     "vector_quantize_backward",
+    "wide_type",
     "window_attention",
 ]

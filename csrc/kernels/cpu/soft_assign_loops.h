@@ -1,0 +1,104 @@
+// The innermost loops of soft_assign, which every SIMD level writes for itself: plain structs and
+// pointers only, so that no copy compiled for one level can be linked into another.
+//
+// One side of a pass owns rows (latents, or codes); the other passes by in blocks of columns. A
+// tile has kSoftBlockRows rows of kSoftBlockColumns numbers. What lies in columns is packed in
+// panels of `panel` columns.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/simd_level.h"
+
+namespace vqgan_fast {
+
+constexpr int64_t kSoftRowStep = 12;  // rows of a tile are padded to a multiple of this
+constexpr int64_t kSoftBlockRows = 4 * kSoftRowStep;
+constexpr int64_t kSoftBlockColumns = 256;
+
+// Where the gradients of a row find what they need; `add`, `term`, `entropy` are added to those of
+// the columns.
+template <class T>
+struct SoftGradientRow {
+  T scale;  // of the tile's products
+  T add;
+  T term;
+  T entropy;
+  const T* column_add;
+  const T* column_term;
+  const T* column_entropy;
+  const T* noise;  // scaled, or null
+};
+
+template <class T>
+struct SoftAssignLoops {
+  int panel;
+
+  // tile[r * kSoftBlockColumns + p * panel + j] = sum over i, ascending, of
+  // x[r * stride + i] * panels[(p * inner + i) * panel + j]; num_rows is a multiple of
+  // kSoftRowStep.
+  void (*multiply)(const T* x, int64_t stride, int64_t num_rows, const T* panels, int64_t inner,
+                   int64_t num_panels, T* tile);
+
+  // out[r * out_stride + p * panel + j] += the same sum.
+  void (*add_product)(const T* x, int64_t stride, int64_t num_rows, const T* panels, int64_t inner,
+                      int64_t num_panels, T* out, int64_t out_stride);
+
+  // row[j] = scale * row[j] + add[j] + noise[j]; the largest is returned. noise may be null.
+  T (*logits)(T* row, int64_t n, T scale, const T* add, const T* noise);
+
+  // With x = row[j] - largest: row[j] = exp(x), *sum = sum of exp(x), *weighted = sum of x exp(x).
+  void (*exponentials)(T* row, int64_t n, T largest, T* sum, T* weighted);
+
+  // row[j] *= factor
+  void (*rescale)(T* row, int64_t n, T factor);
+
+  // The sum of exp(scale * row[j] + add[j] + row_add + noise[j]).
+  T (*sum_probabilities)(const T* row, int64_t n, T scale, T row_add, const T* add, const T* noise);
+
+  // With x = scale * products[j] + column_add[j] + add + noise[j] and p = exp(x):
+  // products[j] = p (term + column_term[j] + values[j] - (entropy + column_entropy[j]) x), the sum
+  // of which is returned; values[j] = p. values may be null.
+  T (*gradients)(const SoftGradientRow<T>& row, int64_t n, T* products, T* values);
+
+  // Gumbel noise times `scale` of latent `row` and codes first .. first + n - 1; first is a
+  // multiple of 4, and n is rounded up to a multiple of 64. docs/soft_assign.md has the definition.
+  void (*noise_of_codes)(uint64_t seed, uint64_t row, uint64_t first, int64_t n, T scale, T* out);
+
+  // The same of codes first .. first + 3, first a multiple of 4, and latents row .. row + n - 1:
+  // out[i * kSoftBlockColumns + j]. No multiple of 2^32 lies between the latents.
+  void (*noise_of_rows)(uint64_t seed, uint64_t first, uint64_t row, int64_t n, T scale, T* out);
+};
+
+extern const SoftAssignLoops<float> kSoftAssignBaseline;
+// fp64 is for checking gradients and the like: no level has its own.
+extern const SoftAssignLoops<double> kSoftAssignFp64;
+#ifdef VQGAN_FAST_HAS_SOFT_ASSIGN_AVX2
+extern const SoftAssignLoops<float> kSoftAssignAvx2;
+#endif
+#ifdef VQGAN_FAST_HAS_SOFT_ASSIGN_AVX512
+extern const SoftAssignLoops<float> kSoftAssignAvx512;
+#endif
+
+template <class T>
+const SoftAssignLoops<T>& soft_assign_loops(SimdLevel level);
+
+template <>
+inline const SoftAssignLoops<double>& soft_assign_loops<double>(SimdLevel) {
+  return kSoftAssignFp64;
+}
+
+// Those of the highest level that is compiled in and not above `level`.
+template <>
+inline const SoftAssignLoops<float>& soft_assign_loops<float>(SimdLevel level) {
+#ifdef VQGAN_FAST_HAS_SOFT_ASSIGN_AVX512
+  if (level >= SimdLevel::kAvx512) return kSoftAssignAvx512;
+#endif
+#ifdef VQGAN_FAST_HAS_SOFT_ASSIGN_AVX2
+  if (level >= SimdLevel::kAvx2) return kSoftAssignAvx2;
+#endif
+  static_cast<void>(level);
+  return kSoftAssignBaseline;
+}
+
+}  // namespace vqgan_fast

@@ -1,0 +1,233 @@
+// The loops of soft_assign as templates over a level's vectors; soft_assign_math.h says what a
+// level has to offer. Everything is in an anonymous namespace, so that each level's file has copies
+// of its own.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+
+#include "kernels/cpu/soft_assign_loops.h"
+#include "kernels/cpu/soft_assign_math.h"
+
+namespace vqgan_fast {
+namespace {
+
+// kRows rows of x times one panel.
+template <class Simd, int kRows, int kVectors, bool kAdd>
+inline void multiply_tile(const typename Simd::Scalar* x, int64_t stride,
+                          const typename Simd::Scalar* panel, int64_t inner,
+                          typename Simd::Scalar* out, int64_t out_stride) {
+  using Vector = typename Simd::Vector;
+  constexpr int kPanel = kVectors * Simd::kLanes;
+  Vector sum[kRows][kVectors] = {};
+  for (int64_t i = 0; i < inner; ++i, panel += kPanel) {
+    Vector column[kVectors];
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) column[v] = Simd::load(panel + v * Simd::kLanes);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+      const Vector element = Simd::broadcast(x[r * stride + i]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = Simd::multiply_add(element, column[v], sum[r][v]);
+      }
+    }
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      auto* place = out + r * out_stride + v * Simd::kLanes;
+      Simd::store(place, kAdd ? Simd::load(place) + sum[r][v] : sum[r][v]);
+    }
+  }
+}
+
+template <class Simd, int kRows, int kVectors, bool kAdd>
+void multiply_panels(const typename Simd::Scalar* x, int64_t stride, int64_t num_rows,
+                     const typename Simd::Scalar* panels, int64_t inner, int64_t num_panels,
+                     typename Simd::Scalar* out, int64_t out_stride) {
+  static_assert(kSoftRowStep % kRows == 0, "whole tiles only");
+  constexpr int kPanel = kVectors * Simd::kLanes;
+  for (int64_t p = 0; p < num_panels; ++p) {
+    for (int64_t r = 0; r < num_rows; r += kRows) {
+      multiply_tile<Simd, kRows, kVectors, kAdd>(x + r * stride, stride,
+                                                 panels + p * inner * kPanel, inner,
+                                                 out + r * out_stride + p * kPanel, out_stride);
+    }
+  }
+}
+
+template <class Simd, int kRows, int kVectors>
+void multiply(const typename Simd::Scalar* x, int64_t stride, int64_t num_rows,
+              const typename Simd::Scalar* panels, int64_t inner, int64_t num_panels,
+              typename Simd::Scalar* tile) {
+  multiply_panels<Simd, kRows, kVectors, false>(x, stride, num_rows, panels, inner, num_panels,
+                                                tile, kSoftBlockColumns);
+}
+
+template <class Simd>
+inline typename Simd::Scalar sum_of_lanes(typename Simd::Vector v) {
+  typename Simd::Scalar sum = v[0];
+  for (int i = 1; i < Simd::kLanes; ++i) sum += v[i];
+  return sum;
+}
+
+template <class Simd>
+typename Simd::Scalar logits(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar scale,
+                             const typename Simd::Scalar* add, const typename Simd::Scalar* noise) {
+  using Vector = typename Simd::Vector;
+  const Vector factor = Simd::broadcast(scale);
+  Vector largest = Simd::broadcast(-HUGE_VALF);
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    Vector x = Simd::multiply_add(Simd::load(row + j), factor, Simd::load(add + j));
+    if (noise != nullptr) x = x + Simd::load(noise + j);
+    Simd::store(row + j, x);
+    largest = Simd::max(x, largest);
+  }
+  typename Simd::Scalar result = largest[0];
+  for (int i = 1; i < Simd::kLanes; ++i) result = std::max(result, largest[i]);
+  return result;
+}
+
+template <class Simd>
+void exponentials(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar largest,
+                  typename Simd::Scalar* sum, typename Simd::Scalar* weighted) {
+  using Vector = typename Simd::Vector;
+  const Vector shift = Simd::broadcast(largest);
+  const Vector least = Simd::broadcast(Simd::kLeastLog);  // 0 times it is 0
+  Vector sums = {}, weighted_sums = {};
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    const Vector x = Simd::max(least, Simd::load(row + j) - shift);
+    const Vector p = exponential<Simd>(x);
+    Simd::store(row + j, p);
+    sums = sums + p;
+    weighted_sums = Simd::multiply_add(p, x, weighted_sums);
+  }
+  *sum = sum_of_lanes<Simd>(sums);
+  *weighted = sum_of_lanes<Simd>(weighted_sums);
+}
+
+template <class Simd>
+void rescale(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar factor) {
+  const auto factors = Simd::broadcast(factor);
+  for (int64_t j = 0; j < n; j += Simd::kLanes) Simd::store(row + j, Simd::load(row + j) * factors);
+}
+
+template <class Simd>
+typename Simd::Scalar sum_probabilities(const typename Simd::Scalar* row, int64_t n,
+                                        typename Simd::Scalar scale, typename Simd::Scalar row_add,
+                                        const typename Simd::Scalar* add,
+                                        const typename Simd::Scalar* noise) {
+  using Vector = typename Simd::Vector;
+  const Vector factor = Simd::broadcast(scale), shift = Simd::broadcast(row_add);
+  Vector sum = {};
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    Vector x = Simd::multiply_add(Simd::load(row + j), factor, Simd::load(add + j)) + shift;
+    if (noise != nullptr) x = x + Simd::load(noise + j);
+    sum = sum + exponential<Simd>(x);
+  }
+  return sum_of_lanes<Simd>(sum);
+}
+
+template <class Simd>
+typename Simd::Scalar gradients(const SoftGradientRow<typename Simd::Scalar>& row, int64_t n,
+                                typename Simd::Scalar* products, typename Simd::Scalar* values) {
+  using Vector = typename Simd::Vector;
+  const Vector factor = Simd::broadcast(row.scale), shift = Simd::broadcast(row.add);
+  const Vector term = Simd::broadcast(row.term), entropy = Simd::broadcast(row.entropy);
+  const Vector least = Simd::broadcast(Simd::kLeastLog);
+  Vector sum = {};
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    Vector x =
+        Simd::multiply_add(Simd::load(products + j), factor, Simd::load(row.column_add + j)) +
+        shift;
+    if (row.noise != nullptr) x = x + Simd::load(row.noise + j);
+    x = Simd::max(least, x);
+    const Vector p = exponential<Simd>(x);
+    Vector t = term + Simd::load(row.column_term + j);
+    if (values != nullptr) {
+      t = t + Simd::load(values + j);
+      Simd::store(values + j, p);
+    }
+    t = Simd::multiply_add(-(entropy + Simd::load(row.column_entropy + j)), x, t);
+    const Vector gradient = p * t;
+    Simd::store(products + j, gradient);
+    sum = sum + gradient;
+  }
+  return sum_of_lanes<Simd>(sum);
+}
+
+// The elements of two vectors in turn: of their first halves, or from element kFirst on.
+template <class Simd, int kFirst, int... kLanes>
+inline typename Simd::Vector interleave(typename Simd::Vector a, typename Simd::Vector b,
+                                        std::integer_sequence<int, kLanes...>) {
+  return __builtin_shufflevector(a, b, (kFirst + kLanes / 2 + kLanes % 2 * Simd::kLanes)...);
+}
+
+template <class Simd>
+inline typename Simd::Words lane_numbers() {
+  typename Simd::Words lanes;
+  for (int i = 0; i < Simd::kLanes; ++i) lanes[i] = static_cast<uint32_t>(i);
+  return lanes;
+}
+
+template <class Simd>
+void noise_of_codes(uint64_t seed, uint64_t row, uint64_t first, int64_t n, float scale,
+                    float* out) {
+  using Vector = typename Simd::Vector;
+  constexpr int kLanes = Simd::kLanes;
+  constexpr auto kAll = std::make_integer_sequence<int, kLanes>();
+  const typename Simd::Words zero = {};
+  for (int64_t j = 0; j < n; j += 4 * kLanes) {
+    const auto group = static_cast<uint32_t>((first + static_cast<uint64_t>(j)) / 4);
+    typename Simd::Words words[4] = {lane_numbers<Simd>() + group,
+                                     zero + static_cast<uint32_t>(row),
+                                     zero + static_cast<uint32_t>(row >> 32), zero};
+    philox<Simd>(words, seed);
+    Vector g[4];
+    for (int i = 0; i < 4; ++i) g[i] = gumbel<Simd>(words[i]) * scale;
+    const Vector even[2] = {interleave<Simd, 0>(g[0], g[2], kAll),
+                            interleave<Simd, kLanes / 2>(g[0], g[2], kAll)};
+    const Vector odd[2] = {interleave<Simd, 0>(g[1], g[3], kAll),
+                           interleave<Simd, kLanes / 2>(g[1], g[3], kAll)};
+    for (int i = 0; i < 2; ++i) {
+      Simd::store(out + j + 2 * i * kLanes, interleave<Simd, 0>(even[i], odd[i], kAll));
+      Simd::store(out + j + (2 * i + 1) * kLanes,
+                  interleave<Simd, kLanes / 2>(even[i], odd[i], kAll));
+    }
+  }
+}
+
+template <class Simd>
+void noise_of_rows(uint64_t seed, uint64_t first, uint64_t row, int64_t n, float scale,
+                   float* out) {
+  const typename Simd::Words zero = {};
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    typename Simd::Words words[4] = {zero + static_cast<uint32_t>(first / 4),
+                                     lane_numbers<Simd>() + static_cast<uint32_t>(row + j),
+                                     zero + static_cast<uint32_t>(row >> 32), zero};
+    philox<Simd>(words, seed);
+    for (int i = 0; i < 4; ++i) {
+      Simd::store(out + i * kSoftBlockColumns + j, gumbel<Simd>(words[i]) * scale);
+    }
+  }
+}
+
+template <class Simd, int kRows, int kVectors>
+constexpr SoftAssignLoops<float> kLoops = {
+    kVectors * Simd::kLanes,
+    multiply<Simd, kRows, kVectors>,
+    multiply_panels<Simd, kRows, kVectors, true>,
+    logits<Simd>,
+    exponentials<Simd>,
+    rescale<Simd>,
+    sum_probabilities<Simd>,
+    gradients<Simd>,
+    noise_of_codes<Simd>,
+    noise_of_rows<Simd>,
+};
+
+}  // namespace
+}  // namespace vqgan_fast

@@ -1,0 +1,154 @@
+"""The quantiser with Gumbel-softmax draws (Jang et al., "Categorical reparameterization with
+Gumbel-softmax", 2017; DALL-E, and one of the VQGANs of Esser et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import ops
+from .checks import check_indices, check_integer
+from .vector_quantizer import QuantizerInfo
+
+
+class GumbelQuantizer(nn.Module):
+    """Draws a code for each latent from logits that are linear in it.
+
+        logits[n, k] = proj.weight[k] . z[n] + proj.bias[k]
+        y[n] = softmax_k((logits[n, k] + g[n, k]) / temperature),   g standard Gumbel noise
+        index[n] = argmax_k y[n, k], a draw from softmax(logits[n])
+        z_q[n] = embed.weight[index[n]] in value, with the gradient of sum_k y[n, k] embed.weight[k]
+                 in y: straight through. While training with straight_through=False it is that sum
+        loss = kl_weight * mean over n of KL(softmax(logits[n]) || uniform)
+
+    Neither logits nor probabilities are held: memory is O(N (in_channels + e_dim)) beyond the
+    parameters (`ops.soft_assign`). As in the reference, `forward` draws in evaluation as well;
+    `encode` does not. Parameters have the reference's names and shapes.
+
+    Args:
+        codebook_size: K.
+        e_dim: D, the length of a code.
+        in_channels: of the latents; e_dim if not given.
+        straight_through: see above.
+        kl_weight: see above.
+        temperature: a plain attribute, which a schedule may set.
+    """
+
+    codes_per_latent = 1
+    restartable = False
+
+    def __init__(
+        self,
+        codebook_size: int = 8192,
+        e_dim: int = 256,
+        in_channels: int | None = None,
+        straight_through: bool = True,
+        kl_weight: float = 5e-4,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        in_channels = e_dim if in_channels is None else in_channels
+        check_integer("codebook_size", codebook_size)
+        check_integer("e_dim", e_dim)
+        check_integer("in_channels", in_channels)
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.codebook_size = codebook_size
+        self.e_dim = e_dim
+        self.in_channels = in_channels
+        self.straight_through = straight_through
+        self.kl_weight = kl_weight
+        self.temperature = temperature
+        self.proj = nn.Conv2d(in_channels, codebook_size, 1)
+        self.embed = nn.Embedding(codebook_size, e_dim)
+
+    @property
+    def num_codes(self) -> int:
+        return self.codebook_size
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes (K, D): the parameter itself."""
+        return self.embed.weight
+
+    def forward(
+        self, z: Tensor, temperature: float | None = None, seed: Tensor | int | None = None
+    ) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        """Quantises latents.
+
+        Args:
+            z: (B, in_channels, H, W), any floating dtype and strides; read in place.
+            temperature: instead of the attribute.
+            seed: of the noise, as `ops.soft_assign` takes it; drawn from torch's generator if not
+                given.
+
+        Returns:
+            z_q (B, e_dim, H, W) of z's dtype; the loss, a scalar; QuantizerInfo, whose commitment
+            and codebook losses are 0, for this quantiser has none.
+
+        Raises:
+            ValueError: z is not (B, in_channels, H, W).
+        """
+        self._check_latents(z)
+        if seed is None:
+            seed = torch.randint(2**63 - 1, (), device=z.device)
+        hard = self.straight_through or not self.training
+        relaxed = not hard or torch.is_grad_enabled()
+        drawn = self._assign(
+            z,
+            outputs=("indices", "expected") if relaxed else ("indices",),
+            temperature=self.temperature if temperature is None else temperature,
+            # With a hard draw, a code's gradient is that of the latents which chose it.
+            values=(self.embed.weight.detach() if hard else self.embed.weight) if relaxed else None,
+            seed=seed,
+        )
+        if hard:
+            z_q = F.embedding(drawn.indices, self.embed.weight)
+            if relaxed:
+                z_q = z_q + (drawn.expected - drawn.expected.detach())
+        else:
+            z_q = drawn.expected
+        # sum_k q log(K q) = log K - entropy
+        entropy = self._assign(z, outputs=("entropy",)).entropy
+        loss = self.kl_weight * (math.log(self.codebook_size) - entropy).mean()
+        zero = loss.new_zeros(())
+        info = QuantizerInfo(drawn.indices, self._count(drawn.indices), zero, zero)
+        return z_q.to(z.dtype).movedim(-1, 1).contiguous(), loss, info
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Indices (B, H, W) int64 of the most probable codes, without noise."""
+        self._check_latents(z)
+        return self._assign(z, outputs=("indices",)).indices
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The codes (B, D, ...) that indices (B, ...) name.
+
+        Raises:
+            ValueError: an index outside [0, codebook_size), on the CPU; elsewhere torch reports it.
+        """
+        check_indices("indices", indices, self.codebook_size)
+        return F.embedding(indices, self.embed.weight).movedim(-1, 1).contiguous()
+
+    def extra_repr(self) -> str:
+        return (
+            f"straight_through={self.straight_through}, kl_weight={self.kl_weight}, "
+            f"temperature={self.temperature}"
+        )
+
+    def _assign(self, z: Tensor, **options: object) -> ops.SoftAssignment:
+        rows, weight = z.movedim(1, -1), self.proj.weight.flatten(1)
+        return ops.soft_assign(rows, weight, metric="dot", bias=self.proj.bias, **options)
+
+    def _count(self, indices: Tensor) -> Tensor:
+        # torch.bincount makes the host wait for a CUDA device to learn its own size; this does not.
+        flat = indices.flatten()
+        return flat.new_zeros(self.codebook_size).scatter_add_(0, flat, torch.ones_like(flat))
+
+    def _check_latents(self, z: Tensor) -> None:
+        if z.ndim != 4 or z.shape[1] != self.in_channels:
+            raise ValueError(
+                f"z must be (B, C, H, W) with C = {self.in_channels}, got {tuple(z.shape)}"
+            )
