@@ -38,6 +38,7 @@ STABLE_TORCH_LIBRARY(vqgan_fast, m) {
       "sample_logits(Tensor logits, Tensor seeds, Tensor cells, Tensor? uncond_logits, "
       "float guidance, float temperature, int top_k, float top_p, float log_min_p) -> "
       "(Tensor codes, Tensor logprobs)");
+  m.def(
       "soft_assign(Tensor z, Tensor codebook, Tensor? values, Tensor? bias, Tensor? seed, "
       "float temperature, bool squared, bool need_entropy, bool need_mean, bool need_indices) -> "
       "(Tensor log_sum_exp, Tensor expected, Tensor entropy, Tensor mean_probability, "

@@ -143,7 +143,9 @@ def _plan(
                 report.swapped[path] = known
                 return
             except NotImplementedError as error:
+                # What lies inside belongs to a form that is not covered: it stays as well.
                 report.left[path] = (_name(type(module)), str(error))
+                return
         for name, child in module._modules.items():
             if child is not None:
                 visit(f"{path}.{name}" if path else name, child, compiled)
