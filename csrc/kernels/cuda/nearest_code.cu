@@ -37,7 +37,7 @@ cudaError_t plan_call(const NearestCodeArgs& args, DeviceLimits* limits, SearchP
   const SearchWay way = choose_way(args.num_rows, args.num_codes, args.dim, fp64, *limits);
   const bool asked = args.way.has_value() && way_is_possible(*args.way, args.dim, fp64, *limits);
   *plan = plan_search(args.num_rows, args.num_codes, args.dim, asked ? *args.way : way,
-                      limits->multiprocessors);
+                      limits->multiprocessors, args.chunk_rows);
   return cudaSuccess;
 }
 

@@ -25,6 +25,7 @@ struct NearestCodeArgs {
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64
   void* workspace = nullptr;               // nearest_code_workspace_bytes(), 256-byte aligned
   std::optional<SearchWay> way;            // taken where it is possible
+  int64_t chunk_rows = kChunkRows;         // searched at a time, which bounds the scratch memory
 };
 
 // Scratch memory for a call with these sizes and types: the images of the codes and of 2^18 rows at

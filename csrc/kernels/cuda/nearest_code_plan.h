@@ -95,13 +95,13 @@ inline SearchWay choose_way(int64_t num_rows, int64_t num_codes, int64_t dim, bo
   return SearchWay::kDirect;
 }
 
-// How a search that goes `way` is cut.
+// How a search that goes `way` is cut. most_rows: at a time.
 inline SearchPlan plan_search(int64_t num_rows, int64_t num_codes, int64_t dim, SearchWay way,
-                              int64_t multiprocessors) {
+                              int64_t multiprocessors, int64_t most_rows = kChunkRows) {
   SearchPlan plan;
   plan.way = way;
   plan.exact_blocks = 2 * multiprocessors;
-  plan.chunk_rows = num_rows < kChunkRows ? num_rows : kChunkRows;
+  plan.chunk_rows = num_rows < most_rows ? num_rows : most_rows;
   if (way == SearchWay::kExact) {
     plan.chunk_rows = num_rows;
     return plan;
