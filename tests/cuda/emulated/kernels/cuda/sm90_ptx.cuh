@@ -1,6 +1,7 @@
-// Stands in for csrc/kernels/cuda/sm90_ptx.cuh on the host. Copies come only when all threads wait;
-// products are computed only when they are waited for, from what shared memory holds then: a stage
-// that is given away too early shows as a wrong result.
+// Stands in for csrc/kernels/cuda/sm90_ptx.cuh on the host. Copies come at once where threads run
+// in an odd schedule, else only when all threads wait. Products are computed only when they are
+// waited for, from what shared memory holds then: a stage that is given away too early shows as a
+// wrong result.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +44,13 @@ struct BulkCopy {
 };
 inline std::vector<BulkCopy> bulk_copies;
 
+inline void carry_out(const BulkCopy& copy) {
+  std::memcpy(copy.shared, copy.global, static_cast<size_t>(copy.bytes));
+  Barrier& barrier = barrier_at(copy.barrier);
+  barrier.bytes -= copy.bytes;
+  barrier.settle();
+}
+
 // Carries out one of the copies in flight, not always the oldest.
 inline bool next_bulk_copy() {
   static size_t turn = 0;
@@ -50,10 +58,7 @@ inline bool next_bulk_copy() {
   const size_t i = ++turn % bulk_copies.size();
   const BulkCopy copy = bulk_copies[i];
   bulk_copies.erase(bulk_copies.begin() + static_cast<std::ptrdiff_t>(i));
-  std::memcpy(copy.shared, copy.global, static_cast<size_t>(copy.bytes));
-  Barrier& barrier = barrier_at(copy.barrier);
-  barrier.bytes -= copy.bytes;
-  barrier.settle();
+  carry_out(copy);
   return true;
 }
 
@@ -141,7 +146,12 @@ inline void copy_bulk(void* shared, const void* global, int bytes, uint64_t* bar
   emulated::check(shared_address(shared) + static_cast<size_t>(bytes) <=
                       emulated::dynamic_shared.size() * 8 - 16,
                   "cp.async.bulk: outside shared memory");
-  emulated::bulk_copies.push_back({shared, global, bytes, barrier});
+  const emulated::BulkCopy copy{shared, global, bytes, barrier};
+  if (emulated::schedule % 2 == 1) {
+    emulated::carry_out(copy);
+  } else {
+    emulated::bulk_copies.push_back(copy);
+  }
 }
 
 inline void sync_named(int name, int threads) {
@@ -159,10 +169,14 @@ inline void begin_products() {
   auto& groups = emulated::products[emulated::current];
   if (groups.empty()) groups.emplace_back();
 }
-inline void commit_products() { emulated::products[emulated::current].emplace_back(); }
+inline void commit_products() {
+  emulated::products[emulated::current].emplace_back();
+  emulated::wait(emulated::State::kSpinning);  // the others go on while the products are under way
+}
 template <int kGroups>
 void wait_for_products() {
   auto& groups = emulated::products[emulated::current];
+  emulated::wait(emulated::State::kSpinning);
   while (groups.size() > kGroups + 1) {
     for (const auto& product : groups.front()) emulated::compute(product);
     groups.erase(groups.begin());
