@@ -30,7 +30,9 @@ def kernel_library(tmp_path_factory):
     command = [compiler, "-std=c++17", "-O2", "-fPIC", "-ffp-contract=off", "-U_FORTIFY_SOURCE"]
     command += ["-DVQGAN_FAST_HAS_SM90A", *includes]
     jobs, objects = [], []
-    for source in sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu")):
+    for source in sorted((ROOT / "csrc" / "kernels" / "cuda").iterdir()):
+        if source.suffix not in (".cu", ".cpp"):
+            continue
         objects.append(str(folder / f"{source.stem}.o"))
         jobs.append([*command, "-x", "c++", "-c", str(source), "-o", objects[-1]])
     library = folder / "kernels.so"

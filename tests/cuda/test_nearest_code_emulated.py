@@ -68,9 +68,11 @@ def test_edges_of_tiles_and_splits(kernels, num_rows, num_codes, capability):
 
 def test_many_pieces_of_work_for_a_persistent_block(kernels):
     torch.manual_seed(0)
-    for dim in (8, 130):  # two sets of rows in shared memory, and one
-        kernels.emulate(1, 3, capability=90)
-        assert_same_search(kernels, *CASES["near_ties"](600, 300, dim), 90)
+    # Two sets of rows in shared memory, and one; every stage is used again and again.
+    for num_codes, dim in ((1500, 8), (700, 130)):
+        for schedule in (2, 3):
+            kernels.emulate(1, schedule, capability=90)
+            assert_same_search(kernels, *CASES["near_ties"](520, num_codes, dim), 90)
 
 
 @KERNELS

@@ -1,9 +1,10 @@
 // The road of one call: which way, how much scratch memory, which steps. No state, no wait for the
 // GPU: the number of rows that stay open is known there alone.
+#include "kernels/cuda/nearest_code.cuh"
+
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cuda/nearest_code.cuh"
 #include "kernels/cuda/nearest_code_plan.h"
 #include "kernels/cuda/nearest_code_stages.cuh"
 
