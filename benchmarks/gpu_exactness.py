@@ -2,10 +2,10 @@
 
     python benchmarks/gpu_exactness.py --rows 1e8 [--output FILE]
 
-Random rows are drawn on the GPU, anew in every run (the seed is printed), and every index is compared
-with the fp64 search of all pairs there. The first block of each size is judged by torch in fp64 as
-well, which knows nothing of our kernels, and by the CPU's op. Then come the CPU suite's hard data
-(exactness_data.py), against the CPU's op. Ends with status 1 after a mismatch.
+Random rows are drawn on the GPU, anew in every run (the seed is printed), and every index is
+compared with the fp64 search of all pairs there. The first block of each size is judged by torch
+in fp64 as well, which knows nothing of our kernels, and by the CPU's op. Then come the CPU suite's
+hard data (exactness_data.py), against the CPU's op. Ends with status 1 after a mismatch.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/gpu_speed.py [--quick] [--output FILE]
 
 Each contender is captured in a CUDA graph and replayed, so that launches cost what they cost a
-training step; one that cannot be captured is timed between events. Contenders take turns; the figure
+training step; one that cannot be is timed between events. Contenders take turns; the figure
 is the median. Inputs are the same in every round, so that what fits the L2 is warm there, for all.
 Indices are compared with the fp64 search before anything is timed, and every contender's share of
 wrong ones is printed beside its time.
@@ -79,7 +79,7 @@ def captured(run: Search) -> tuple[Callable[[], Any], bool]:
 
 
 def card_peaks() -> dict[str, float]:
-    """Bytes moved by a copy (read and written), and bf16 operations of a matrix product, a second."""
+    """Bytes a second of a copy (read and written), operations a second of a bf16 product."""
     source = torch.randn(1 << 29, device="cuda")
     target = torch.empty_like(source)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
