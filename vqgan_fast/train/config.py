@@ -36,6 +36,7 @@ class ModelConfig:
 class LossConfig:
     """The arguments of `vqgan_fast.losses.VQGANLoss` and its perceptual loss."""
 
+    kind: str = "vqgan"  # or segmentation: cross-entropy of labels, + codebook_weight
     disc_start: int = 10000  # generator steps before the discriminator joins
     disc_weight: float = 0.8
     disc_factor: float = 1.0
@@ -63,6 +64,24 @@ class GPTConfig:
 
 
 @dataclass
+class MapConfig:
+    """Maps that go with the pictures; with a `kind`, stage 1 learns them instead of the pictures.
+
+    segmentation and depth are files named as the pictures, in folders as theirs. keypoints are one
+    JSON file in COCO's format. edges, low_resolution and coordinates are made of the pictures.
+    """
+
+    kind: str | None = None
+    folder: str | None = None  # of the training pictures' maps; the JSON file of keypoints
+    validation_folder: str | None = None  # the same for the held-out pictures
+    unpaired: str = "refuse"  # or skip: leave pictures out that have no map of their size
+    n_labels: int = 151  # of segmentation: labels are 0 ... n_labels - 1
+    shift: int = 0  # of segmentation: added to each byte, modulo 256; 1 for COCO-Stuff
+    sigma: float = 2.0  # of edges: the Gaussian's, in pixels
+    factor: int = 8  # of low_resolution
+
+
+@dataclass
 class DataConfig:
     """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
 
@@ -76,6 +95,7 @@ class DataConfig:
     # (left, top, right, bottom) as fractions of each picture: crops stay inside.
     train_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
     validation_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
+    maps: MapConfig = field(default_factory=MapConfig)
     cache: bool = False  # keep the resized pictures in memory; no worker processes then
     num_workers: int = 4
     batch_size: int = 8  # per rank
