@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(SearchArgs args) {
   for (int stage = 0; stage < kStages - 1; ++stage) {
     source.request(stage, shared + stage * kStageBytes);
   }
-  float products[kRowFragments][4 * kCodeFragments];
+  float products[kRowFragments][4 * kCodeFragments] = {};
   int in_tile = 0;
   int tile = static_cast<int>(first_tile);
   int slot = 0;
@@ -154,13 +154,6 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(SearchArgs args) {
     __syncthreads();  // everyone's copies have landed, and the stage before this one is free
     const int next = stage + kStages - 1;
     source.request(next, shared + (slot + kStages - 1) % kStages * kStageBytes);
-    if (in_tile == 0) {
-#pragma unroll
-      for (int m = 0; m < kRowFragments; ++m) {
-#pragma unroll
-        for (int i = 0; i < 4 * kCodeFragments; ++i) products[m][i] = 0.0f;
-      }
-    }
     const bool last = in_tile == source.per_tile - 1;
     // Read before the products that hide the wait; in shared memory they would keep a second block
     // from a consumer card's multiprocessor.
@@ -179,6 +172,11 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(SearchArgs args) {
               &records[m][half], products[m], half, [&](int j) { return half_norms[j]; },
               scales[m][half], tile);
         }
+      }
+#pragma unroll
+      for (int m = 0; m < kRowFragments; ++m) {
+#pragma unroll
+        for (int i = 0; i < 4 * kCodeFragments; ++i) products[m][i] = 0.0f;
       }
       ++tile;
     }
