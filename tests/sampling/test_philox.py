@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from vqgan_fast.sampling.philox import gumbel_noise, philox_4x32, uniform
+from vqgan_fast.ops.reference.philox import gumbel_noise, philox_4x32, uniform
 from vqgan_fast.sampling.seeds import image_seeds
 
 # counter, key, output: the lines "philox4x32 10" of Random123's file of known answers.
@@ -71,7 +71,8 @@ def test_uniform_is_the_documented_function_of_seed_cell_code_and_draw():
 def test_uniform_stays_inside_the_open_interval_at_the_extreme_words(monkeypatch):
     for word, expected in ((0, 2.0**-33), (2**32 - 1, 1 - 2.0**-33)):
         monkeypatch.setattr(
-            "vqgan_fast.sampling.philox.philox_4x32", lambda *_, word=word: [torch.tensor([[word]])]
+            "vqgan_fast.ops.reference.philox.philox_4x32",
+            lambda *_, word=word: [torch.tensor([[word]])],
         )
         number = uniform(torch.tensor([5]), 0, torch.arange(1))
         assert number.item() == expected

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo, evaluate, info, reconstruct, sample, tokenize, train
+from . import convert, demo, evaluate, info, reconstruct, sample, tokenize, train
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -21,6 +21,7 @@ COMMANDS: dict[str, ModuleType] = {
     "sample": sample,
     "reconstruct": reconstruct,
     "tokenize": tokenize,
+    "convert": convert,
     "evaluate": evaluate,
     "info": info,
 }

@@ -9,7 +9,6 @@ from ..data import to_model_range, to_pixels
 from ..losses import PerceptualLoss
 from ..models import VQGAN
 from ..quantizers import perplexity, usage
-from ..report.measures import code_counts
 
 MAX_PSNR = 100.0  # dB, of a picture that is reconstructed without an error
 
@@ -35,6 +34,7 @@ class ReconstructionMeasures:
         self.device = next(model.parameters()).device
         self.perceptual = None if perceptual is None else perceptual.to(self.device)
         self.codes: list[Tensor] = []
+        self.counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64)
         self.values: dict[str, list[float]] = {"psnr": [], "ssim": []}
         if perceptual is not None:
             self.values["lpips"] = []
@@ -45,6 +45,7 @@ class ReconstructionMeasures:
         x_hat, _, info = self.model(to_model_range(images, self.device))
         pixels = to_pixels(x_hat)
         self.codes.append(info.indices.cpu())
+        self.counts += info.counts.cpu()
         error = (images.double() - pixels.double()).div(255).square().mean(dim=(1, 2, 3))
         psnr = -10 * error.log10()
         self.values["psnr"] += psnr.clamp_max(MAX_PSNR).tolist()
@@ -58,15 +59,13 @@ class ReconstructionMeasures:
 
     def figures(self) -> dict[str, float | int]:
         """The means so far, and what the codes of all pictures say of the codebook."""
-        codes = torch.cat(self.codes)
-        counts = code_counts(codes, self.model.quantize.codebook_size)
         means = {name: sum(values) / len(values) for name, values in self.values.items()}
         return {
             "pictures": len(self.values["psnr"]),
             **means,
-            "codes": codes.numel(),
-            "codebook_usage": float(usage(counts)),
-            "perplexity": float(perplexity(counts)),
+            "codes": int(self.counts.sum()),
+            "codebook_usage": float(usage(self.counts)),
+            "perplexity": float(perplexity(self.counts)),
         }
 
 

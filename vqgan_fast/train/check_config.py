@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
+
 from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
 
 # Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
@@ -23,6 +27,8 @@ CHOICES = {
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
+    "model.quantizer": tuple(QUANTIZERS),
+    "transformer": ("gpt", "window_gpt"),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -112,6 +118,24 @@ def _check_vqgan(config: VQGANRun) -> None:
     if not model.ch_mult:
         raise ConfigError("model.ch_mult must have one entry per level, got none")
     check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
+    _check_quantizer(config)
+
+
+def _check_quantizer(config: VQGANRun) -> None:
+    model = config.model
+    if config.codebook.restart_dead_codes and not QUANTIZERS[model.quantizer].restartable:
+        other = (
+            "; model.quantizer_options.restart_below does it" if model.quantizer == "ema" else ""
+        )
+        raise ConfigError(
+            f"codebook.restart_dead_codes must be false with model.quantizer={model.quantizer}, "
+            f"whose codes cannot be moved onto latents one by one{other}"
+        )
+    try:
+        with torch.device("meta"):  # the smallest one, without drawing anything
+            build_quantizer(model.quantizer, 1, 1, model.beta, False, model.quantizer_options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.quantizer_options: {error}") from error
 
 
 def _check_maps(data: DataConfig, maps: MapConfig) -> None:
@@ -149,6 +173,11 @@ def _check_transformer(config: TransformerRun) -> None:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
+        )
+    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+        raise ConfigError(
+            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
+            f"the sequence, got {config.gpt.n_unmasked}"
         )
 
 

@@ -7,10 +7,9 @@ on top. `stage` decides which of the two tables applies, `VQGANRun` or `Transfor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the place and the way out."""
+from vqgan_fast.models.config_error import ConfigError as ConfigError  # raised all over train
 
 
 @dataclass
@@ -30,6 +29,8 @@ class ModelConfig:
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
+    quantizer: str = "vector"  # or ema, residual, cosine, simvq
+    quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
 @dataclass
@@ -180,6 +181,7 @@ class TransformerRun(Run):
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
     condition: str = "sos"
+    transformer: str = "gpt"  # or window_gpt: relative positions in a window, fast on any grid
     pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
     gpt: GPTConfig = field(default_factory=GPTConfig)
     data: TransformerDataConfig = field(default_factory=TransformerDataConfig)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from vqgan_fast.data import Segmentation
 from vqgan_fast.losses import pixel_accuracy
-from vqgan_fast.models import GPT, VQGAN
+from vqgan_fast.models import GPT, VQGAN, WindowGPT
+from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.quantizers import usage
 
 from .distributed import Ranks
@@ -33,7 +34,7 @@ def reconstruction_figures(
     model.eval()
     labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
-    counts = torch.zeros(model.quantize.codebook_size, dtype=torch.int64, device=ranks.device)
+    counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64, device=ranks.device)
     for part in _own_share(crops.held_out, batch_size, ranks):
         x = crops.model_input(part, ranks.device)
         x_hat, _, info = model(x)
@@ -55,14 +56,14 @@ def reconstruction_figures(
 
 @torch.no_grad()
 def held_out_nll(
-    gpt: GPT, condition: nn.Module, codes: Tensor, batch_size: int, ranks: Ranks
+    gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor, batch_size: int, ranks: Ranks
 ) -> float:
     """Negative log-likelihood per code, in nats; codes (V, h, w) int64 are equal on all ranks."""
     was_training = gpt.training
     gpt.eval()
     sums = torch.zeros(2, device=ranks.device)
     for target in _own_share(codes, batch_size, ranks):
-        logits = code_logits(gpt, condition, target)
+        logits = code_logits(gpt, condition(len(target), target.device), target)
         nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
         sums += torch.stack([nll, sums.new_tensor(target.numel())])
     gpt.train(was_training)
@@ -70,18 +71,11 @@ def held_out_nll(
     return total / number
 
 
-def code_logits(gpt: nn.Module, condition: nn.Module, codes: Tensor) -> Tensor:
-    """Logits (B, h w, V) of each code, given the condition and the codes (B, h, w) before it."""
-    prefix = condition(len(codes), codes.device)
-    sequence = torch.cat([prefix, codes.flatten(1)], dim=1)[:, :-1]
-    return gpt(sequence, logits_from=prefix.shape[1] - 1)
-
-
 @torch.no_grad()
-def predictions(gpt: GPT, condition: nn.Module, codes: Tensor) -> Tensor:
+def predictions(gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor) -> Tensor:
     """The likeliest code (B, h, w) at each place, given the true codes (B, h, w) before it."""
     was_training = gpt.training
-    likeliest = code_logits(gpt.eval(), condition, codes).argmax(-1)
+    likeliest = code_logits(gpt.eval(), condition(len(codes), codes.device), codes).argmax(-1)
     gpt.train(was_training)
     return likeliest.view_as(codes)
 

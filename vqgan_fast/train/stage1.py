@@ -70,7 +70,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         disc_optimizer = adam(loss.discriminator, rate) if game else None
 
         # What a checkpoint holds; the step and the sample to go on from.
-        monitor = CodebookMonitor(config.model.codebook_size, config.codebook, config.seed, ranks)
+        monitor = CodebookMonitor(model.quantize.num_codes, config.codebook, config.seed, ranks)
         meter = Meter(LOSSES[config.loss.kind], ranks.device)
         shared = {
             **named_tensors("model", model, optimizer),
