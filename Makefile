@@ -24,7 +24,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench bench-cpu exactness build wheel wheel-test clean
+.PHONY: help demo test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
@@ -34,6 +34,7 @@ help:
 	@echo 'make bench       benchmarks of the ops, with their peers'
 	@echo 'make bench-cpu   the same, with tables and a plot in benchmarks/results; ARGS=--full for every shape'
 	@echo 'make exactness   indices of ROWS rows (1e8) against fp64'
+	@echo 'make gpu-wheels  collect in wheels/ what benchmarks/gpu_check.sh needs on a machine without a network'
 	@echo 'make build      compile what changed under csrc/'
 	@echo 'make wheel       one wheel for every Python here, in dist/; VQGAN_FAST_CUDA=0 without CUDA'
 	@echo 'make wheel-test  that wheel in clean environments with several torches; docs/wheels.md'
@@ -68,6 +69,13 @@ bench-cpu: $(VENV)/.bench build
 
 exactness: $(VENV)/.bench build
 	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
+
+# For the interpreter of $(VENV): a GPU machine with another Python says so when it installs them.
+gpu-wheels: $(VENV)/.tools
+	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
+	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
+	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
+	@ls wheels
 
 build: $(VENV)/.built
 

@@ -137,6 +137,17 @@ def cuda_archs(nvcc: Path) -> list[str]:
     return archs
 
 
+def ptx_arch(archs: list[str]) -> str:
+    """The architecture to add PTX of, for GPUs that none of the machine code fits.
+
+    The lowest that has the instructions of the tensor-core search, so that it serves what lies
+    between the others (8.7, 11.0) as well as what is still to come. PTX of an "a" or "f" variant
+    runs nowhere else.
+    """
+    portable = [arch for arch in archs if arch.isdigit() and arch_number(arch) >= 80]
+    return portable[0] if portable else archs[-1]
+
+
 # --- Which Pythons --------------------------------------------------------------------------------
 
 DESCRIBE = """import json, sysconfig
@@ -220,8 +231,9 @@ def configure_options(version: str) -> list[str]:
     nvcc = None if sanitizers else cuda_compiler()
     if nvcc is not None:
         archs = cuda_archs(nvcc)
-        # Machine code for each, and PTX of the last for GPUs still to come.
-        listed = ";".join([*(f"{arch}-real" for arch in archs[:-1]), archs[-1]])
+        # Machine code for each; CMake takes an entry without "-real" to mean PTX as well.
+        portable = ptx_arch(archs)
+        listed = ";".join(arch if arch == portable else f"{arch}-real" for arch in archs)
         options |= {
             "VQGAN_FAST_CUDA": "ON",
             "CMAKE_CUDA_COMPILER": nvcc,

@@ -37,7 +37,7 @@ def nearest_code(
 
     "exact" evaluates the sum in fp64, d ascending, on the inputs as given: the same index for every
     device, thread count, batch split and memory layout. "fast" allows an implementation to skip
-    the proof that its choice is that one; none does so yet, because exactness costs them little.
+    the proof that its choice is that one: CUDA does, the CPU does not, because it costs it little.
     The distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets index
     0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The N x K
     distances are never held. `docs/numerics.md` has the definition and the proofs.
