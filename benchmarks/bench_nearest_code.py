@@ -149,7 +149,8 @@ def test_as_a_model_has_it(layout: str, threads: int, compare: Callable) -> None
 
 def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
     """Where fp32 scores decide less: an offset that dwarfs the spread, tight clusters, a codebook
-    as VQGAN initialises it, latents between two codes, and codes that only fp64 tells apart."""
+    as VQGAN initialises it, latents between two codes, codes that only fp64 tells apart, and equal
+    ones."""
     z, codebook = torch.randn(n, d), torch.randn(k, d)
     data = {f"offset {by}": (z + by, codebook + by) for by in (100, 1000)}
     centres = torch.randn(64, d)
@@ -162,13 +163,15 @@ def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
     pairs = torch.randint(k, (2, n))
     data["near-ties"] = ((codebook[pairs[0]] + codebook[pairs[1]]) / 2, codebook)
     data["collapsed"] = (z, torch.randn(d) * (1 + 3e-7 * codebook))
+    data["each code 20 times"] = (z, codebook[torch.randint(k // 20, (k,))])
+    data["zeros"] = (z, torch.zeros(k, d))
     return data
 
 
 WRONG_SOMETIMES = ("reference", "addmm+argmin", "cdist+argmin", "faiss", "scikit-learn")
 
 
-@pytest.mark.parametrize("d", [8, 64, 256])
+@pytest.mark.parametrize("d", [4, 8, 64, 256])
 def test_hard_data(d: int, threads: int, compare: Callable) -> None:
     """Each kind of data as a multiple of the time that Gaussian data of its shape takes."""
     n, k = 4096, 8192

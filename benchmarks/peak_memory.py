@@ -30,7 +30,7 @@ def _status_bytes(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def _peak_bytes(run: Callable[[], list[torch.Tensor]]) -> tuple[int, list[torch.Tensor]]:
+def peak_bytes(run: Callable[[], list[torch.Tensor]]) -> tuple[int, list[torch.Tensor]]:
     """What `run` holds at its peak beyond what it returns, and what it returns."""
     # Free memory that the process still holds would hide allocations.
     ctypes.CDLL(None).malloc_trim(0)
@@ -72,10 +72,10 @@ def extra_bytes(num_rows: int, num_codes: int, dim: int) -> dict[str, int]:
     z = torch.randn(num_rows, dim, requires_grad=True)
     codebook = torch.randn(num_codes, dim, requires_grad=True)
     grad_z_q = torch.randn(z.shape)
-    extra_step, _ = _peak_bytes(step)
-    extra_forward, outputs = _peak_bytes(forward)
-    extra_backward, _ = _peak_bytes(lambda: backward(outputs))
-    extra_known, _ = _peak_bytes(one_codebook)
+    extra_step, _ = peak_bytes(step)
+    extra_forward, outputs = peak_bytes(forward)
+    extra_backward, _ = peak_bytes(lambda: backward(outputs))
+    extra_known, _ = peak_bytes(one_codebook)
     return {
         "step": extra_step,
         "forward": extra_forward,
@@ -106,7 +106,7 @@ def search_bytes(name: str, num_rows: int, num_codes: int, dim: int) -> dict[str
         found = call()
         return [] if name == "mm alone" else [found]
 
-    return {"extra": _peak_bytes(run)[0], "codebook": 4 * num_codes * dim}
+    return {"extra": peak_bytes(run)[0], "codebook": 4 * num_codes * dim}
 
 
 def step_bytes(name: str, batch: int, dim: int, side: int, num_codes: int) -> dict[str, int]:
@@ -118,7 +118,7 @@ def step_bytes(name: str, batch: int, dim: int, side: int, num_codes: int) -> di
     make(torch.randn(64, dim))(torch.randn(2, dim, 4, 4, requires_grad=True))
     step = make(torch.randn(num_codes, dim))
     latents = torch.randn(batch, dim, side, side, requires_grad=True)
-    return {"extra": _peak_bytes(lambda: step(latents))[0], "codebook": 4 * num_codes * dim}
+    return {"extra": peak_bytes(lambda: step(latents))[0], "codebook": 4 * num_codes * dim}
 
 
 if __name__ == "__main__":

@@ -51,7 +51,17 @@ def vq_pytorch_ema(codebook: Tensor) -> Step:
     return _step(quantizer, quantizer._codebook.embed, codebook)
 
 
-STEPS: dict[str, Callable[[Tensor], Step]] = {"ours": ours}
+def drop_in_ema(codebook: Tensor) -> Step:
+    """Our stand-in for it, with the same default."""
+    from vqgan_fast.compat.vector_quantize_pytorch import VectorQuantize
+
+    quantizer = VectorQuantize(
+        dim=codebook.shape[1], codebook_size=codebook.shape[0], accept_image_fmap=True
+    )
+    return _step(quantizer, quantizer._codebook.embed, codebook)
+
+
+STEPS: dict[str, Callable[[Tensor], Step]] = {"ours": ours, "ours for vq-pytorch EMA": drop_in_ema}
 if importlib.util.find_spec("taming"):
     STEPS["VectorQuantizer2"] = reference
 if importlib.util.find_spec("vector_quantize_pytorch"):

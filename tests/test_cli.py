@@ -50,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vqgan: VQGAN) -> Path:
     """A folder with a run of each stage, as training leaves them, of untrained weights."""
     folder = tmp_path_factory.mktemp("trained")
     vqgan.save_pretrained(folder / "stage1" / "vqgan")
-    gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=8)
+    gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=16)
     LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "stage2" / "model")
     return folder
 
@@ -249,7 +249,12 @@ def test_sample_larger_than_the_window(
     [
         (("--grid", "3x10"), "at least as large as the window"),
         (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
-        (("--temperature", "0"), "temperature"),
+        (("--temperature", "-1"), "temperature"),
+        (("--guidance", "2"), "uncond must be given"),
+        (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
+        (("--schedule", "native"), "schedule must be"),
+        (("--mask", "hole.png"), "--mask needs --complete"),
+        (("--complete", "no.png"), "there is no picture no.png"),
         (("--top-p", "1.5"), "top_p"),
         (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
         (("--device", "nonsense"), "--device nonsense"),
@@ -266,6 +271,78 @@ def test_sample_refuses(
     message = fails(capsys, "sample", trained / "stage2", "--output", out, *arguments)
     assert expected in message
     assert not out.exists()
+
+
+def test_sample_takes_every_option(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast import sampling
+
+    seen, sample = [], sampling.sample
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda *args, **options: seen.append(options) or sample(*args, **options),
+    )
+
+    def pictures(*arguments: object) -> list[bytes]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        argv = ["sample", trained / "stage2", "--grid", "4x9", "--number", 1, "--output", out]
+        run(*argv, *arguments)
+        return [file.read_bytes() for file in sorted(out.iterdir())]
+
+    plain = pictures()
+    assert pictures("--order", "raster", "--cache-gb", 0.001, "--preview", 7) == plain
+    assert (seen[-1]["order"], seen[-1]["max_cache_bytes"]) == ("raster", 10**6)
+    assert seen[-1]["preview_every"] == 7
+    assert pictures("--cond", 0, "--guidance", 1) == plain
+    pictures("--schedule", "block", "--stride", 2, "--weights", "bfloat16", "--tile", 8)
+    assert (seen[-1]["schedule"], seen[-1]["stride"], seen[-1]["tile"]) == ("block", 2, 8)
+    assert seen[-1]["transformer"].weights == "bfloat16"
+    pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5")
+    assert [seen[-1]["guidance"](share) for share in (0, 0.5)] == [1, 3]
+    assert seen[-1]["uncond"].tolist() == [[3]]
+    assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
+    assert len(pictures("--best-of", 3)) == 1
+
+
+def test_sample_completes_a_picture(trained: Path, photos: Path, tmp_path: Path) -> None:
+    mask = np.zeros((20, 31), dtype=np.uint8)
+    mask[:, 10:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    picture = photos / "a.png"
+    for name, arguments in (("half", []), ("hole", ["--mask", tmp_path / "mask.png"])):
+        out = tmp_path / name
+        run(
+            "sample", trained / "stage2", "--complete", picture, "--number", 1, "--output", out,
+            *arguments,
+        )  # fmt: skip
+        assert size_of(out / "seed_000000.png") == (30, 20)
+    half, hole = (pixels_of(tmp_path / name / "seed_000000.png") for name in ("half", "hole"))
+    assert not np.array_equal(half, hole)
+
+
+def test_an_interrupted_sample_leaves_what_was_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast.sampling.window_engine import WindowEngine
+
+    advance, calls = WindowEngine.advance, []
+
+    def interrupted(self: WindowEngine, one_pass: list) -> int:
+        calls.append(one_pass)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return advance(self, one_pass)
+
+    monkeypatch.setattr(WindowEngine, "advance", interrupted)
+    argv = ["sample", trained / "stage2", "--number", 1, "--grid", "4x9", "--order", "raster"]
+    status = cli.main([str(part) for part in [*argv, "--output", tmp_path]])
+    assert status == cli.INTERRUPTED
+    pixels = pixels_of(tmp_path / "seed_000000.png")
+    assert pixels.shape == (8, 18, 3)
+    assert (pixels[4:] == 128).all()
+    assert (pixels[:2] != 128).any()
 
 
 def test_sample_needs_a_transformer(

@@ -13,7 +13,16 @@ from vqgan_fast import _library, info
 
 def test_collect_is_plain_data_with_every_part():
     collected = info.collect()
-    assert set(collected) == {"versions", "build", "cpu", "cuda", "libraries"}
+    assert list(collected) == [
+        "versions",
+        "build",
+        "cpu",
+        "cuda",
+        "distributed",
+        "libraries",
+        "problems",
+    ]
+    assert collected["distributed"]["gloo"] == torch.distributed.is_gloo_available()
     assert json.loads(json.dumps(collected)) == collected
     assert collected["versions"]["vqgan_fast"] == vqgan_fast.__version__
     assert collected["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
@@ -69,3 +78,25 @@ def test_render_says_none_for_what_is_absent():
     text = info.render(collected)
     assert "lpips                    none" in text
     assert "cuda archs               none" in text
+
+
+def test_the_kernels_driver_tells_of_cards_that_torch_cannot_use(monkeypatch, tmp_path):
+    (tmp_path / "gpus" / "0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "gpus" / "0000:01:00.0" / "information").write_text(
+        "Model: \t\t NVIDIA H100 PCIe\nIRQ:   \t\t 80\n"
+    )
+    (tmp_path / "version").write_text(
+        "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build\n"
+        "GCC version:  gcc version 12.2.0\n"
+    )
+    monkeypatch.setattr(info, "_NVIDIA", tmp_path)
+    monkeypatch.setattr(_library, "cuda_driver_version", lambda: (12, 8))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    collected = info.collect()
+    assert collected["cuda"]["cards"] == ["NVIDIA H100 PCIe"]
+    assert collected["cuda"]["driver"] == "570.86.15"
+    (problem,) = [entry for entry in collected["problems"] if entry["part"] == "cuda"]
+    assert "torch is for CUDA 13.0, the driver knows up to 12.8" in problem["problem"]
+    text = info.render(collected)
+    assert problem["problem"] in text
+    assert f"-> {problem['advice']}" in text

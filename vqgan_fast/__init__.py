@@ -14,33 +14,68 @@ __version__ = "0.1.0"
 _HOME = {
     "VQGAN": "models",
     "GPT": "models",
+    "WindowGPT": "models",
     "PatchGANDiscriminator": "models",
     "LatentTransformer": "models",
+    "load_taming_transformer": "models",
     "KVCache": "models",
     "VectorQuantizer": "quantizers",
+    "EMAVectorQuantizer": "quantizers",
+    "ResidualQuantizer": "quantizers",
+    "CosineVectorQuantizer": "quantizers",
+    "SimVQ": "quantizers",
+    "patch": "compat",
+    "unpatch": "compat",
     "sample_codes": "sampling",
     "sample": "sampling",
+    "sample_best": "sampling",
+    "decode_tiled": "sampling",
     "ops": "ops",
 }
 
 __all__ = [
     "GPT",
     "VQGAN",
+    "CosineVectorQuantizer",
+    "EMAVectorQuantizer",
     "KVCache",
     "LatentTransformer",
     "PatchGANDiscriminator",
+    "ResidualQuantizer",
+    "SimVQ",
     "VectorQuantizer",
+    "WindowGPT",
     "__version__",
+    "decode_tiled",
+    "load_taming_transformer",
     "ops",
+    "patch",
     "sample",
+    "sample_best",
     "sample_codes",
+    "unpatch",
 ]
 
 if TYPE_CHECKING:
     from . import ops
-    from .models import GPT, VQGAN, KVCache, LatentTransformer, PatchGANDiscriminator
-    from .quantizers import VectorQuantizer
-    from .sampling import sample, sample_codes
+    from .compat import patch, unpatch
+    from .models import (
+        GPT,
+        VQGAN,
+        KVCache,
+        LatentTransformer,
+        PatchGANDiscriminator,
+        WindowGPT,
+        load_taming_transformer,
+    )
+    from .quantizers import (
+        CosineVectorQuantizer,
+        EMAVectorQuantizer,
+        ResidualQuantizer,
+        SimVQ,
+        VectorQuantizer,
+    )
+    from .sampling import decode_tiled, sample, sample_best, sample_codes
 
 
 def __getattr__(name: str) -> object:

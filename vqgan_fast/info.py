@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import platform
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .preflight import code_for, find_problems
 
+_NVIDIA = Path("/proc/driver/nvidia")  # where the kernel's part of the driver tells of itself
 _OPTIONAL = ("torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
 
 
@@ -16,15 +19,20 @@ def collect() -> dict[str, Any]:
     """Everything about this installation as plain values that `json.dumps` takes.
 
     Reports what is broken instead of raising: a missing library, a torch that does not import, a
-    VQGAN_FAST_ISA that cannot be had each become a text under the part they concern.
+    VQGAN_FAST_ISA that cannot be had each become a text under the part they concern. `problems`
+    lists them once more, with what a machine lacks and what to do about it.
     """
-    return {
+    info: dict[str, Any] = {
         "versions": _versions(),
         "build": _build(),
         "cpu": _cpu(),
         "cuda": _cuda(),
+        "distributed": _distributed(),
         "libraries": _libraries(),
     }
+    for device in info["cuda"].get("devices", []):
+        device["code"] = code_for(device["capability"], info["build"].get("cuda_archs", []))
+    return {**info, "problems": find_problems(info)}
 
 
 def _versions() -> dict[str, str | None]:
@@ -77,25 +85,62 @@ def _cpu_model() -> str:
 
 
 def _cuda() -> dict[str, Any]:
+    cuda: dict[str, Any] = {"cards": _cards(), "driver": _driver()}
     try:
         import torch
 
         from . import _library
     except ImportError as error:
-        return {"problem": f"torch does not import: {error}"}
+        return {**cuda, "problem": f"torch does not import: {error}"}
     driver = _library.cuda_driver_version()
     devices = [
         torch.cuda.get_device_properties(index)
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     ]
     return {
+        **cuda,
+        "cards": cuda["cards"] or [device.name for device in devices],
         "torch_cuda": torch.version.cuda,
         "driver_cuda": f"{driver[0]}.{driver[1]}" if driver else None,
         "devices": [
-            {"name": device.name, "capability": f"{device.major}.{device.minor}"}
+            {
+                "name": device.name,
+                "capability": f"{device.major}.{device.minor}",
+                "memory_gib": round(device.total_memory / 2**30, 1),
+            }
             for device in devices
         ],
     }
+
+
+def _cards() -> list[str]:
+    """The NVIDIA cards that the kernel's driver has, whether or not torch can use them."""
+    found = sorted(_NVIDIA.glob("gpus/*/information"))
+    models = (re.search(r"Model:\s*(.+)", file.read_text()) for file in found)
+    return [model[1].strip() for model in models if model]
+
+
+def _driver() -> str | None:
+    """Its version, such as "580.65.06"."""
+    file = _NVIDIA / "version"
+    found = re.search(r"\b(\d{3,}\.\d+(\.\d+)?)\b", file.read_text()) if file.is_file() else None
+    return found[1] if found else None
+
+
+def _distributed() -> dict[str, Any]:
+    """Which backends of torch.distributed can be had."""
+    try:
+        from torch import distributed
+    except ImportError as error:
+        return {"problem": f"torch does not import: {error}"}
+    if not distributed.is_available():
+        return {"available": False}
+    nccl = None
+    if distributed.is_nccl_available():
+        from torch.cuda import nccl as library
+
+        nccl = ".".join(map(str, library.version()))
+    return {"available": True, "gloo": distributed.is_gloo_available(), "nccl": nccl}
 
 
 def _libraries() -> list[dict[str, Any]]:
@@ -119,12 +164,16 @@ def render(info: dict[str, Any]) -> str:
         ("Build", info["build"]),
         ("CPU", info["cpu"]),
         ("CUDA", info["cuda"]),
+        ("Distributed", info["distributed"]),
     ):
         lines += [title, *_rows(content), ""]
     lines.append("Op libraries")
     for library in info["libraries"]:
         state = "loaded" if library["loaded"] else f"not loaded: {library['reason']}"
         lines.append(f"  {library['name']:<24} {state}")
+    lines += ["", "What is missing" if info["problems"] else "Nothing is missing."]
+    for entry in info["problems"]:
+        lines += [f"  {entry['problem']}", f"    -> {entry['advice']}"]
     return "\n".join(lines)
 
 
@@ -135,6 +184,8 @@ def _rows(content: dict[str, Any]) -> list[str]:
 def _text(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return ", ".join(f"{name} {_text(entry)}" for name, entry in value.items())
     if isinstance(value, list):

@@ -7,12 +7,20 @@ indices, distances = nearest_code(z, codebook)
 from __future__ import annotations
 
 import operator
+import sys
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import _native
+try:
+    from . import _native
+except ImportError as error:
+    raise ImportError(
+        "vqgan_fast.numpy needs the compiled module _native, and this installation has none that "
+        f"loads in Python {sys.version_info[0]}.{sys.version_info[1]} ({error}): install a wheel "
+        "for it, or from the sources (pip install .)"
+    ) from error
 
 __all__ = ["nearest_code"]
 

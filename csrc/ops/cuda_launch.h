@@ -17,6 +17,11 @@
 namespace vqgan_fast::ops {
 
 inline void check_cuda(cudaError_t error, const char* what) {
+  STD_TORCH_CHECK(
+      error != cudaErrorNoKernelImageForDevice, what,
+      ": this build of vqgan_fast has no code for the GPU (sm_75 or newer is needed, and "
+      "VQGAN_FAST_CUDA_ARCHS must name it or an older one with PTX; `vqgan-fast info` "
+      "lists both)");
   STD_TORCH_CHECK(error == cudaSuccess, what, ": CUDA error ", static_cast<int>(error), ", ",
                   cudaGetErrorString(error));
 }

@@ -16,6 +16,29 @@ STABLE_TORCH_LIBRARY(vqgan_fast, m) {
       "bool need_grad_z, bool need_grad_codebook) -> (Tensor grad_z, Tensor grad_codebook)");
   m.def("codebook_stats(Tensor z, Tensor indices, int num_codes) -> (Tensor counts, Tensor sums)");
   m.def(
+      "packed_linear(Tensor x, Tensor weight, Tensor? scales, Tensor? bias, int out_features, "
+      "bool gelu) -> Tensor");
+  m.def("layer_norm(Tensor x, Tensor weight, Tensor bias, float eps) -> Tensor");
+  m.def(
+      "window_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, "
+      "Tensor slots, Tensor positions, Tensor ends) -> Tensor");
+  m.def(
+      "grid_attention(Tensor q, Tensor k, Tensor v, Tensor(a!) k_cache, Tensor(b!) v_cache, "
+      "Tensor slots, Tensor rows, Tensor columns, int width, int up, int left, int right) -> "
+      "Tensor");
+  m.def(
+      "decode_layers(Tensor x, Tensor[] weights, Tensor[] scales, float eps, "
+      "Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor slots, Tensor positions, Tensor ends) -> "
+      "Tensor");
+  m.def(
+      "decode_grid_layers(Tensor x, Tensor[] weights, Tensor[] scales, float eps, "
+      "Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor slots, Tensor rows, Tensor columns, "
+      "Tensor cos, Tensor sin, int width, int up, int left, int right) -> Tensor");
+  m.def(
+      "sample_logits(Tensor logits, Tensor seeds, Tensor cells, Tensor? uncond_logits, "
+      "float guidance, float temperature, int top_k, float top_p, float log_min_p) -> "
+      "(Tensor codes, Tensor logprobs)");
+  m.def(
       "soft_assign(Tensor z, Tensor codebook, Tensor? values, Tensor? bias, Tensor? seed, "
       "float temperature, bool squared, bool need_entropy, bool need_mean, bool need_indices) -> "
       "(Tensor log_sum_exp, Tensor expected, Tensor entropy, Tensor mean_probability, "

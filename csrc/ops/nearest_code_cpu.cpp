@@ -71,15 +71,20 @@ Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
 }  // namespace
 }  // namespace vqgan_fast::ops
 
-// No ops of the library: the oracle is for the tests alone, the counters are reached through
-// vqgan_fast.ops.nearest_code_counters. So their schemas stand here.
+// No ops of the library, so their schemas stand here: nearest_code once more, of which no gradient
+// is asked (its autograd, in Python, takes as long as the search of a row); the oracle, for the
+// tests alone; the counters, for vqgan_fast.ops.nearest_code_counters.
 STABLE_TORCH_LIBRARY_FRAGMENT(vqgan_fast, m) {
+  m.def(
+      "_nearest_code_no_grad(Tensor z, Tensor codebook, bool exact) -> (Tensor indices, Tensor "
+      "distances)");
   m.def("_nearest_code_oracle(Tensor z, Tensor codebook) -> (Tensor indices, Tensor distances)");
   m.def("_nearest_code_counters(Tensor(a!) counts, bool reset) -> Tensor(a!)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CPU, m) {
   m.impl("nearest_code", TORCH_BOX(&vqgan_fast::ops::nearest_code_cpu));
+  m.impl("_nearest_code_no_grad", TORCH_BOX(&vqgan_fast::ops::nearest_code_cpu));
   m.impl("_nearest_code_counters", TORCH_BOX(&vqgan_fast::ops::nearest_code_counters_cpu));
   m.impl("_nearest_code_oracle", TORCH_BOX(&vqgan_fast::ops::nearest_code_oracle_cpu));
 }

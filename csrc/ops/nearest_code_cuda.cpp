@@ -4,13 +4,12 @@
 
 #include "kernels/cuda/nearest_code.cuh"
 #include "ops/cuda_launch.h"
+#include "ops/nearest_code_search.h"
 
 namespace vqgan_fast::ops {
 namespace {
 
-// Every distance is computed in fp64, so that `exact` has nothing to add.
-std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& z, const Tensor& codebook,
-                                             bool /*exact*/) {
+std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& z, const Tensor& codebook, bool exact) {
   const SearchSizes sizes = check_search(z, codebook);
   const ScalarType distance_type = accumulation_type(z, codebook);
   const Tensor indices = torch::stable::new_empty(z, index_shape(z), ScalarType::Long);
@@ -18,16 +17,10 @@ std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& z, const Tensor& code
   if (indices.numel() == 0) return {indices, distances};
 
   const CudaContext context(z);
-  size_t bytes = 0;
-  check_cuda(cuda::nearest_code_workspace_bytes(sizes.num_rows, sizes.num_codes, &bytes),
-             "nearest_code");
-  const Tensor workspace = scratch(z, bytes);
   Tensor holder;
-  cuda::NearestCodeArgs args;
-  args.num_rows = sizes.num_rows;
-  args.num_codes = sizes.num_codes;
-  args.dim = sizes.dim;
+  cuda::NearestCodeArgs args = search_args(z, codebook, sizes, exact);
   args.distance_dtype = dtype_of(distance_type);
+  const Tensor workspace = search_scratch(z, args, "nearest_code");
   args.workspace = workspace.data_ptr();
   for (int64_t h = 0; h < sizes.num_heads; ++h) {
     const int64_t first = h * sizes.num_rows;

@@ -8,13 +8,14 @@
 #include "kernels/cuda/nearest_code.cuh"
 #include "kernels/cuda/vector_quantize.cuh"
 #include "ops/cuda_launch.h"
+#include "ops/nearest_code_search.h"
 
 namespace vqgan_fast::ops {
 namespace {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
                                                                 const Tensor& codebook,
-                                                                bool /*exact*/) {
+                                                                bool exact) {
   const SearchSizes sizes = check_search(z, codebook);
   const bool batched = codebook.dim() > 2;
   const ScalarType loss_type = accumulation_type(z, codebook);
@@ -31,22 +32,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> vector_quantize_cuda(const Tensor& z,
   const CudaContext context(z);
   const int64_t all_rows = indices.numel();
   const Tensor distances = torch::stable::new_empty(z, {all_rows}, ScalarType::Double);
-  size_t bytes = 0;
-  check_cuda(cuda::nearest_code_workspace_bytes(sizes.num_rows, sizes.num_codes, &bytes),
-             "vector_quantize");
-  const Tensor workspace = scratch(z, bytes);
+  cuda::NearestCodeArgs search = search_args(z, codebook, sizes, exact);
+  search.distance_dtype = DType::kFloat64;
+  const Tensor workspace = search_scratch(z, search, "vector_quantize");
+  search.workspace = workspace.data_ptr();
   Tensor holder;
   for (int64_t h = 0; h < sizes.num_heads; ++h) {
-    cuda::NearestCodeArgs search;
     search.z = batched ? head_rows(z, h) : rows_of(z, &holder);
     search.codebook = head_rows(codebook, h);
-    search.num_rows = sizes.num_rows;
-    search.num_codes = sizes.num_codes;
-    search.dim = sizes.dim;
     search.indices = static_cast<int64_t*>(indices.data_ptr()) + h * sizes.num_rows;
     search.distances = static_cast<double*>(distances.data_ptr()) + h * sizes.num_rows;
-    search.distance_dtype = DType::kFloat64;
-    search.workspace = workspace.data_ptr();
     check_cuda(cuda::nearest_code(search, context.stream()), "vector_quantize");
 
     cuda::StraightThroughArgs args;

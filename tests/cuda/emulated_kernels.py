@@ -8,6 +8,21 @@ import torch
 
 # The order of vqgan_fast::DType.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# The order of vqgan_fast::SearchWay.
+WAYS = ("exact", "direct", "mma", "wgmma")
+PLAN = (
+    "depth",
+    "tile_codes",
+    "groups",
+    "chunk_rows",
+    "row_tiles",
+    "code_tiles",
+    "splits",
+    "tiles_per_split",
+    "scan_in_finish",
+    "exact_blocks",
+    "bytes",
+)
 UNSET = -77
 
 
@@ -61,11 +76,14 @@ class Kernels:
         error = getattr(self.library, name)(*converted)
         assert error == 0, f"{name} returned CUDA error {error}"
 
-    def emulate(self, multiprocessors=4, schedule=0):
+    def emulate(self, multiprocessors=4, schedule=0, capability=80):
         """schedule: 0 runs threads in order, 1 backwards, more: shuffled with that seed."""
+        self.multiprocessors = multiprocessors
         self.library.set_emulation(multiprocessors, schedule)
+        self.library.set_capability(capability)
 
-    def nearest_code(self, z, codebook, distance_dtype=torch.float64):
+    def nearest_code(self, z, codebook, distance_dtype=torch.float64, exact=True, way=None, rows=0):
+        """way: a name of WAYS; None for the plan's choice. rows: at a time; 0 as many as ever."""
         num_rows, dim = z.shape[:-1].numel(), z.shape[-1]
         indices = torch.full(z.shape[:-1], UNSET)
         distances = torch.full(z.shape[:-1], float(UNSET), dtype=distance_dtype)
@@ -76,11 +94,42 @@ class Kernels:
             num_rows,
             len(codebook),
             dim,
+            int(exact),
+            -1 if way is None else WAYS.index(way),
+            rows,
             indices,
             distances,
             DTYPES.index(distance_dtype),
         )
         return indices, distances
+
+    def screen(self, z, codebook, way):
+        """What packing and a search on tensor cores leave, before anything is measured in fp64."""
+        num_rows, dim = z.shape
+        plan = self.plan_search(num_rows, len(codebook), dim, way)
+        classes = 4 * plan["groups"]
+        code_panel = plan["depth"] * 128 * 2 + 512
+        out = {
+            "row_facts": torch.empty(num_rows, 4),
+            "code_facts": torch.empty(4),
+            "margins": torch.empty(num_rows),
+            "scores": torch.empty(plan["splits"], num_rows, classes),
+            "tiles": torch.empty(plan["splits"], num_rows, classes, dtype=torch.int32),
+            "losers": torch.empty(plan["splits"], num_rows),
+            "row_image": torch.empty(-(-num_rows // 64), plan["depth"] * 64 * 2, dtype=torch.uint8),
+            "code_image": torch.empty(plan["code_tiles"], code_panel, dtype=torch.uint8),
+            "centre": torch.empty(dim),
+        }
+        sizes = (num_rows, len(codebook), dim, WAYS.index(way))
+        self.call("screen", rows_of(z), rows_of(codebook), *sizes, *out.values())
+        return out | plan
+
+    def plan_search(self, num_rows, num_codes, dim, way, multiprocessors=None):
+        """SearchPlan, by name."""
+        values = (ctypes.c_int64 * len(PLAN))()
+        sizes = (num_rows, num_codes, dim, WAYS.index(way), multiprocessors or self.multiprocessors)
+        self.library.plan_search(*(ctypes.c_int64(size) for size in sizes), values)
+        return dict(zip(PLAN, values, strict=True))
 
     def oracle(self, z, codebook):
         """The scalar definition: kernels/cpu/nearest_code_oracle.h."""

@@ -1,19 +1,20 @@
 """What ptxas makes of each CUDA kernel: `python tests/cuda/resource_report.py` prints the table of
-docs/gpu_status.md."""
+docs/gpu_status.md.
+
+The build keeps what ptxas tells in a file beside each object (csrc/keep_ptxas_report.sh), so that
+nothing is compiled for this.
+"""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import tempfile
+import sys
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}-cuda"
 ARCHS = ("75", "80", "86", "89", "90a", "100", "120")
 REPORT = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\w+)'.*?"
@@ -21,6 +22,8 @@ REPORT = re.compile(
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
 )
+# The kernel's own name, and what it is instantiated with: 11mma_kernelILi2EEEv -> mma_kernel<2>.
+NAME = re.compile(r"\d+(?P<kernel>[a-z]\w*?_kernel)(?:I(?P<values>(?:L[a-z]\d+E)+)E)?E")
 
 
 @dataclass(frozen=True)
@@ -34,40 +37,11 @@ class KernelReport:
     local: int  # stack frame and spills
 
 
-def find_nvcc() -> str | None:
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    candidates = [
-        os.environ.get("CUDACXX"),
-        "nvcc",
-        *(f"{home}/bin/nvcc" for home in homes if home),
-    ]
-    return next((found for name in candidates if name and (found := shutil.which(name))), None)
-
-
-def known_archs(nvcc: str) -> list[str]:
-    """Those of ARCHS that this nvcc compiles for."""
-    listing = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    known = set(re.findall(r"compute_(\d+)", listing.stdout))
-    return [arch for arch in ARCHS if arch.rstrip("a") in known]
-
-
-def resource_report(nvcc: str) -> list[KernelReport]:
-    """Compiles every kernel for every architecture and reads what ptxas says."""
-    flags = ["-std=c++17", "-I", str(ROOT / "csrc"), "-Xptxas", "-v"]
-    for arch in known_archs(nvcc):
-        flags += ["-gencode", f"arch=compute_{arch},code=sm_{arch}"]
-    sources = sorted((ROOT / "csrc" / "kernels" / "cuda").glob("*.cu"))
-
-    def report(source: Path) -> list[KernelReport]:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [nvcc, *flags, "-c", str(source), "-o", f"{folder}/{source.stem}.o"]
-            done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
-        return parse_report(done.stdout + done.stderr)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return [kernel for reports in pool.map(report, sources) for kernel in reports]
+def kernel_name(mangled: str) -> str:
+    found = list(NAME.finditer(mangled))[-1]
+    kernel = re.sub(r"^.*\d", "", found["kernel"])  # the name's own length may stand before it
+    values = re.findall(r"L[a-z](\d+)E", found["values"] or "")
+    return f"{kernel}<{', '.join(values)}>" if values else kernel
 
 
 def parse_report(text: str) -> list[KernelReport]:
@@ -76,7 +50,7 @@ def parse_report(text: str) -> list[KernelReport]:
         shared = re.search(r"(\d+) bytes smem", found["rest"])
         reports.append(
             KernelReport(
-                name=re.search(r"([a-z_]+_kernel)E", found["name"])[1],
+                name=kernel_name(found["name"]),
                 arch=found["arch"],
                 registers=int(found["registers"]),
                 shared=int(shared[1]) if shared else 0,
@@ -84,6 +58,14 @@ def parse_report(text: str) -> list[KernelReport]:
             )
         )
     return reports
+
+
+def kept_reports(build: Path = BUILD) -> dict[str, list[KernelReport]]:
+    """Reports of the last CUDA build by source, such as nearest_code_mma.cu; empty without one."""
+    return {
+        path.name.removesuffix(".o.ptxas"): parse_report(path.read_text())
+        for path in sorted(build.glob("CMakeFiles/*.dir/csrc/kernels/cuda/*.ptxas"))
+    }
 
 
 def markdown_table(reports: list[KernelReport]) -> str:
@@ -97,10 +79,15 @@ def markdown_table(reports: list[KernelReport]) -> str:
     ]
     for name, by_arch in kernels.items():
         shared = max(report.shared for report in by_arch.values())
-        registers = " | ".join(str(by_arch[arch].registers) for arch in archs)
+        registers = " | ".join(
+            str(by_arch[arch].registers) if arch in by_arch else "-" for arch in archs
+        )
         lines.append(f"| `{name}` | {shared} B | {registers} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(markdown_table(resource_report(find_nvcc() or "nvcc")))
+    kept = kept_reports()
+    if not kept:
+        sys.exit(f"{BUILD} has no reports: build with nvcc first (VQGAN_FAST_CUDA=1)")
+    print(markdown_table([report for reports in kept.values() for report in reports]))

@@ -9,32 +9,6 @@ import pytest
 import torch
 from emulated_kernels import rows_of
 
-ROW_TILE = CODE_TILE = 64
-
-
-def plan(kernels, num_rows, num_codes, multiprocessors):
-    out = (ctypes.c_int64 * 3)()
-    arguments = (ctypes.c_int64(n) for n in (num_rows, num_codes, multiprocessors))
-    kernels.library.plan_nearest_code(*arguments, out)
-    return tuple(out)
-
-
-@pytest.mark.parametrize("num_rows", [1, 63, 64, 65, 256, 65536, 2**31 + 5, 2**36])
-@pytest.mark.parametrize("num_codes", [1, 64, 65, 1000, 16384, 262144, 2**31 + 7])
-@pytest.mark.parametrize("multiprocessors", [1, 16, 132])
-def test_plan_covers_every_row_and_code_once(kernels, num_rows, num_codes, multiprocessors):
-    row_tiles, splits, codes_per_split = plan(kernels, num_rows, num_codes, multiprocessors)
-    assert (row_tiles - 1) * ROW_TILE < num_rows <= row_tiles * ROW_TILE
-    assert codes_per_split % CODE_TILE == 0
-    assert (splits - 1) * codes_per_split < num_codes <= splits * codes_per_split
-    assert row_tiles < 2**31 and splits <= 65535, "the limits of a grid"
-    # Splits are for filling the GPU: none where the row tiles do that alone, and never many more
-    # than asked for, since each costs memory for every row.
-    assert splits == 1 or (splits - 1) * row_tiles < 2 * multiprocessors
-    enough_tiles = -(-num_codes // CODE_TILE) >= 4 * multiprocessors
-    if enough_tiles:
-        assert row_tiles * splits >= multiprocessors
-
 
 @pytest.mark.parametrize(
     ("num_codes", "passes"),

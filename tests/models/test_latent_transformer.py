@@ -147,8 +147,11 @@ def test_save_and_load(tmp_path: Path, images: torch.Tensor) -> None:
     [
         ({"condition": "sos"}, r"condition must be a mapping with a name, got 'sos'"),
         ({"condition": None}, "condition must be a mapping with a name, got None"),
-        ({"condition": {}}, r"condition must be one of \['sos'\], got None"),
-        ({"condition": {"name": ["sos"]}}, r"condition must be one of \['sos'\], got \['sos'\]"),
+        ({"condition": {}}, r"condition must be one of \['label', 'sos'\], got None"),
+        (
+            {"condition": {"name": ["sos"]}},
+            r"condition must be one of \['label', 'sos'\], got \['sos'\]",
+        ),
         ({"condition": {"name": "sos", "tokens": 1}}, "unexpected keyword argument 'tokens'"),
         ({"condition": {"name": "sos", "token": 1.5}}, r"token must be an integer, got 1\.5"),
         ({"pkeep": "all"}, "'<=' not supported"),
@@ -192,5 +195,5 @@ def test_bad_input(images: torch.Tensor) -> None:
         make(token=30)
     with pytest.raises(ValueError, match="token must be at least 0, got -1"):
         SOSCondition(-1)
-    with pytest.raises(ValueError, match=r"condition must be one of \['sos'\], got 'class'"):
+    with pytest.raises(ValueError, match=r"one of \['label', 'sos'\], got 'class'"):
         build_condition({"name": "class"})

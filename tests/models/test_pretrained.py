@@ -50,6 +50,27 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_files_are_replaced_together(tmp_path: Path) -> None:
+    """A disk that is full at the second file leaves the first one as it was."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+    with pytest.raises(OSError, match="disk full"), replacing(first, second) as (one, two):
+        one.write_text("new")
+        two.write_text("half")
+        raise OSError("disk full")
+    assert first.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [first]
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "VQGAN"}', '{"a": 1}', "[1]", "3", "{"])
+def test_another_config_is_not_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(FileExistsError, match=r"config\.json describes .* not replaced by a GPT"):
+        GPT(**SIZES).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == content
+
+
 def test_missing_files(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no config\.json.*GPT\.save_pretrained"):
         GPT.from_pretrained(folder / "nowhere")

@@ -23,7 +23,7 @@ def test_nearest_code(case: str) -> None:
 
 
 def test_rows_are_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "BLOCK_ELEMENTS", 100)
+    monkeypatch.setattr(reference.codebook, "BLOCK_ELEMENTS", 100)
     z, codebook = CASES["gaussian"](50, 30, 6)
     assert_is_oracle(z, codebook, reference.nearest_code(z, codebook))
 

@@ -15,11 +15,21 @@ from vqgan_fast.ops.registration import register_fallback
 # opcheck's fourth test adds up all outputs, integers first, and trips over that where a later one
 # needs a gradient: it runs without any, and test_compiled_gradients covers what it would have.
 WITH_GRADIENTS = ("test_schema", "test_autograd_registration", "test_faketensor")
+DECODE_OPS = (
+    "packed_linear",
+    "layer_norm",
+    "window_attention",
+    "grid_attention",
+    "decode_layers",
+    "decode_grid_layers",
+    "sample_logits",
+)
 OP_NAMES = (
     "nearest_code",
     "vector_quantize",
     "vector_quantize_backward",
     "codebook_stats",
+    *DECODE_OPS,
     "soft_assign",
     "soft_assign_backward",
 )
@@ -122,3 +132,24 @@ def test_a_device_without_a_kernel_gets_the_definition_and_one_warning() -> None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.ops.vqgan_fast_test.twice(torch.ones(1)).item() == 2
+
+
+def test_nearest_code_without_gradients_is_the_same() -> None:
+    """Eager calls that need no gradient pass autograd by; nobody can tell but by the clock."""
+    z, codebook = torch.randn(20, 4), torch.randn(50, 4)
+    expected = torch.ops.vqgan_fast.nearest_code(z, codebook, True)
+    differentiable = ops.nearest_code(z.clone().requires_grad_(), codebook)
+    assert differentiable[1].requires_grad
+    with torch.no_grad():
+        held = ops.nearest_code(z, torch.nn.Parameter(codebook))
+    with torch.inference_mode():
+        inferred = ops.nearest_code(z.clone(), codebook)
+    for found in (ops.nearest_code(z, codebook), held, inferred, differentiable):
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1].detach(), expected[1])
+    assert not held[1].requires_grad
+    each = torch.func.vmap(lambda row: ops.nearest_code(row[None], codebook)[0])(z)
+    assert torch.equal(each[:, 0], expected[0])
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = ops.nearest_code(mode.from_tensor(z), mode.from_tensor(codebook))
+    assert fake[0].shape == (20,)

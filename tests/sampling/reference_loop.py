@@ -28,8 +28,8 @@ def reference_draw(
     prefix = cond[:, rows, columns].flatten(1) if cond.ndim == 3 else cond
     sequence = torch.cat([prefix, codes[:, rows, columns].flatten(1)], 1)[:, :-1]
     window_logits = peer_gpt(sequence)[0][:, -(window**2) :]
-    logits = window_logits[:, window * (row - top) + column - left]
-    return rule.draw(logits, seeds, row * width + column)
+    logits = window_logits[:, window * (row - top) + column - left].float()
+    return rule.draw(logits, seeds, torch.full_like(seeds, row * width + column))[0]
 
 
 def reference_codes(
@@ -49,9 +49,36 @@ def reference_codes(
     return codes
 
 
-def up_to(codes: Tensor, cell: tuple[int, int]) -> Tensor:
-    """The codes before a cell in raster order, and wrong ones from there on."""
-    known = cell[0] * codes.shape[2] + cell[1]
-    flat = codes.flatten(1).clone()
-    flat[:, known:] = WRONG
-    return flat.view_as(codes)
+@torch.no_grad()
+def follows_the_reference(
+    peer_gpt: nn.Module, cond: Tensor, codes: Tensor, window: int, batch: int = 32
+) -> Tensor:
+    """Whether each greedy code (H, W) is the reference's, given the codes before it.
+
+    If all are, then by induction the reference draws these codes. Windows go through the model many
+    at a time, with wrong codes from the cell on.
+
+    Args:
+        peer_gpt: as for reference_draw.
+        cond: (1, T) or (1, H, W).
+        codes: (1, H, W).
+    """
+    height, width = codes.shape[1:]
+    sequences, places = [], []
+    for row in range(height):
+        for column in range(width):
+            top = min(max(row - window // 2, 0), height - window)
+            left = min(max(column - window // 2, 0), width - window)
+            rows, columns = slice(top, top + window), slice(left, left + window)
+            place = window * (row - top) + column - left
+            shown = codes[0, rows, columns].flatten().clone()
+            shown[place:] = WRONG
+            prefix = cond[0, rows, columns].flatten() if cond.ndim == 3 else cond[0]
+            sequences.append(torch.cat([prefix, shown])[:-1])
+            places.append(len(prefix) - 1 + place)
+    drawn = []
+    for first in range(0, len(places), batch):
+        logits = peer_gpt(torch.stack(sequences[first : first + batch]))[0]
+        where = torch.tensor(places[first : first + batch])
+        drawn.append(logits[torch.arange(len(where)), where].argmax(-1))
+    return torch.cat(drawn).view(height, width) == codes[0]

@@ -7,7 +7,8 @@ import torch
 from tiny_models import tiny_gpt
 
 from vqgan_fast.models import VQGAN, LatentTransformer, SOSCondition
-from vqgan_fast.sampling import sample, sample_codes
+from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_best, sample_codes
+from vqgan_fast.sampling.coordinates import coordinate_tokens
 
 CODEBOOK_SIZE = 20
 TOKEN = 21
@@ -102,6 +103,110 @@ def test_images_may_be_used_in_training_and_modes_come_back(model):
     assert model.transformer.training
     assert not model.first_stage_model.training
     model.eval()
+
+
+def test_codes_and_log_probabilities_behind_the_images(model):
+    images, codes, logprobs = sample(
+        model, window=4, seeds=[1, 2], return_codes=True, return_logprobs=True
+    )
+    assert torch.equal(sample(model, window=4, seeds=[1, 2]), images)
+    assert codes.shape == logprobs.shape == (2, 4, 4)
+    assert (logprobs < 0).all()
+    packed = pack(model.transformer)
+    assert torch.equal(sample(model, window=4, seeds=[1, 2], transformer=packed), images)
+
+
+def test_previews_are_grey_where_nothing_is_drawn(model):
+    shown, calls = [], []
+    final = sample(
+        model, grid=(4, 6), window=4, seeds=[1], order="raster", preview_every=5,
+        preview=lambda *call: shown.append(call), callback=lambda *call: calls.append(call),
+    )  # fmt: skip
+    assert [call[:2] for call in shown] == [(5, 24), (10, 24), (15, 24), (20, 24), (24, 24)]
+    assert len(calls) == 24
+    first = shown[1][2]
+    assert (first[:, :, :2] != 0).any()
+    assert (first[:, :, 4:] == 0).all()
+    torch.testing.assert_close(shown[-1][2], final)
+
+
+def test_an_interrupted_picture_is_decoded_as_far_as_it_came(model):
+    def interrupt(done, *_):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SamplingInterrupted) as caught:
+        sample(model, grid=(4, 6), window=4, seeds=[1], order="raster", callback=interrupt)
+    assert caught.value.images.shape == (1, 3, 8, 12)
+    assert (caught.value.images[:, :, :4] != 0).any()
+    assert (caught.value.images[:, :, 4:] == 0).all()
+
+
+def test_an_interruption_while_decoding_leaves_the_codes(model, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model.first_stage_model, "decode_indices", interrupt)
+    with pytest.raises(SamplingInterrupted) as caught:
+        sample(model, window=4, seeds=[1])
+    assert (caught.value.codes >= 0).all()
+
+
+def test_tiles_decode_larger_grids(model):
+    whole = sample(model, grid=(4, 20), window=4, seeds=[1])
+    tiled = sample(model, grid=(4, 20), window=4, seeds=[1], tile=8)
+    assert tiled.shape == whole.shape
+    assert not torch.equal(tiled, whole)
+
+
+def test_the_best_of_many(model):
+    def redness(images):
+        return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
+
+    best = sample_best(
+        model, window=4, candidates=11, keep=3, score=redness, seeds=[2**63 - 4], batch=4
+    )
+    everyone = sample(model, window=4, seeds=[2**63 - 4 + i for i in range(11)])
+    order = redness(everyone).argsort(descending=True)[:3]
+    assert torch.equal(best.images[0], everyone[order])
+    torch.testing.assert_close(best.scores[0], redness(everyone)[order].double())
+    assert torch.equal(sample(model, window=4, seeds=best.seeds[0]), best.images[0])
+    assert best.codes.shape == (1, 3, 4, 4)
+
+
+def test_the_likeliest_of_many_for_each_condition(model):
+    cond = torch.tensor([[1], [2]])
+    best = sample_best(model, cond, window=4, candidates=6, seeds=[10, 20])
+    for row in range(2):
+        seeds = range(10 * (row + 1), 10 * (row + 1) + 6)
+        _, logprobs = sample(
+            model, cond[row : row + 1].expand(6, 1), window=4, seeds=seeds, return_logprobs=True
+        )
+        means = logprobs.double().mean((1, 2))
+        assert best.scores[row, 0] == pytest.approx(float(means.max()))
+        assert best.seeds[row, 0] == seeds[int(means.argmax())]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"keep": 5}, "keep must be at most candidates = 4, got 5"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"score": lambda images: images.mean()}, "score must return one number for each of the 4"),
+        ({"score": lambda images: images[:, 0, 0, 0] * torch.nan}, "none of them NaN"),
+        ({"return_codes": True}, "return_codes is not an option here"),
+    ],
+)
+def test_bad_arguments_of_the_best(model, change, message):
+    with pytest.raises(ValueError, match=message):
+        sample_best(model, **{"window": 4, "candidates": 4, **change})
+
+
+def test_coordinates_of_cells():
+    tokens = coordinate_tokens((3, 4), 1024, factor=2)
+    pixels = torch.arange(6 * 8, dtype=torch.float64).view(1, 1, 6, 8) / (6 * 8)
+    expected = (1024 * torch.nn.functional.avg_pool2d(pixels, 2)).round().long()[0]
+    assert torch.equal(tokens, expected)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""Where windows lie, and in which order cells come."""
+"""Where windows lie."""
 
 from __future__ import annotations
 
 import pytest
 
-from vqgan_fast.sampling.windows import CodeGrid, cell_generator, exact_raster
+from vqgan_fast.sampling.schedules import exact_cells
+from vqgan_fast.sampling.windows import CodeGrid
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 40), (21, 17), (64, 33)])
@@ -23,22 +24,9 @@ def test_windows_of_16_lie_where_the_reference_has_them(height, width):
 @pytest.mark.parametrize("window", [1, 2, 3, 4, 5])
 def test_a_window_of_any_size_holds_its_cell_and_lies_in_the_grid(window):
     grid = CodeGrid(7, 9, window)
-    for cell in exact_raster(grid):
+    for cell in exact_cells(grid):
         assert 0 <= cell.top <= cell.row < cell.top + window <= 7
         assert 0 <= cell.left <= cell.column < cell.left + window <= 9
-
-
-@pytest.mark.parametrize("window", [1, 3, 4])
-def test_raster_visits_each_cell_once_and_after_all_that_its_window_shows(window):
-    grid = CodeGrid(6, 7, window)
-    visited = []
-    for cell in exact_raster(grid):
-        shown = [
-            (cell.top + rank // window, cell.left + rank % window) for rank in range(cell.rank)
-        ]
-        assert set(shown) <= set(visited)
-        visited.append((cell.row, cell.column))
-    assert len(set(visited)) == len(visited) == grid.num_cells
 
 
 @pytest.mark.parametrize("shape", [(15, 16), (16, 15), (8, 64)])
@@ -54,11 +42,3 @@ def test_a_grid_smaller_than_the_window(shape):
 def test_a_window_of_nothing():
     with pytest.raises(ValueError, match="window must be at least 1, got 0"):
         CodeGrid(4, 4, 0)
-
-
-def test_unknown_schedules_and_orders_say_which_there_are():
-    with pytest.raises(ValueError, match=r"schedule must be one of \['exact'\], got 'blocks'"):
-        cell_generator("blocks", "raster")
-    message = r"order must be one of \['raster'\] for schedule 'exact', got 'spiral'"
-    with pytest.raises(ValueError, match=message):
-        cell_generator("exact", "spiral")

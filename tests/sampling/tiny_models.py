@@ -1,31 +1,45 @@
-"""Small transformers whose logits depend strongly on every token and position, in fp64.
+"""Small transformers whose logits depend strongly on every token and position.
 
-fp64 because the tests below compare codes: rounding then differs between two ways to the same
-logits by 1e-15 or so, too little to flip a draw.
+Their weights are fp64 so that the definitions that tests compare with have no rounding to speak of.
+Sampling runs in fp32: the logits differ by 1e-6 or so from those, which is too little to flip one
+of a few thousand draws.
 """
 
 from __future__ import annotations
 
 import torch
 
-from vqgan_fast.models import GPT
+from vqgan_fast.models import GPT, WindowGPT
 
 VOCAB_SIZE = 24
 
 
-def tiny_gpt(block_size: int, *, n_unmasked: int = 0, dropout: float = 0.0, seed: int = 0) -> GPT:
+def tiny_gpt(
+    block_size: int, *, n_head: int = 2, n_unmasked: int = 0, dropout: float = 0.0, seed: int = 0
+) -> GPT:
     """A GPT in eval mode; the usual initialisation has no positions and almost flat logits."""
     gpt = GPT(
         VOCAB_SIZE,
         block_size,
         n_layer=2,
-        n_head=2,
-        n_embd=16,
+        n_head=n_head,
+        n_embd=8 * n_head,
         n_unmasked=n_unmasked,
         embd_pdrop=dropout,
         resid_pdrop=dropout,
         attn_pdrop=dropout,
     ).double()
+    return randomized(gpt, seed)
+
+
+def tiny_window_gpt(*, reach: int = 3, seed: int = 0) -> WindowGPT:
+    """The native counterpart."""
+    gpt = WindowGPT(VOCAB_SIZE, n_layer=2, n_head=2, n_embd=16, reach=reach).double()
+    return randomized(gpt, seed)
+
+
+def randomized(gpt: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """Wild weights instead of the usual initialisation, in eval mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in gpt.named_parameters():

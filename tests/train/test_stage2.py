@@ -14,7 +14,8 @@ from test_stage1 import interrupt_at
 from tiny import read_metrics, transformer_run
 
 from vqgan_fast.data import ImageStream, list_images, read_codes, tokenize_images, write_codes
-from vqgan_fast.models import VQGAN, LatentTransformer
+from vqgan_fast.models import VQGAN, LatentTransformer, WindowGPT
+from vqgan_fast.sampling import sample
 from vqgan_fast.train import ConfigError, TrainingInterrupted, train_transformer
 from vqgan_fast.train.code_source import replace_codes
 
@@ -170,3 +171,24 @@ def test_workers_and_the_cache_change_nothing(tmp_path, first_stage, pictures):
     plain = read_metrics(tmp_path / "plain")
     assert plain == read_metrics(tmp_path / "workers") == read_metrics(tmp_path / "cached")
     assert len(plain) == 4
+
+
+def test_the_native_transformer_trains_and_is_sampled(tmp_path, first_stage, codes):
+    config = transformer_run(
+        first_stage, tmp_path / "run", data__codes=str(codes), transformer="window_gpt",
+        optim__steps=20, log__every=10,
+    )  # fmt: skip
+    train_transformer(config)
+    entries = read_metrics(tmp_path / "run")
+    assert entries[-1]["nll"] < entries[0]["nll"] < math.log(32) + 0.1
+    model = LatentTransformer.from_pretrained(tmp_path / "run" / "model")
+    assert isinstance(model.transformer, WindowGPT)
+    assert sample(model, grid=(3, 20), seeds=[1]).shape == (1, 3, 12, 80)
+
+
+def test_the_native_transformer_has_no_unmasked_prefix(first_stage, codes, tmp_path):
+    with pytest.raises(ConfigError, match=r"gpt.n_unmasked must be 0 for transformer = window_gpt"):
+        transformer_run(
+            first_stage, tmp_path / "run", data__codes=str(codes), transformer="window_gpt",
+            gpt__n_unmasked=1,
+        )  # fmt: skip

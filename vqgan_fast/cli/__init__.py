@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import demo, info, reconstruct, sample, tokenize, train
+from . import convert, demo, evaluate, info, reconstruct, sample, tokenize, train
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -21,12 +21,15 @@ COMMANDS: dict[str, ModuleType] = {
     "sample": sample,
     "reconstruct": reconstruct,
     "tokenize": tokenize,
+    "convert": convert,
+    "evaluate": evaluate,
     "info": info,
 }
 
 USER_ERROR, INTERRUPTED = 2, 130
 # RuntimeErrors of ours that are not bugs.
 OUR_USER_ERRORS = (
+    ("vqgan_fast.evaluate", "MetricWeightsError"),
     ("vqgan_fast.losses", "PerceptualWeightsError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )

@@ -1,4 +1,4 @@
-"""`vqgan-fast info`: what is installed, what was loaded, and why not where something was not."""
+"""`vqgan-fast info`: what is installed, what was loaded, what is missing and what to do."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import json
 SUMMARY = "versions, SIMD level, GPU support, and what loaded"
 DESCRIPTION = """\
 Tells what this installation can do: versions, the SIMD level that the CPU kernels chose, the GPU
-architectures that were compiled, which of the two op libraries loaded and, where one did not, why.
-Please put its output into a bug report.
+architectures that were compiled, which of the two op libraries loaded and, where one did not, why;
+the driver, the cards and which of the compiled code each runs, the backends for several processes;
+and last what is missing on this machine and what to do about it. Run it on every node before a
+training run, and put its output into a bug report.
 """
 EXAMPLES = """\
   vqgan-fast info
   vqgan-fast info --json | jq .versions.torch
+  srun vqgan-fast info --json | jq -c '[.problems[] | .problem]'
 """
 
 

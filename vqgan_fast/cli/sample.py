@@ -4,122 +4,170 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from .completion import known_codes
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force, refuse_existing, write_picture
+from .sample_options import add_sampling_options, positive, sampling_options
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..models import LatentTransformer
 
 SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
 Draws pictures from a trained transformer. Every picture has a seed of its own, so that it comes
 out the same whatever else is drawn with it: --seed 10 --number 3 gives the pictures of seeds 10, 11
 and 12. A grid larger than the training crop is drawn by the exact sliding window, in which the
-transformer always sees a neighbourhood as large as its training crop.
+transformer always sees a neighbourhood as large as its training crop. Ctrl-C leaves what was drawn.
 """
 EXAMPLES = """\
   vqgan-fast sample runs/gpt --number 16
   vqgan-fast sample runs/gpt --grid 16x64 --top-k 100 --temperature 0.9 --seed 7
   vqgan-fast sample runs/gpt --size 64x256 --output wide/
+  vqgan-fast sample runs/gpt --grid 64x64 --schedule block --weights bfloat16 --tile 32
+  vqgan-fast sample runs/gpt --number 4 --best-of 64
+  vqgan-fast sample runs/classes --cond 281 --uncond 1000 --guidance 1:4
+  vqgan-fast sample runs/gpt --complete photo.png --mask hole.png
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", type=Path, help=RUN_HELP + ", of stage 2")
-    parser.add_argument(
-        "--number", type=_positive, default=4, help="how many pictures (default: 4)"
-    )
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--grid",
-        type=_height_x_width,
-        metavar="HxW",
-        help="height x width in codes (default: that of the training crop)",
-    )
-    size.add_argument(
-        "--size",
-        type=_height_x_width,
-        metavar="HxW",
-        help="height x width in pixels, multiples of the downsampling factor, instead of --grid",
-    )
-    parser.add_argument(
-        "--window",
-        type=_positive,
-        help="side of the sliding window in codes (default: that of the training crop)",
-    )
-    parser.add_argument(
-        "--temperature",
-        type=float,
-        default=1.0,
-        help="above 1 is wilder, below 1 is tamer (default: 1.0)",
-    )
-    parser.add_argument("--top-k", type=int, help="draw from the k likeliest codes (default: all)")
-    parser.add_argument(
-        "--top-p",
-        type=float,
-        help="draw from the likeliest codes that hold this share of the probability (default: all)",
-    )
+    parser.add_argument("--number", type=positive, default=4, help="how many pictures (default: 4)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the first picture (default: 0)"
     )
     parser.add_argument(
-        "--batch", type=_positive, default=16, help="pictures drawn at once (default: 16)"
+        "--batch", type=positive, default=16, help="pictures drawn at once (default: 16)"
+    )
+    add_sampling_options(parser)
+    parser.add_argument(
+        "--preview",
+        type=positive,
+        metavar="STEPS",
+        help="write the pictures every STEPS steps, grey where nothing is drawn yet",
     )
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder for seed_*.png and, of several, grid.png (default: RUN/samples)",
+        help="folder for seed_*.png (best_*.png with --best-of) and, of several, grid.png "
+        "(default: RUN/samples)",
     )
     add_device(parser)
     add_force(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.best_of is not None and args.best_of < args.number:
+        raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
+    if args.mask is not None and args.complete is None:
+        raise ValueError("--mask needs --complete, the picture that it is a mask of")
     model = load_transformer(args.run_folder)
     folder = args.output or args.run_folder / "samples"
     seeds = range(args.seed, args.seed + args.number)
-    files = [folder / f"seed_{seed:06d}.png" for seed in seeds]
+    names = [f"seed_{seed:06d}.png" for seed in seeds]
+    if args.best_of:
+        names = [f"best_{rank:03d}.png" for rank in range(1, args.number + 1)]
+    files = [folder / name for name in names]
     sheet = folder / "grid.png"
     refuse_existing([*files, sheet] if args.number > 1 else files, args.force)
 
     import torch
 
-    from ..report.pictures import picture_grid, to_picture
-    from ..sampling import sample
+    from ..report.pictures import picture_grid
+    from ..sampling import pack
 
     model = model.to(choose_device(args.device))
-    batches = [seeds[first : first + args.batch] for first in range(0, args.number, args.batch)]
-    images = torch.cat(
-        [
-            sample(
-                model,
-                grid=args.grid,
-                size=args.size,
-                window=args.window,
-                temperature=args.temperature,
-                top_k=args.top_k,
-                top_p=args.top_p,
-                seeds=batch,
-                progress=sys.stderr.isatty(),
-            ).cpu()
-            for batch in batches
-        ]
-    )
-    for image, file in zip(images, files, strict=True):
-        write_picture(to_picture(image), file)
+    options = sampling_options(args)
+    options["transformer"] = pack(model.transformer, args.weights)
+    options["progress"] = sys.stderr.isatty()
+    if args.complete is not None:
+        options["known"], options["grid"] = known_codes(
+            model.first_stage_model, args.complete, args.mask
+        )
+        if args.grid or args.size:
+            raise ValueError("--complete decides the size: leave --grid and --size out")
+    device = model.transformer.head.weight.device
+    if args.uncond is not None:
+        options["uncond"] = torch.tensor([[args.uncond]], device=device)
+    if args.best_of:
+        images = _best(model, args, options, files)
+    else:
+        images = torch.cat(list(_batches(model, args, options, seeds, files)))
     if args.number > 1:
         write_picture(picture_grid(images), sheet)
     print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
-    return value
+def _batches(
+    model: LatentTransformer,
+    args: argparse.Namespace,
+    options: dict[str, Any],
+    seeds: range,
+    files: Sequence[Path],
+) -> Iterable[Tensor]:
+    """Samples and writes the pictures, a batch at a time; an interrupted one as far as it came."""
+    from ..sampling import SamplingInterrupted, sample
+
+    for first in range(0, args.number, args.batch):
+        batch, targets = (part[first : first + args.batch] for part in (seeds, files))
+        if args.preview is not None:
+            options["preview"] = lambda _done, _total, images, to=targets: _write(images, to)
+            options["preview_every"] = args.preview
+        try:
+            images = sample(model, _cond(model, args, len(batch)), seeds=batch, **options).cpu()
+        except SamplingInterrupted as interrupted:
+            _write_partial(interrupted, targets)
+            raise
+        _write(images, targets)
+        yield images
 
 
-def _height_x_width(text: str) -> tuple[int, int]:
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
-        raise argparse.ArgumentTypeError(f"expected height x width such as 16x64, got {text!r}")
-    return int(height), int(width)
+def _best(
+    model: LatentTransformer,
+    args: argparse.Namespace,
+    options: dict[str, Any],
+    files: Sequence[Path],
+) -> Tensor:
+    from ..sampling import sample_best
+
+    best = sample_best(
+        model, _cond(model, args, 1), seeds=[args.seed], candidates=args.best_of, keep=args.number,
+        batch=args.batch, **options,
+    )  # fmt: skip
+    _write(best.images[0], files)
+    for file, score, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
+        print(f"{file.name}: seed {int(seed)}, {float(score):.4f} nats per code")
+    return best.images[0]
+
+
+def _cond(model: LatentTransformer, args: argparse.Namespace, number: int) -> Tensor:
+    import torch
+
+    device = model.transformer.head.weight.device
+    if args.cond is None:
+        return model.cond_stage_model(number, device)
+    return torch.full((number, 1), args.cond, device=device)
+
+
+def _write(images: Tensor, files: Sequence[Path]) -> None:
+    from ..report.pictures import to_picture
+
+    for image, file in zip(images, files, strict=True):
+        write_picture(to_picture(image), file)
+
+
+def _write_partial(interrupted: Any, files: Sequence[Path]) -> None:
+    if interrupted.images is None:
+        return
+    _write(interrupted.images, files)
+    print(
+        f"\n{interrupted.done} of {interrupted.total} codes are drawn; the pictures as far as they "
+        f"came: {', '.join(str(file) for file in files[:3])}{' ...' if len(files) > 3 else ''}",
+        file=sys.stderr,
+    )

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         tokens, skipped = tokenize_images(
             model, stream, crops_per_image=args.crops, batch_size=args.batch, progress=show
         )
-    write_codes(args.output, tokens, model.quantize.embedding.weight)
+    write_codes(args.output, tokens, model.quantize.codebook)
     for name in skipped:
         print(f"skipped, cannot be read: {name}", file=sys.stderr)
     count, height, width = tokens.shape

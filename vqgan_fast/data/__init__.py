@@ -9,21 +9,35 @@ from .codes import (
 )
 from .held_out import HeldOut, held_out_crops
 from .images import DataError, UnreadableImageError, list_images, read_image
+from .keypoints import Keypoints
+from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentation
 from .order import SampleOrder, rank_positions
+from .pairs import PairedBatch, PairedStream, Pairs, pair_by_name
 from .stream import Batch, ImageStream, batches, to_model_range, to_pixels
 
 __all__ = [
     "Batch",
     "Codes",
+    "Coordinates",
+    "CropMap",
     "DataError",
+    "Depth",
+    "Edges",
     "HeldOut",
     "ImageStream",
+    "Keypoints",
+    "LowResolution",
+    "PairedBatch",
+    "PairedStream",
+    "Pairs",
     "SampleOrder",
+    "Segmentation",
     "UnreadableImageError",
     "batches",
     "codebook_fingerprint",
     "held_out_crops",
     "list_images",
+    "pair_by_name",
     "rank_positions",
     "read_codes",
     "read_image",

@@ -118,7 +118,15 @@ def tokenize_images(
 
     Returns:
         tokens (M, h, w) int32 on the CPU, and the names of the files left out.
+
+    Raises:
+        ValueError: the model's quantiser is a residual one: a place has several codes.
     """
+    if model.quantize.codes_per_latent != 1:
+        raise ValueError(
+            "model must have one code for each latent, got a quantiser with "
+            f"{model.quantize.codes_per_latent}"
+        )
     device = next(model.parameters()).device
     total = crops_per_image * stream.order.num_samples
     tokens, skipped = [], {}

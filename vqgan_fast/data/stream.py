@@ -45,6 +45,19 @@ class Batch(NamedTuple):
     skipped: tuple[str, ...]
 
 
+class View(NamedTuple):
+    """A crop of a picture, and whether it is seen in a mirror."""
+
+    box: Box
+    mirrored: bool
+
+    def cut(self, pixels: np.ndarray) -> np.ndarray:
+        """The crop of an array (height, width, ...) of the picture's size."""
+        left, top, right, bottom = self.box
+        cut = pixels[top:bottom, left:right]
+        return cut[:, ::-1] if self.mirrored else cut
+
+
 class ImageStream(Dataset[Sample]):
     """Crops of pictures; item p is a pure function of (files, settings, seed, p), with no end of p.
 
@@ -94,16 +107,27 @@ class ImageStream(Dataset[Sample]):
     def __getitem__(self, position: int) -> Sample:
         epoch, index = self.order.locate(position)
         picture, index, skipped = self._readable_picture(index)
+        view = self._view(picture, index, epoch, position)
+        return Sample(channels_first(view.cut(picture)), position, skipped)
+
+    def _view(self, picture: np.ndarray, index: int, epoch: int, position: int) -> View:
+        """Where a sample lies in its picture; what is drawn depends on its position alone."""
         box = self._region(picture.shape[1], picture.shape[0], self.files[index])
         generator = counter_generator(self.seed, AUGMENTATION, epoch, position)
         if self.crop == "random":
-            left, top, right, bottom = random_crop(box, self.size, generator)
+            box = random_crop(box, self.size, generator)
         else:
-            left, top, right, bottom = center_crop(box, self.size)
-        pixels = picture[top:bottom, left:right]
-        if self.flip and generator.random() < 0.5:
-            pixels = pixels[:, ::-1]
-        return Sample(torch.from_numpy(pixels.transpose(2, 0, 1).copy()), position, skipped)
+            box = center_crop(box, self.size)
+        return View(box, mirrored=self.flip and bool(generator.random() < 0.5))
+
+    @staticmethod
+    def collate(samples: list[Sample]) -> Batch:
+        """Samples as one batch."""
+        return Batch(
+            torch.stack([sample.image for sample in samples]),
+            [sample.position for sample in samples],
+            all_skipped(samples),
+        )
 
     def _readable_picture(self, index: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
         skipped = []
@@ -197,7 +221,7 @@ def batches(
     loader = DataLoader(
         stream,
         batch_sampler=_Positions(positions()),
-        collate_fn=_collate,
+        collate_fn=stream.collate,
         num_workers=num_workers,
         worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
@@ -216,19 +240,20 @@ class _Positions:
         return self.positions
 
 
-def _collate(samples: list[Sample]) -> Batch:
-    skipped = dict.fromkeys(name for sample in samples for name in sample.skipped)
-    return Batch(
-        torch.stack([sample.image for sample in samples]),
-        [sample.position for sample in samples],
-        tuple(skipped),
-    )
-
-
 def _ignore_signals(worker: int) -> None:
     """Ctrl-C and a cluster's SIGTERM reach workers too; the training process ends them itself."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def all_skipped(samples: Sequence[Sample]) -> tuple[str, ...]:
+    """The files skipped on the way to any of the samples, each once."""
+    return tuple(dict.fromkeys(name for sample in samples for name in sample.skipped))
+
+
+def channels_first(pixels: np.ndarray) -> Tensor:
+    """A copy (C, H, W) of an array (H, W, C)."""
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def to_model_range(images: Tensor, device: torch.device | str = "cpu") -> Tensor:

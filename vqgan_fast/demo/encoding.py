@@ -51,6 +51,6 @@ def write_training_codes(
         crops_per_image=max(1, affordable // len(pictures)),
         batch_size=BATCH,
     )
-    write_codes(path, tokens, vqgan.quantize.embedding.weight)
+    write_codes(path, tokens, vqgan.quantize.codebook)
     data.train, data.codes = None, str(path)
     return len(tokens)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import to_model_range
+from ..evaluate import nll_per_code
 from ..models import VQGAN, LatentTransformer
 from ..quantizers.metrics import perplexity, usage
 from ..report.measures import (
@@ -72,7 +72,7 @@ def measure_stage2(
     """What a held-out code costs, in nats: under the transformer, and under two baselines."""
     num_codes = model.first_stage_model.quantize.codebook_size
     counts = code_counts(training.codes, num_codes)
-    nll = nll_per_code(model, held_out.codes)
+    nll = nll_per_code(model, held_out.codes, BATCH)
     unigram = unigram_cross_entropy(held_out.codes, counts)
     return {
         "nll_per_code": nll,
@@ -80,13 +80,3 @@ def measure_stage2(
         "uniform_cross_entropy": float(torch.tensor(float(num_codes)).log()),
         "nll_gain": unigram - nll,
     }
-
-
-@torch.inference_mode()
-def nll_per_code(model: LatentTransformer, codes: Tensor) -> float:
-    """Mean negative log-likelihood in nats of codes (B, h, w), each given those before it."""
-    total = 0.0
-    for part in codes.split(BATCH):
-        logits, target = model(part)
-        total += float(F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum"))
-    return total / codes.numel()

@@ -1,10 +1,22 @@
 """The networks: VQGAN, its discriminator, and the transformer over its codes."""
 
-from .conditions import SOSCondition
+from .conditions import LabelCondition, SOSCondition
 from .discriminator import PatchGANDiscriminator
 from .gpt import GPT
 from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
+from .taming import load_taming_transformer
 from .vqgan import VQGAN
+from .window_gpt import WindowGPT
 
-__all__ = ["GPT", "VQGAN", "KVCache", "LatentTransformer", "PatchGANDiscriminator", "SOSCondition"]
+__all__ = [
+    "GPT",
+    "VQGAN",
+    "KVCache",
+    "LabelCondition",
+    "LatentTransformer",
+    "PatchGANDiscriminator",
+    "SOSCondition",
+    "WindowGPT",
+    "load_taming_transformer",
+]

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..quantizers.checks import check_integer
+from ..quantizers.checks import check_indices, check_integer
 
 
 class SOSCondition(nn.Module):
@@ -45,7 +45,41 @@ class SOSCondition(nn.Module):
         return torch.full((batch_size, 1), self.token, dtype=torch.int64, device=device)
 
 
-CONDITIONS: dict[str, type[nn.Module]] = {"sos": SOSCondition}
+class LabelCondition(nn.Module):
+    """The class of each image: one token, the class's number."""
+
+    num_tokens = 1
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        check_integer("n_classes", n_classes)
+        self.n_classes = n_classes
+        self.config = {"name": "label", "n_classes": n_classes}
+
+    @property
+    def vocab_size(self) -> int:
+        return self.n_classes
+
+    def forward(
+        self, batch_size: int, device: torch.device | str, condition_input: Tensor | None = None
+    ) -> Tensor:
+        """(batch_size, 1) int64 of labels (batch_size,) in [0, n_classes).
+
+        Raises:
+            ValueError: no labels, another shape or dtype; on the CPU, one out of range.
+        """
+        if condition_input is None:
+            raise ValueError("condition_input must be the labels of the images, got None")
+        if condition_input.shape != (batch_size,) or condition_input.dtype != torch.int64:
+            raise ValueError(
+                f"condition_input must be labels ({batch_size},) int64, got "
+                f"{tuple(condition_input.shape)} {condition_input.dtype}"
+            )
+        check_indices("condition_input", condition_input, self.n_classes)
+        return condition_input[:, None].to(device)
+
+
+CONDITIONS: dict[str, type[nn.Module]] = {"sos": SOSCondition, "label": LabelCondition}
 
 
 def build_condition(config: Mapping[str, Any]) -> nn.Module:

@@ -55,7 +55,7 @@ class CausalSelfAttention(nn.Module):
 class Block(nn.Module):
     """Attention and a two-layer perceptron, each behind a LayerNorm and added to its input."""
 
-    def __init__(self, n_embd: int, resid_pdrop: float, attn: CausalSelfAttention) -> None:
+    def __init__(self, n_embd: int, resid_pdrop: float, attn: nn.Module) -> None:
         super().__init__()
         self.ln1 = nn.LayerNorm(n_embd)
         self.ln2 = nn.LayerNorm(n_embd)
@@ -67,10 +67,9 @@ class Block(nn.Module):
             nn.Dropout(resid_pdrop),
         )
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None, is_causal: bool, cache: KVCache | None, layer: int
-    ) -> Tensor:
-        x = x + self.attn(self.ln1(x), mask, is_causal, cache, layer)
+    def forward(self, x: Tensor, *attention: Any) -> Tensor:
+        """`attention`: what the attention's forward takes behind x."""
+        x = x + self.attn(self.ln1(x), *attention)
         return x + self.mlp(self.ln2(x))
 
 
@@ -137,7 +136,7 @@ class GPT(nn.Module, Pretrained):
         )
         self.ln_f = nn.LayerNorm(n_embd)
         self.head = nn.Linear(n_embd, vocab_size, bias=False)
-        self.apply(_initialize)
+        self.apply(initialize)
 
     def forward(
         self,
@@ -194,13 +193,7 @@ class GPT(nn.Module, Pretrained):
 
     def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: only the weights of Linear layers decay."""
-        decay = [m.weight for m in self.modules() if isinstance(m, nn.Linear)]
-        decaying = {id(parameter) for parameter in decay}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in decaying]
-        return [
-            {"params": decay, "weight_decay": weight_decay},
-            {"params": rest, "weight_decay": 0.0},
-        ]
+        return decay_groups(self, weight_decay)
 
     def _position_embeddings(self, positions: Tensor | None, start: int, tokens: Tensor) -> Tensor:
         """(1, T, n_embd), (T, n_embd) or (B, T, n_embd)."""
@@ -228,7 +221,19 @@ class GPT(nn.Module, Pretrained):
         return self.blocks[0].attn.mask[:, :, start:end, :end] != 0, False
 
 
-def _initialize(module: nn.Module) -> None:
+def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: only the weights of Linear layers decay."""
+    decay = [m.weight for m in model.modules() if isinstance(m, nn.Linear)]
+    decaying = {id(parameter) for parameter in decay}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in decaying]
+    return [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
+
+
+def initialize(module: nn.Module) -> None:
+    """Weights of Linear and Embedding from N(0, 0.02), biases zero; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:

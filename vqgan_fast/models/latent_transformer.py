@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .code_logits import code_logits
 from .conditions import build_condition
 from .gpt import GPT
-from .pretrained import CONFIG_FILE, read_config, write_config
+from .pretrained import CONFIG_FILE, read_config, saved_class, write_config
 from .vqgan import VQGAN
+from .window_gpt import WindowGPT
 
 
 class LatentTransformer(nn.Module):
@@ -25,26 +27,31 @@ class LatentTransformer(nn.Module):
     Args:
         first_stage_model: encodes images to codes and decodes codes to images.
         cond_stage_model: gives the tokens before the codes, see `conditions`.
-        transformer: the GPT that is trained.
+        transformer: the GPT or WindowGPT that is trained.
         pkeep: probability with which each input code is kept in training; the others are replaced
             by random tokens, which regularises small data sets. 1 keeps all.
 
     Raises:
-        ValueError: pkeep outside [0, 1], a vocabulary too small for the codes or the condition, or
-            a transformer that leaves more tokens unmasked than the condition has: it would see the
-            codes that it is to predict.
+        ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for the
+            codes or the condition, or a transformer that leaves more tokens unmasked than the
+            condition has: it would see the codes that it is to predict.
     """
 
     def __init__(
         self,
         first_stage_model: VQGAN,
         cond_stage_model: nn.Module,
-        transformer: GPT,
+        transformer: GPT | WindowGPT,
         pkeep: float = 1.0,
     ) -> None:
         super().__init__()
         if not 0 <= pkeep <= 1:
             raise ValueError(f"pkeep must lie in [0, 1], got {pkeep}")
+        if first_stage_model.quantize.codes_per_latent != 1:
+            raise ValueError(
+                "first_stage_model must have one code for each latent, got a quantiser with "
+                f"{first_stage_model.quantize.codes_per_latent}"
+            )
         needed = max(first_stage_model.quantize.codebook_size, cond_stage_model.vocab_size)
         if transformer.vocab_size < needed:
             raise ValueError(
@@ -94,7 +101,8 @@ class LatentTransformer(nn.Module):
         """Logits of every code of an image, given the condition and the codes before it.
 
         Args:
-            x: images (B, C, H, W) in [-1, 1], or their codes, int64 (B, h, w) or (B, h w).
+            x: images (B, C, H, W) in [-1, 1], or their codes, int64 (B, h, w), or (B, h w) for a
+                GPT, which needs no height and width.
             condition_input: what the condition is made of; None for SOSCondition.
             generator: draws the codes that pkeep < 1 replaces in training; required then.
 
@@ -110,13 +118,10 @@ class LatentTransformer(nn.Module):
             raise ValueError(f"x must be floating-point images or int64 codes, got {x.dtype}")
         if not x.is_floating_point() and x.ndim not in (2, 3):
             raise ValueError(f"x must be codes (B, h, w) or (B, h w), got {tuple(x.shape)}")
-        target = (self.encode_to_codes(x) if x.is_floating_point() else x).flatten(1)
-        condition = self.cond_stage_model(len(target), target.device, condition_input)
-        inputs = self._replace_some(target, generator) if self.training else target
-        # The last code predicts nothing, and rows before the condition's last token predict the
-        # condition.
-        sequence = torch.cat([condition, inputs], dim=1)[:, :-1]
-        return self.transformer(sequence, logits_from=condition.shape[1] - 1), target
+        codes = self.encode_to_codes(x) if x.is_floating_point() else x
+        condition = self.cond_stage_model(len(codes), codes.device, condition_input)
+        inputs = self._replace_some(codes, generator) if self.training else codes
+        return code_logits(self.transformer, condition, inputs), codes.flatten(1)
 
     def save_pretrained(
         self,
@@ -144,7 +149,7 @@ class LatentTransformer(nn.Module):
         folder = Path(folder)
         config = read_config(folder, cls.__name__)
         first_stage = VQGAN.from_pretrained(folder / "vqgan")
-        transformer = GPT.from_pretrained(folder / "gpt")
+        transformer = load_transformer(folder / "gpt")
         try:
             condition = build_condition(config.pop("condition", None))
             return cls(first_stage, condition, transformer, **config).eval()
@@ -162,3 +167,9 @@ class LatentTransformer(nn.Module):
             self.transformer.vocab_size, codes.shape, generator=generator, device=device
         )
         return torch.where(keep.to(codes.device), codes, random.to(codes.device))
+
+
+def load_transformer(folder: Path) -> GPT | WindowGPT:
+    """The transformer that a folder's config.json names; errors as `from_pretrained`."""
+    kind = WindowGPT if saved_class(folder) == WindowGPT.__name__ else GPT
+    return kind.from_pretrained(folder)

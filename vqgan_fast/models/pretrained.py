@@ -15,33 +15,86 @@ from torch import Tensor
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+KIND_KEYS = ("model_type", "_class_name")  # what says the kind of a model: ours, diffusers'
 
 Model = TypeVar("Model", bound="Pretrained")
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` that takes its place once the block has succeeded.
+def replacing(*paths: Path) -> Iterator[Any]:
+    """Yields temporary paths (one: the path itself) that take the place of `paths` at the end.
 
-    Whoever reads `path` sees the old file or the whole new one, never a part.
+    Whoever reads one of `paths` sees the old file or the whole new one, never a part. None is
+    replaced before all are on disk, so that a full disk leaves all the old ones.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporaries[0] if len(paths) == 1 else temporaries
+        for temporary in temporaries:
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+        for temporary, path in zip(temporaries, paths, strict=True):
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
 
 
 def write_config(folder: Path, model_type: str, config: Mapping[str, Any]) -> None:
-    """Writes config.json: the model's class name and its constructor's arguments."""
+    """Writes config.json: the model's class name and its constructor's arguments.
+
+    Raises:
+        FileExistsError: there is one of another model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_type": model_type, **config}
+    _refuse_another(folder / CONFIG_FILE, config)
     with replacing(folder / CONFIG_FILE) as path:
-        # operator.index: sizes may be numpy's integers.
-        text = json.dumps({"model_type": model_type, **config}, indent=2, default=operator.index)
-        path.write_text(text + "\n")
+        path.write_text(_as_json(config))
+
+
+def write_model(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    weights_file: str = WEIGHTS_FILE,
+) -> None:
+    """Writes config.json and the weights, both on disk before either takes its place.
+
+    Raises:
+        FileExistsError: the folder holds another kind of model.
+    """
+    # Only saving and loading need safetensors; the models themselves run without it.
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_another(folder / CONFIG_FILE, config)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(folder / CONFIG_FILE, folder / weights_file) as (config_path, weights_path):
+        config_path.write_text(_as_json(config))
+        save_file(tensors, weights_path, metadata={"format": "pt"})
+
+
+def _as_json(config: Mapping[str, Any]) -> str:
+    # operator.index: sizes may be numpy's integers.
+    return json.dumps(config, indent=2, default=operator.index) + "\n"
+
+
+def _refuse_another(path: Path, config: Mapping[str, Any]) -> None:
+    """A model is replaced by one of its own kind only; a config.json of something else stays."""
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text())
+        kind = next((found[key] for key in KIND_KEYS if key in found), None)
+    except (ValueError, RecursionError, TypeError):
+        kind = None
+    expected = next(config[key] for key in KIND_KEYS if key in config)
+    if kind != expected:
+        what = f"a model of type {kind}" if kind else "something that is no model of ours"
+        raise FileExistsError(
+            f"{path} describes {what} and is not replaced by a {expected}: choose another folder"
+        )
 
 
 def read_config(folder: Path, model_type: str) -> dict[str, Any]:
@@ -57,15 +110,26 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
             f"{folder} holds no {CONFIG_FILE}: expected a folder written by "
             f"{model_type}.save_pretrained"
         )
+    config = _read_json(path)
+    found = config.pop("model_type", None)
+    if found != model_type:
+        raise ValueError(f"{path} describes a model of type {found}, expected {model_type}")
+    return config
+
+
+def saved_class(folder: Path) -> str | None:
+    """The class that config.json was written for; None where no config.json says so."""
+    path = folder / CONFIG_FILE
+    return _read_json(path).get("model_type") if path.is_file() else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:  # JSON, or its encoding, is broken
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(config).__name__}")
-    found = config.pop("model_type", None)
-    if found != model_type:
-        raise ValueError(f"{path} describes a model of type {found}, expected {model_type}")
     return config
 
 
@@ -82,16 +146,12 @@ class Pretrained:
         Args:
             folder: made where missing.
             state_dict: weights to write instead of the model's own, such as their moving average.
-        """
-        # Only saving and loading need safetensors; the models themselves run without it.
-        from safetensors.torch import save_file
 
-        folder = Path(folder)
+        Raises:
+            FileExistsError: the folder holds another kind of model.
+        """
         weights = self.state_dict() if state_dict is None else state_dict
-        tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
-        write_config(folder, type(self).__name__, self.config)
-        with replacing(folder / WEIGHTS_FILE) as path:
-            save_file(tensors, path, metadata={"format": "pt"})
+        write_model(Path(folder), {"model_type": type(self).__name__, **self.config}, weights)
 
     @classmethod
     def from_pretrained(cls: type[Model], folder: str | os.PathLike[str]) -> Model:

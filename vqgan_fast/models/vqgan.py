@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 from torch import Tensor, nn
 
-from ..quantizers import QuantizerInfo, VectorQuantizer
+from ..quantizers import QuantizerInfo, build_quantizer
 from ..quantizers.checks import check_integer
 from .decoder import Decoder
 from .encoder import Encoder
@@ -35,7 +37,9 @@ class VQGAN(nn.Module, Pretrained):
         dropout: rate inside the residual blocks.
         double_z: the encoder gives 2 z_channels, all of which `quant_conv` reads.
         beta: weight of one quantiser loss term.
-        legacy: which one, see VectorQuantizer. True as in the reference.
+        legacy: which one, see Quantizer. True as in the reference.
+        quantizer: "vector", "ema", "residual", "cosine" or "simvq", see `vqgan_fast.quantizers`.
+        quantizer_options: further arguments of that quantiser, such as {"num_quantizers": 4}.
 
     Raises:
         ValueError: an argument that cannot work, named.
@@ -57,6 +61,8 @@ class VQGAN(nn.Module, Pretrained):
         double_z: bool = False,
         beta: float = 0.25,
         legacy: bool = True,
+        quantizer: str = "vector",
+        quantizer_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -74,6 +80,8 @@ class VQGAN(nn.Module, Pretrained):
             "double_z": double_z,
             "beta": beta,
             "legacy": legacy,
+            "quantizer": quantizer,
+            "quantizer_options": dict(quantizer_options or {}),
         }
         _check_config(self.config)
         shape = {
@@ -87,9 +95,52 @@ class VQGAN(nn.Module, Pretrained):
         }
         self.encoder = Encoder(in_channels=in_channels, double_z=double_z, **shape)
         self.decoder = Decoder(out_ch=out_ch, **shape)
-        self.quantize = VectorQuantizer(codebook_size, embed_dim, beta=beta, legacy=legacy)
+        self.quantize = build_quantizer(
+            quantizer, codebook_size, embed_dim, beta, legacy, quantizer_options
+        )
         self.quant_conv = nn.Conv2d(z_channels * (1 + double_z), embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(embed_dim, z_channels, 1)
+
+    @classmethod
+    def from_taming(
+        cls,
+        ckpt: str | os.PathLike[str],
+        yaml: str | os.PathLike[str],
+        *,
+        use_ema: bool | None = None,
+        strict: bool = True,
+        stage: str = "first_stage",
+    ) -> VQGAN:
+        """A VQGAN that the reference, or latent diffusion, trained: on the CPU, in eval mode.
+
+        Args:
+            ckpt: a Lightning checkpoint, such as `last.ckpt`: of the VQGAN, or of a transformer,
+                which holds its VQGANs too. Nothing in it is run.
+            yaml: the configuration that it was trained with, such as `...-project.yaml`.
+            use_ema: True for averaged weights, False for those last trained, None for the averaged
+                ones where the file has any.
+            strict: False turns missing and unexpected weights into a warning.
+            stage: first_stage, or cond_stage for the one that encodes a transformer's condition.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ConfigError: the YAML file asks for something that has no counterpart here, by name.
+            ValueError: the checkpoint is damaged, names code, or does not fit the configuration;
+                the message lists what is missing, unexpected and of another shape.
+        """
+        from .taming import load_taming_vqgan
+
+        return load_taming_vqgan(ckpt, yaml, use_ema=use_ema, strict=strict, stage=stage)
+
+    @classmethod
+    def from_diffusers(cls, folder: str | os.PathLike[str], *, strict: bool = True) -> VQGAN:
+        """The VQModel of a folder that diffusers' `save_pretrained` wrote.
+
+        Arguments and errors as `from_taming`.
+        """
+        from .diffusers_layout import load_diffusers
+
+        return load_diffusers(folder, strict=strict)
 
     @property
     def downsampling_factor(self) -> int:
@@ -116,7 +167,10 @@ class VQGAN(nn.Module, Pretrained):
         return self.quantize(self._latents(x))
 
     def encode_indices(self, x: Tensor) -> Tensor:
-        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`."""
+        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`.
+
+        A residual quantiser's codes have a last axis, one for each stage.
+        """
         return self.quantize.encode(self._latents(x))
 
     def decode(self, z_q: Tensor) -> Tensor:
@@ -125,8 +179,9 @@ class VQGAN(nn.Module, Pretrained):
 
     def decode_indices(self, indices: Tensor) -> Tensor:
         """Images (B, out_ch, h f, w f) of codes (B, h, w); ValueError for one out of range."""
-        if indices.ndim != 3:
-            raise ValueError(f"indices must be (B, h, w), got {tuple(indices.shape)}")
+        form = "(B, h, w)" if self.quantize.codes_per_latent == 1 else "(B, h, w, Q)"
+        if indices.ndim != form.count(",") + 1:
+            raise ValueError(f"indices must be {form}, got {tuple(indices.shape)}")
         return self.decode(self.quantize.lookup(indices))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:

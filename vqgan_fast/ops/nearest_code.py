@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import torch
@@ -12,6 +13,7 @@ from .checks import accumulation_type, check_search, is_exact
 from .registration import register_fallback
 
 _OP = "vqgan_fast::nearest_code"
+_NO_GRAD = "vqgan_fast::_nearest_code_no_grad"
 
 
 @overload
@@ -35,7 +37,7 @@ def nearest_code(
 
     "exact" evaluates the sum in fp64, d ascending, on the inputs as given: the same index for every
     device, thread count, batch split and memory layout. "fast" allows an implementation to skip
-    the proof that its choice is that one; none does so yet, because exactness costs them little.
+    the proof that its choice is that one: CUDA does, the CPU does not, because it costs it little.
     The distance is the fp64 sum for the chosen code. A latent with a NaN or an infinity gets index
     0 and distance NaN; a code with a NaN is never chosen (index 0 if all have one). The N x K
     distances are never held. `docs/numerics.md` has the definition and the proofs.
@@ -59,8 +61,25 @@ def nearest_code(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
-    indices, distances = torch.ops.vqgan_fast.nearest_code.default(z, codebook, is_exact(precision))
+    op = _op_for(z, codebook)
+    indices, distances = op(z, codebook, is_exact(precision))
     return (indices, distances) if return_distance else indices
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def _op_for(z: Tensor, codebook: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
+    """The op; on the CPU, where no gradient is asked for, its twin without autograd."""
+    if (
+        not torch.compiler.is_compiling()
+        and type(z) in _PLAIN
+        and type(codebook) in _PLAIN
+        and z.is_cpu
+        and not (torch.is_grad_enabled() and (z.requires_grad or codebook.requires_grad))
+    ):
+        return torch.ops.vqgan_fast._nearest_code_no_grad.default
+    return torch.ops.vqgan_fast.nearest_code.default
 
 
 # In the order of NearestCodeCounters in csrc/kernels/cpu/nearest_code_counters.h.
@@ -99,9 +118,11 @@ def nearest_code_counters(reset: bool = False) -> dict[str, int]:
     return dict(zip(_COUNTERS, counts.tolist(), strict=True))
 
 
-register_fallback(_OP, reference.nearest_code)
+for _op in (_OP, _NO_GRAD):
+    register_fallback(_op, reference.nearest_code)
 
 
+@torch.library.register_fake(_NO_GRAD)
 @torch.library.register_fake(_OP)
 def _fake(z: Tensor, codebook: Tensor, exact: bool) -> tuple[Tensor, Tensor]:
     check_search(z, codebook)

@@ -33,3 +33,11 @@ def register_fallback(op: str, definition: Callable) -> None:
 
     # CompositeExplicitAutograd: every device without a kernel of its own.
     torch.library.register_kernel(op, None, fallback)
+
+
+def has_kernel(op: str, device_type: str) -> bool:
+    """Whether an op of ours has a kernel of its own for a type of device, such as "cuda"."""
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
+    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"vqgan_fast::{op}", key
+    )

@@ -1,17 +1,30 @@
 """Quantisers, which replace each latent by its nearest code, and what keeps a codebook in use."""
 
+from .base import Quantizer, QuantizerInfo
+from .build import QUANTIZERS, build_quantizer
+from .cosine import CosineVectorQuantizer
 from .dead_codes import restart_dead_codes
 from .entropy import entropy_loss, entropy_terms
 from .gumbel import GumbelQuantizer
 from .index_propagation import IndexPropagationQuantizer
 from .metrics import perplexity, usage
-from .vector_quantizer import QuantizerInfo, VectorQuantizer
+from .moving_average import EMAVectorQuantizer
+from .residual import ResidualQuantizer
+from .sim_vq import SimVQ
+from .vector_quantizer import VectorQuantizer
 
 __all__ = [
+    "QUANTIZERS",
+    "CosineVectorQuantizer",
+    "EMAVectorQuantizer",
     "GumbelQuantizer",
     "IndexPropagationQuantizer",
+    "Quantizer",
     "QuantizerInfo",
+    "ResidualQuantizer",
+    "SimVQ",
     "VectorQuantizer",
+    "build_quantizer",
     "entropy_loss",
     "entropy_terms",
     "perplexity",

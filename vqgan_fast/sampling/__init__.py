@@ -1,6 +1,21 @@
 """Sampling codes and images with a trained transformer."""
 
+from .best import Best, sample_best
+from .coordinates import coordinate_tokens
 from .images import sample
+from .interrupted import SamplingInterrupted
+from .packed import PackedTransformer, pack
 from .sampler import sample_codes
+from .tiles import decode_tiled
 
-__all__ = ["sample", "sample_codes"]
+__all__ = [
+    "Best",
+    "PackedTransformer",
+    "SamplingInterrupted",
+    "coordinate_tokens",
+    "decode_tiled",
+    "pack",
+    "sample",
+    "sample_best",
+    "sample_codes",
+]

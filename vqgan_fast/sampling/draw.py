@@ -1,117 +1,81 @@
-"""From logits to a code: temperature, top-k, top-p and the draw itself."""
+"""From logits to a code: how the draw is set, and classifier-free guidance."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from .philox import gumbel_noise
+from .. import ops
 
-# Probabilities are summed as multiples of 2^-40 of the largest one: integer sums have no rounding,
-# so that the set that top-p keeps does not depend on the order of summation. 2^40 leaves room for
-# 2^22 codes.
-FIXED_POINT = 2.0**40
+Guidance = float | Callable[[float], float]
 
 
 @dataclass(frozen=True)
 class DrawRule:
-    """How a code is drawn from its logits.
-
-    The logits, minus their largest and divided by `temperature`, are filtered by `top_k` and then
-    by `top_p`; the code drawn is the argmax of what is left plus the Gumbel noise of (seed, cell,
-    code): see :func:`vqgan_fast.sampling.philox.gumbel_noise`. All of it is fp64. Equal values
-    count as ranked by their codes, lowest first: in the filters as in the argmax.
+    """How a code is drawn from its logits: the options of :func:`vqgan_fast.ops.sample_logits`.
 
     Attributes:
-        temperature: divides the logits; finite and > 0.
-        top_k: keep the k likeliest codes; None keeps all.
+        temperature: divides the logits, finite and >= 0; 0 is greedy.
+        top_k: keep the k likeliest codes, >= 1; None keeps all.
         top_p: of the codes that top-k keeps, keep the fewest likeliest ones that together hold at
-            least this share of their probability, in (0, 1]; None or 1 keeps all.
-        greedy: take the likeliest code and draw nothing; the filters cannot change it.
+            least this share of their probability, in (0, 1]; None keeps all.
+        min_p: keep the codes that are at least this likely, as a share of the likeliest one's
+            probability, in (0, 1]; None keeps all.
+        greedy: take the likeliest code and draw nothing.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be finite and > 0, got {self.temperature}")
-        is_integer = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
-        if self.top_k is not None and not (is_integer and self.top_k >= 1):
-            raise ValueError(f"top_k must be an integer >= 1 or None, got {self.top_k!r}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must be in (0, 1] or None, got {self.top_p}")
+        # A draw among many equal codes raises what every draw would.
+        count = max(int(self.top_k), 1) if isinstance(self.top_k, Integral) else 1
+        nothing = torch.zeros(1, dtype=torch.int64)
+        ops.sample_logits(torch.zeros(1, count), nothing, nothing, **asdict(self))
 
     def check_vocabulary(self, num_codes: int) -> None:
         """Raise a ValueError if top-k asks for more codes than there are."""
         if self.top_k is not None and self.top_k > num_codes:
             raise ValueError(f"top_k must be at most the {num_codes} codes, got {self.top_k}")
 
-    def draw(self, logits: Tensor, seeds: Tensor, cells: Tensor | int) -> Tensor:
-        """Draw one code for each row.
-
-        Args:
-            logits: (B, V), any floating dtype; -inf forbids a code.
-            seeds: (B,) int64, the images' seeds.
-            cells: index of the cell in its grid, row * width + column: one int, or (B,) int64.
-
-        Returns:
-            (B,) int64 codes in [0, V).
-
-        Raises:
-            ValueError: top_k exceeds V, or a row of logits holds a NaN, +inf, or nothing but -inf.
-        """
-        self.check_vocabulary(logits.shape[-1])
-        logits = logits.double()
-        highest = logits.amax(-1, keepdim=True)  # NaN where the row holds one
-        if not highest.isfinite().all():
-            raise ValueError(
-                "logits must hold no NaN or +inf, and a finite value in each row: "
-                f"the largest of the rows are {highest.flatten().tolist()}"
-            )
-        if self.greedy:
-            return logits.argmax(-1)
-        codes, scores = self.candidates((logits - highest) / self.temperature)
-        best = (scores + gumbel_noise(seeds, cells, codes)).argmax(-1, keepdim=True)
-        return codes.expand_as(scores).gather(-1, best).squeeze(-1)
-
-    def candidates(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """The codes that may be drawn, ascending, and their scores.
-
-        Args:
-            scores: (B, V) fp64, the logits over the temperature, with 0 as the largest of each row.
-
-        Returns:
-            codes (K,) or (B, K) int64 and scores (B, K) fp64, -inf where top-p drops a code.
-        """
-        codes = torch.arange(scores.shape[-1], device=scores.device)
-        if self.top_k is not None:
-            codes = _likeliest(scores, self.top_k)
-            scores = scores.gather(-1, codes)
-        if self.top_p not in (None, 1):
-            scores = scores.masked_fill(~_nucleus(scores, self.top_p), -math.inf)
-        return codes, scores
+    def draw(
+        self,
+        logits: Tensor,
+        seeds: Tensor,
+        cells: Tensor,
+        uncond_logits: Tensor | None = None,
+        guidance: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Draw one code for each row: codes and log-probabilities, as `ops.sample_logits`."""
+        return ops.sample_logits(
+            logits, seeds, cells, **asdict(self), uncond_logits=uncond_logits, guidance=guidance
+        )
 
 
-def _likeliest(scores: Tensor, k: int) -> Tensor:
-    """The codes (B, k) of the k highest scores (B, V), ascending; ties count from the lowest."""
-    kth = scores.topk(k).values[:, -1:]
-    above, tied = scores > kth, scores == kth
-    room = k - above.sum(-1, keepdim=True)
-    kept = above | (tied & (tied.cumsum(-1) <= room))
-    return kept.nonzero()[:, 1].view(-1, k)
+def guidance_of_cells(guidance: Guidance, num_cells: int) -> list[float]:
+    """The guidance of each cell of a grid, in raster order.
 
+    A schedule is a function of the cell's place and not of the clock, so that the order in which
+    cells are drawn does not enter.
 
-def _nucleus(scores: Tensor, share: float) -> Tensor:
-    """Which of the scores (B, K) are the fewest highest that hold `share` of the probability."""
-    ranked, order = scores.sort(dim=-1, descending=True, stable=True)
-    mass = (ranked.exp() * FIXED_POINT).round().long()
-    likelier = mass.cumsum(-1) - mass
-    kept = likelier < share * mass.sum(-1, keepdim=True).double()
-    return torch.empty_like(kept).scatter_(-1, order, kept)
+    Args:
+        guidance: a number, or a function of the share of the cells that come before in raster
+            order, in [0, 1).
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    schedule = guidance if callable(guidance) else lambda _: guidance
+    values = [float(schedule(cell / num_cells)) for cell in range(num_cells)]
+    for value in values:
+        if not math.isfinite(value):
+            raise ValueError(f"guidance must be finite, got {value}")
+    return values

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models.latent_transformer import LatentTransformer
+from ..models import VQGAN, LatentTransformer
 from ..quantizers.checks import check_integer
-from .inference import evaluating, ordinary_copy
+from .board import UNKNOWN
+from .inference import evaluating
+from .interrupted import SamplingInterrupted
+from .packed import PackedTransformer
 from .sampler import sample_codes
 from .seeds import Seeds, count_seeds
+from .tiles import decode_tiled
 from .windows import height_and_width
 
+Preview = Callable[[int, int, Tensor], object]
 
+
+@torch.compiler.disable
 def sample(
     model: LatentTransformer,
     cond: Tensor | None = None,
@@ -25,8 +33,13 @@ def sample(
     num_images: int | None = None,
     window: int | None = None,
     seeds: Seeds | None = None,
+    transformer: PackedTransformer | None = None,
+    tile: int | None = None,
+    preview: Preview | None = None,
+    preview_every: int = 64,
+    return_codes: bool = False,
     **options: Any,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, ...]:
     """Sample images.
 
     The codes are :func:`sample_codes` of the model's transformer, restricted to the first stage's
@@ -42,14 +55,22 @@ def sample(
         window: side of the window, in codes; by default the largest that the transformer has
             positions for, which is the side of the square grids that it was trained on.
         seeds: one 64-bit integer for each image; None draws them from torch's global CPU generator.
-        **options: schedule, order, temperature, top_k, top_p, greedy, callback and progress, as for
-            :func:`sample_codes`.
+        transformer: what :func:`pack` made of the model's transformer, for many calls.
+        tile: decode grids larger than this in tiles, see :func:`decode_tiled`; None decodes them
+            whole.
+        preview: called as preview(done, total, images) with the images so far, (B, 3, f H, f W) in
+            [-1, 1], grey where nothing is drawn yet.
+        preview_every: how many steps from one preview to the next.
+        return_codes: return the codes (B, H, W) behind the images.
+        **options: everything else that :func:`sample_codes` takes.
 
     Returns:
-        (B, 3, f H, f W) images in [-1, 1] on the model's device.
+        (B, 3, f H, f W) images in [-1, 1] on the model's device; with return_codes or
+        return_logprobs a tuple, the codes and then the log-probabilities behind the images.
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
+        SamplingInterrupted: Ctrl-C; `images` holds what was drawn, grey where nothing was.
     """
     first_stage = model.first_stage_model
     factor = first_stage.downsampling_factor
@@ -59,31 +80,96 @@ def sample(
         if num_images is None:
             num_images = 1 if seeds is None else count_seeds(seeds)
         check_integer("num_images", num_images)
-        cond = model.cond_stage_model(num_images, model.transformer.pos_emb.device)
+        cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
-
     if window is None:
-        window = _largest_window(model.transformer.block_size, cond)
-    codes = sample_codes(
-        model.transformer,
-        cond,
-        (window, window) if grid is None else grid,
-        window=window,
-        num_codes=first_stage.quantize.codebook_size,
-        seeds=seeds,
-        **options,
-    )
-    with torch.inference_mode(), evaluating(first_stage):
-        images = torch.cat([first_stage.decode_indices(image) for image in codes.split(1)])
-        images = images.clamp(-1, 1)
-    return ordinary_copy(images)
+        window = default_window(model.transformer, cond)
+    if preview is not None:
+        options["callback"] = _previews(
+            first_stage, tile, preview, preview_every, options.get("callback")
+        )
+    try:
+        result = sample_codes(
+            model.transformer if transformer is None else transformer,
+            cond,
+            (window, window) if grid is None else grid,
+            window=window,
+            num_codes=first_stage.quantize.codebook_size,
+            seeds=seeds,
+            **options,
+        )
+    except SamplingInterrupted as interrupted:
+        interrupted.images = decode_partial(first_stage, interrupted.codes, tile)
+        raise
+    codes, *logprobs = result if isinstance(result, tuple) else (result,)
+    try:
+        images = decode(first_stage, codes, tile)
+    except KeyboardInterrupt:
+        number = codes.numel()
+        raise SamplingInterrupted(codes, *(logprobs or [None]), number, number) from None
+    extras = (*([codes] if return_codes else []), *logprobs)
+    return (images, *extras) if extras else images
 
 
-def _largest_window(block_size: int, cond: Tensor) -> int:
-    """The largest w with w^2 + T - 1 <= block_size, where T = w^2 for a grid of conditions."""
-    room = block_size + 1
+def default_window(transformer: torch.nn.Module, cond: Tensor) -> int:
+    """The side of the grids that a transformer was trained on.
+
+    For a GPT it is the largest w with w^2 + T - 1 <= block_size, where T = w^2 for a grid of
+    conditions. A WindowGPT has no positions to tell: twice its reach.
+    """
+    if not hasattr(transformer, "block_size"):
+        return 2 * transformer.reach
+    room = transformer.block_size + 1
     return math.isqrt(room // 2 if cond.ndim == 3 else max(room - cond.shape[-1], 1))
+
+
+@torch.no_grad()
+def decode(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor:
+    """Images (B, 3, f H, f W) in [-1, 1] of codes (B, H, W), one by one."""
+    with evaluating(first_stage):
+        images = [
+            first_stage.decode_indices(image)
+            if tile is None
+            else decode_tiled(first_stage, image, tile, max(tile // 4, 1))
+            for image in codes.split(1)
+        ]
+    return torch.cat(images).clamp(-1, 1)
+
+
+def decode_partial(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor:
+    """As `decode`, of codes that are UNKNOWN (-1) at some cells; grey (0) there."""
+    flat = codes.flatten(1)
+    known = flat != UNKNOWN
+    # Behind the last known code in raster order: something plausible beside the known ones.
+    places = torch.arange(flat.shape[1], device=codes.device)
+    nearest = torch.where(known, places, 0).cummax(dim=1).values
+    filled = flat.gather(1, nearest).clamp_min(0).view_as(codes)
+    factor = first_stage.downsampling_factor
+    shown = known.view_as(codes)[:, None]
+    shown = shown.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
+    return decode(first_stage, filled, tile) * shown
+
+
+def _previews(
+    first_stage: VQGAN,
+    tile: int | None,
+    preview: Preview,
+    every: int,
+    callback: Callable[[int, int, Tensor], object] | None,
+) -> Callable[[int, int, Tensor], None]:
+    check_integer("preview_every", every)
+    step = 0
+
+    def show(done: int, total: int, codes: Tensor) -> None:
+        nonlocal step
+        step += 1
+        if callback is not None:
+            callback(done, total, codes)
+        if step % every == 0 or done == total:
+            preview(done, total, decode_partial(first_stage, codes, tile))
+
+    return show
 
 
 def _grid_of_size(

@@ -1,12 +1,11 @@
-"""Running a model that somebody may be training, and handing out what came of it."""
+"""Running a model that somebody may be training."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 @contextmanager
@@ -20,9 +19,3 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes.items():
             part.training = training
-
-
-def ordinary_copy(tensor: Tensor) -> Tensor:
-    """A copy that autograd accepts, of a tensor made in inference mode."""
-    with torch.inference_mode(False):
-        return tensor.clone()

@@ -1,108 +1,214 @@
-"""Sampling codes from the transformer, on grids as large as its window or larger."""
+"""Sampling codes from a transformer, on grids as large as its window or larger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..models.gpt import GPT
+from ..models import GPT, WindowGPT
 from ..quantizers.checks import check_integer
-from .draw import DrawRule
-from .inference import evaluating, ordinary_copy
+from .board import Board
+from .draw import DrawRule, Guidance, guidance_of_cells
+from .engine import Draws, Engine
+from .inputs import check_condition, check_positions, starting_codes
+from .interrupted import SamplingInterrupted
+from .packed import PackedTransformer, pack
+from .progress import progress_bar
+from .ring_engine import RingEngine
+from .ring_schedule import ring_steps
+from .schedules import block_cells, exact_cells, raster_steps, wavefront_steps
 from .seeds import Seeds, image_seeds
-from .window_logits import WindowLogits
-from .windows import Cell, CodeGrid, cell_generator, height_and_width
+from .window_engine import WindowEngine
+from .windows import CodeGrid, height_and_width
 
-UNKNOWN = -1  # stands in the codes at the cells that are not drawn yet
+SCHEDULES = ("exact", "block", "native")
+ORDERS = ("wavefront", "raster")
 
-Callback = Callable[[int, int, Tensor], None]
+Callback = Callable[[int, int, Tensor], object]
 
 
+@torch.compiler.disable
 def sample_codes(
-    gpt: GPT,
+    gpt: GPT | WindowGPT | PackedTransformer,
     cond: Tensor,
     grid: tuple[int, int],
     *,
     window: int = 16,
-    schedule: str = "exact",
-    order: str = "raster",
+    schedule: str | None = None,
+    order: str = "wavefront",
+    stride: int | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     greedy: bool = False,
+    guidance: Guidance = 1.0,
+    uncond: Tensor | None = None,
+    return_logprobs: bool = False,
     num_codes: int | None = None,
     seeds: Seeds | None = None,
+    known: Tensor | None = None,
+    keep: Tensor | None = None,
+    weights: str | None = None,
+    max_cache_bytes: int = 2**32,
     callback: Callback | None = None,
     progress: bool = False,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Sample a grid of codes for each image of a batch.
 
-    Each cell is drawn from the GPT's logits given the condition and the codes before it in a window
-    x window crop around it (Esser, Rombach and Ommer, "Taming transformers for high-resolution
-    image synthesis", CVPR 2021, section 3.3). A grid as large as the window needs one pass over the
-    condition and then one token for each code; in a larger one the window slides.
-
-    An image's codes depend on its condition and its seed, not on the other images of the batch or
-    its place among them, as far as the GPT's matrix products are the same at every batch size
-    (torch's may differ in the last bits, which flips a draw between two nearly equal codes now and
-    then).
+    Each code is drawn from the transformer's logits given the condition and codes around it (Esser,
+    Rombach and Ommer, "Taming transformers for high-resolution image synthesis", CVPR 2021, section
+    3.3). The schedule says which: it changes the picture. The order, the batch, the number of
+    threads and the room for keys and values do not: an image's codes are a function of its
+    condition, its known codes and its seed, to the bit.
 
     Args:
-        gpt: a GPT trained on sequences of condition and codes, with window^2 + T - 1 <= block_size.
+        gpt: a GPT trained on sequences of condition and codes, with window^2 + T - 1 <= block_size;
+            or a WindowGPT; or what :func:`pack` made of one.
         cond: (B, T) int64 tokens that stand before every window (an sos token, a class), or (B, H,
-            W) tokens of a second grid that is cropped with the window, T = window^2 of them.
-        grid: (H, W), in codes, at least the window in both directions.
+            W) tokens of a second grid (codes, coordinates) that is cropped with the window, T =
+            window^2 of them. A WindowGPT takes (B, 1) or (B, H, W).
+        grid: (H, W), in codes, at least the window in both directions (a WindowGPT takes any).
         window: side of the window, in codes: that of the grids that gpt was trained on.
-        schedule: "exact", the reference's sliding window.
-        order: "raster", row by row.
-        temperature: divides the logits, > 0.
+        schedule: "exact", the reference's windows: each cell in the middle of its own, or nearer to
+            the border. "block", windows at multiples of `stride`, each of which draws what the
+            windows before it have left: a small share of the work, and not the reference's
+            pictures. "native", for a WindowGPT, whose window truncates instead of sliding. None is
+            "native" for a WindowGPT and "exact" for a GPT.
+        order: "wavefront", all cells at once that do not depend on each other; or "raster", one
+            cell after the other. The codes are the same.
+        stride: of the block schedule, in [1, window - 1]; None is half the window.
+        temperature: divides the logits, >= 0; 0 is greedy.
         top_k: keep the k likeliest codes; None keeps all.
         top_p: after top_k, keep the fewest likeliest codes that hold this share of the probability.
+        min_p: keep the codes that have at least this share of the likeliest one's probability.
         greedy: always take the likeliest code.
+        guidance: logits become uncond + guidance * (cond - uncond). A number, or a function of the
+            share of the cells that come before in raster order, in [0, 1). 1 is the condition
+            alone. Another number doubles the work.
+        uncond: the condition of the second term, (B or 1, T') or (B or 1, H, W) tokens.
+        return_logprobs: return log-probabilities too: of each code given those before it, at
+            temperature 1 and before the filters, under guidance if there is any; 0 at known cells.
         num_codes: draw codes in [0, num_codes) only, for a vocabulary that holds other tokens
             behind the codes; None is all of gpt's vocabulary.
         seeds: one 64-bit integer for each image; None draws them from torch's global CPU generator.
-        callback: called as callback(done, total, codes) after each cell, with a copy of the codes
-            so far, -1 where they are unknown.
+        known: (B, H, W) or (H, W) codes to complete; -1 where a code is to be drawn.
+        keep: bool like `known`: True keeps its code. None keeps all that are not -1.
+        weights: "float32", "bfloat16" or "int8", what gpt's weights are held in, see :func:`pack`.
+        max_cache_bytes: for keys and values, 4 GiB by default. Where a schedule would keep more,
+            windows are forwarded again when they come back (or, for a WindowGPT, images are drawn
+            one group after the other): slower, the same codes.
+        callback: called as callback(done, total, codes) after each step, with the number of codes
+            drawn, the number of codes to draw, and a copy of the codes so far, -1 where unknown.
         progress: show a bar with the time left.
 
     Returns:
-        (B, H, W) int64 codes on gpt's device.
+        (B, H, W) int64 codes on gpt's device; with return_logprobs, also (B, H, W) float32.
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
+        RuntimeError: the transformer gives NaN, or no finite logit.
+        SamplingInterrupted: Ctrl-C; it holds what was drawn. A KeyboardInterrupt.
     """
-    cells = cell_generator(schedule, order)
-    num_codes = gpt.vocab_size if num_codes is None else num_codes
+    packed = pack(gpt, weights)
+    schedule = _check_schedule(schedule, order, packed)
+    num_codes = packed.model.vocab_size if num_codes is None else num_codes
     check_integer("num_codes", num_codes)
-    if num_codes > gpt.vocab_size:
-        raise ValueError(f"num_codes must lie in [1, {gpt.vocab_size}], got {num_codes}")
-    rule = DrawRule(temperature, top_k, top_p, greedy)
+    if num_codes > packed.model.vocab_size:
+        raise ValueError(f"num_codes must lie in [1, {packed.model.vocab_size}], got {num_codes}")
+    check_integer("max_cache_bytes", max_cache_bytes)
+    rule = DrawRule(temperature, top_k, top_p, min_p, greedy)
     rule.check_vocabulary(num_codes)
-    code_grid = CodeGrid(*height_and_width("grid", grid), window)
-    device = gpt.pos_emb.device
+    code_grid = CodeGrid(*height_and_width("grid", grid), 1 if packed.is_native else window)
 
-    with torch.inference_mode(), evaluating(gpt):
-        logits_at = WindowLogits(gpt, cond.to(device), code_grid)
-        batch_size = cond.shape[0]
-        seeds = image_seeds(seeds, batch_size).to(device)
-        codes = torch.full((batch_size, code_grid.height, code_grid.width), UNKNOWN, device=device)
-        total = code_grid.num_cells
-        for done, cell in enumerate(_with_progress(cells(code_grid), total, progress), start=1):
-            logits = logits_at(codes, cell)[:, :num_codes]
-            codes[:, cell.row, cell.column] = rule.draw(logits, seeds, cell.index)
-            if callback is not None:
-                callback(done, total, ordinary_copy(codes))
-    return ordinary_copy(codes)
+    cond = check_condition("cond", cond, packed, code_grid, None)
+    batch = cond.shape[0]
+    conditions, scales = [cond], None
+    if uncond is not None:
+        uncond = check_condition("uncond", uncond, packed, code_grid, batch)
+        scales = np.array(guidance_of_cells(guidance, code_grid.num_cells))
+        conditions.append(uncond)
+    elif callable(guidance) or guidance != 1:
+        raise ValueError(f"uncond must be given for a guidance other than 1, got {guidance}")
+    if scales is not None and (scales == 1).all():
+        conditions, scales = [cond], None  # the second term is multiplied by 0
+    seeds = image_seeds(seeds, batch).to(packed.device)
+    codes, is_known = starting_codes(known, keep, batch, code_grid, num_codes)
+    draws = Draws(rule, seeds, num_codes, scales)
+    codes = codes.to(packed.device)
+    engine: Engine
+    if packed.is_native:
+        board = Board(conditions, codes, constant=packed.model.vocab_size)  # the row token
+        steps = _for_each_image(is_known, lambda k: ring_steps(k, packed.model.reach, order))
+        engine = RingEngine(packed, board, draws, steps, max_cache_bytes)
+    else:
+        for condition in conditions:
+            check_positions(condition, packed, code_grid)
+        board = Board(conditions, codes)
+        steps = _window_steps(schedule, order, code_grid, stride, is_known)
+        engine = WindowEngine(packed, board, draws, window, steps, max_cache_bytes)
+    _run(engine, int((~is_known).sum()), callback, progress)
+    codes = board.codes.clone()
+    return (codes, board.logprobs) if return_logprobs else codes
 
 
-def _with_progress(cells: Iterable[Cell], total: int, progress: bool) -> Iterable[Cell]:
-    if not progress:
-        return cells
-    try:
-        from tqdm.auto import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm, or leave it out") from error
-    return tqdm(cells, total=total, unit="code", desc="sampling")
+def _run(engine: Engine, total: int, callback: Callback | None, progress: bool) -> None:
+    """Takes all passes; what was drawn stands on the engine's board, whatever stops it."""
+    board, done = engine.board, 0
+    with progress_bar(total, progress) as advance_bar:
+        try:
+            for one_pass in engine.passes():
+                drawn = engine.advance(one_pass)
+                done += drawn
+                advance_bar(drawn)
+                if callback is not None:
+                    callback(done, total, board.codes.clone())
+        except KeyboardInterrupt:
+            codes, logprobs = board.codes.clone(), board.logprobs.clone()
+            raise SamplingInterrupted(codes, logprobs, done, total) from None
+    if engine.packed.device.type != "cpu" and (board.codes < 0).any():
+        # The CPU's kernel raises at once; others cannot without waiting for the device.
+        raise RuntimeError("logits must hold no NaN or +inf, and a finite value in each row")
+
+
+def _check_schedule(schedule: str | None, order: str, packed: PackedTransformer) -> str:
+    if schedule is None:
+        schedule = "native" if packed.is_native else "exact"
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
+    if (schedule == "native") != packed.is_native:
+        fitting = '"native"' if packed.is_native else '"exact" or "block"'
+        raise ValueError(
+            f"schedule must be {fitting} for a {type(packed.model).__name__}, got {schedule!r}"
+        )
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {sorted(ORDERS)}, got {order!r}")
+    return schedule
+
+
+def _window_steps(
+    schedule: str, order: str, grid: CodeGrid, stride: int | None, is_known: np.ndarray
+) -> list[list]:
+    if schedule == "block":
+        stride = max(grid.window // 2, 1) if stride is None else stride
+        check_integer("stride", stride)
+        if grid.window > 1 and stride >= grid.window:
+            raise ValueError(f"stride must lie in [1, {grid.window - 1}], got {stride}")
+        cells = block_cells(grid, stride)
+    else:
+        cells = exact_cells(grid)
+    if order == "raster":
+        return _for_each_image(is_known, lambda known: raster_steps(cells, known))
+    return _for_each_image(is_known, lambda known: wavefront_steps(cells, known, grid.window))
+
+
+def _for_each_image(is_known: np.ndarray, steps: Callable) -> list[list]:
+    """The steps of each image; images with the same known cells share them."""
+    made: dict[bytes, list] = {}
+    for known in is_known:
+        if known.tobytes() not in made:
+            made[known.tobytes()] = list(steps(known))
+    return [made[known.tobytes()] for known in is_known]

@@ -9,7 +9,7 @@ would leave the grid.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..quantizers.checks import check_integer
@@ -61,9 +61,13 @@ class CodeGrid:
         return self.height * self.width
 
     def cell(self, row: int, column: int) -> Cell:
-        """The cell at (row, column) with its window."""
+        """The cell at (row, column) in the window that the reference gives it."""
         top = self._window_start(row, self.height)
         left = self._window_start(column, self.width)
+        return self.cell_in(row, column, top, left)
+
+    def cell_in(self, row: int, column: int, top: int, left: int) -> Cell:
+        """The cell at (row, column) in the window that starts at (top, left)."""
         return Cell(
             row=row,
             column=column,
@@ -75,30 +79,3 @@ class CodeGrid:
 
     def _window_start(self, position: int, size: int) -> int:
         return min(max(position - self.window // 2, 0), size - self.window)
-
-
-def exact_raster(grid: CodeGrid) -> Iterator[Cell]:
-    """Every cell with its own window, row by row from the top, each row from the left."""
-    for row in range(grid.height):
-        for column in range(grid.width):
-            yield grid.cell(row, column)
-
-
-# SCHEDULES[schedule][order]: which window each cell is drawn in, and when. A generator yields each
-# cell of the grid once, only after every cell that its window shows before it, and the cells of one
-# window in raster order for as long as it stands still; the sampler needs nothing else of it.
-SCHEDULES: dict[str, dict[str, Callable[[CodeGrid], Iterator[Cell]]]] = {
-    "exact": {"raster": exact_raster},
-}
-
-
-def cell_generator(schedule: str, order: str) -> Callable[[CodeGrid], Iterator[Cell]]:
-    """The generator of a schedule in an order; a ValueError says which there are."""
-    if schedule not in SCHEDULES:
-        raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {schedule!r}")
-    orders = SCHEDULES[schedule]
-    if order not in orders:
-        raise ValueError(
-            f"order must be one of {sorted(orders)} for schedule {schedule!r}, got {order!r}"
-        )
-    return orders[order]

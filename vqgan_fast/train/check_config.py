@@ -5,16 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError, DataConfig, Run, TransformerRun, VQGANRun
+import torch
+
+from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
+
+from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
+
+# Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
+FILE_MAPS = ("segmentation", "depth")
+MAPS = (*FILE_MAPS, "keypoints", "edges", "low_resolution", "coordinates")
+CHANNELS = {"depth": 1, "coordinates": 1}  # 3 for the others but segmentation
 
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "data.crop": ("random", "center"),
     "optim.precision": ("fp32", "bf16"),
+    "data.maps.kind": MAPS,
+    "data.maps.unpaired": ("refuse", "skip"),
+    "loss.kind": ("vqgan", "segmentation"),
     "loss.disc_loss": ("hinge", "vanilla"),
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
+    "model.quantizer": tuple(QUANTIZERS),
+    "transformer": ("gpt", "window_gpt"),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -86,15 +100,59 @@ def _check_data(data: DataConfig) -> None:
 def _check_vqgan(config: VQGANRun) -> None:
     if config.data.train is None:
         raise ConfigError("data.train must be given: a folder of pictures, or a .txt list of them")
-    model = config.model
+    model, maps = config.model, config.data.maps
+    _check_maps(config.data, maps)
+    labels = maps.kind == "segmentation"
+    channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
+    what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
     for name in ("in_channels", "out_ch"):
-        if getattr(model, name) != 3:
+        if getattr(model, name) != channels:
             raise ConfigError(
-                f"model.{name} must be 3: pictures are read as RGB, got {getattr(model, name)}"
+                f"model.{name} must be {channels}, {what}, got {getattr(model, name)}"
             )
+    if labels != (config.loss.kind == "segmentation"):
+        raise ConfigError(
+            "loss.kind = segmentation goes with data.maps.kind = segmentation and with nothing "
+            f"else, got {config.loss.kind} and {maps.kind}"
+        )
     if not model.ch_mult:
         raise ConfigError("model.ch_mult must have one entry per level, got none")
     check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
+    _check_quantizer(config)
+
+
+def _check_quantizer(config: VQGANRun) -> None:
+    model = config.model
+    if config.codebook.restart_dead_codes and not QUANTIZERS[model.quantizer].restartable:
+        other = (
+            "; model.quantizer_options.restart_below does it" if model.quantizer == "ema" else ""
+        )
+        raise ConfigError(
+            f"codebook.restart_dead_codes must be false with model.quantizer={model.quantizer}, "
+            f"whose codes cannot be moved onto latents one by one{other}"
+        )
+    try:
+        with torch.device("meta"):  # the smallest one, without drawing anything
+            build_quantizer(model.quantizer, 1, 1, model.beta, False, model.quantizer_options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"model.quantizer_options: {error}") from error
+
+
+def _check_maps(data: DataConfig, maps: MapConfig) -> None:
+    if maps.kind == "segmentation" and not 1 <= maps.n_labels <= 256:
+        raise ConfigError(f"data.maps.n_labels must lie in [1, 256], got {maps.n_labels}")
+    if maps.sigma <= 0:
+        raise ConfigError(f"data.maps.sigma must be above 0, got {maps.sigma}")
+    if maps.factor < 2:
+        raise ConfigError(f"data.maps.factor must be at least 2, got {maps.factor}")
+    needed = maps.kind in (*FILE_MAPS, "keypoints")
+    for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
+        key, path = f"data.maps.{name}", getattr(maps, name)
+        if needed and pictures is not None and path is None:
+            raise ConfigError(f"{key} must be given for the {maps.kind} of {pictures}")
+        if not needed and path is not None:
+            raise ConfigError(f"{key} is for maps that are files, got {path} with {maps.kind}")
+        _check_exists(key, path)
 
 
 def _check_transformer(config: TransformerRun) -> None:
@@ -115,6 +173,11 @@ def _check_transformer(config: TransformerRun) -> None:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
+        )
+    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+        raise ConfigError(
+            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
+            f"the sequence, got {config.gpt.n_unmasked}"
         )
 
 

@@ -77,7 +77,7 @@ class FileCodes:
 
     def __init__(self, data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Ranks) -> None:
         codes = read_codes(data.codes)
-        if codes.codebook != codebook_fingerprint(vqgan.quantize.embedding.weight):
+        if codes.codebook != codebook_fingerprint(vqgan.quantize.codebook):
             raise ConfigError(
                 f"data.codes = {data.codes} was written with another VQGAN than first_stage: the "
                 "codebooks differ; run `vqgan-fast tokenize` with this one"

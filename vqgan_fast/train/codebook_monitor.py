@@ -21,7 +21,7 @@ class CodebookMonitor:
     code that was not used since the time before counts as dead.
 
     Args:
-        codebook_size: K.
+        codebook_size: the number of codes counted, `quantize.num_codes`.
         config: the lengths of the windows and what to do.
         seed: of the draw of the latents that dead codes are moved onto.
     """

@@ -7,10 +7,9 @@ on top. `stage` decides which of the two tables applies, `VQGANRun` or `Transfor
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, the place and the way out."""
+from vqgan_fast.models.config_error import ConfigError as ConfigError  # raised all over train
 
 
 @dataclass
@@ -30,12 +29,15 @@ class ModelConfig:
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
+    quantizer: str = "vector"  # or ema, residual, cosine, simvq
+    quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
 @dataclass
 class LossConfig:
     """The arguments of `vqgan_fast.losses.VQGANLoss` and its perceptual loss."""
 
+    kind: str = "vqgan"  # or segmentation: cross-entropy of labels, + codebook_weight
     disc_start: int = 10000  # generator steps before the discriminator joins
     disc_weight: float = 0.8
     disc_factor: float = 1.0
@@ -63,6 +65,24 @@ class GPTConfig:
 
 
 @dataclass
+class MapConfig:
+    """Maps that go with the pictures; with a `kind`, stage 1 learns them instead of the pictures.
+
+    segmentation and depth are files named as the pictures, in folders as theirs. keypoints are one
+    JSON file in COCO's format. edges, low_resolution and coordinates are made of the pictures.
+    """
+
+    kind: str | None = None
+    folder: str | None = None  # of the training pictures' maps; the JSON file of keypoints
+    validation_folder: str | None = None  # the same for the held-out pictures
+    unpaired: str = "refuse"  # or skip: leave pictures out that have no map of their size
+    n_labels: int = 151  # of segmentation: labels are 0 ... n_labels - 1
+    shift: int = 0  # of segmentation: added to each byte, modulo 256; 1 for COCO-Stuff
+    sigma: float = 2.0  # of edges: the Gaussian's, in pixels
+    factor: int = 8  # of low_resolution
+
+
+@dataclass
 class DataConfig:
     """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
 
@@ -76,6 +96,7 @@ class DataConfig:
     # (left, top, right, bottom) as fractions of each picture: crops stay inside.
     train_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
     validation_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
+    maps: MapConfig = field(default_factory=MapConfig)
     cache: bool = False  # keep the resized pictures in memory; no worker processes then
     num_workers: int = 4
     batch_size: int = 8  # per rank
@@ -160,6 +181,7 @@ class TransformerRun(Run):
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
     condition: str = "sos"
+    transformer: str = "gpt"  # or window_gpt: relative positions in a window, fast on any grid
     pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
     gpt: GPTConfig = field(default_factory=GPTConfig)
     data: TransformerDataConfig = field(default_factory=TransformerDataConfig)

@@ -6,55 +6,64 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqgan_fast.data import to_model_range
-from vqgan_fast.models import GPT, VQGAN
+from vqgan_fast.data import Segmentation
+from vqgan_fast.losses import pixel_accuracy
+from vqgan_fast.models import GPT, VQGAN, WindowGPT
+from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.quantizers import usage
 
 from .distributed import Ranks
+from .training_crops import TrainingCrops
 
 
 @torch.no_grad()
 def reconstruction_figures(
-    model: VQGAN, images: Tensor, batch_size: int, ranks: Ranks
+    model: VQGAN, crops: TrainingCrops, batch_size: int, ranks: Ranks
 ) -> dict[str, float]:
-    """How well a VQGAN reconstructs pictures it does not train on.
+    """How well a VQGAN reconstructs held-out crops.
 
     Args:
-        images: uint8 (V, 3, S, S), the same on every rank.
+        crops: with `held_out` crops, the same on every rank.
 
     Returns:
-        val_l1 (mean absolute error of values in [-1, 1]), val_psnr (dB, mean over the pictures),
-        val_codebook_usage (share of codes that these pictures use).
+        val_codebook_usage (share of codes that these crops use), and val_l1 (mean absolute error of
+        values in [-1, 1]) and val_psnr (dB, mean over the crops), or of labels val_accuracy (share
+        of the pixels).
     """
     was_training = model.training
     model.eval()
+    labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
-    counts = torch.zeros(model.quantize.codebook_size, dtype=torch.int64, device=ranks.device)
-    for part in _own_share(images, batch_size, ranks):
-        x = to_model_range(part, ranks.device)
+    counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64, device=ranks.device)
+    for part in _own_share(crops.held_out, batch_size, ranks):
+        x = crops.model_input(part, ranks.device)
         x_hat, _, info = model(x)
-        error = x_hat.float().clamp(-1, 1) - x
-        psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
-        sums += torch.stack(
-            [error.abs().mean((1, 2, 3)).sum(), psnr.sum(), sums.new_tensor(len(x))]
-        )
+        if labels:
+            figures = [pixel_accuracy(x, x_hat) * len(x), sums.new_zeros(())]
+        else:
+            error = x_hat.float().clamp(-1, 1) - x
+            psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
+            figures = [error.abs().mean((1, 2, 3)).sum(), psnr.sum()]
+        sums += torch.stack([*figures, sums.new_tensor(len(x))])
         counts += info.counts
     model.train(was_training)
-    l1, psnr, number = ranks.sum(sums).tolist()
-    share = float(usage(ranks.sum(counts)))
-    return {"val_l1": l1 / number, "val_psnr": psnr / number, "val_codebook_usage": share}
+    first, psnr, number = ranks.sum(sums).tolist()
+    shared = {"val_codebook_usage": float(usage(ranks.sum(counts)))}
+    if labels:
+        return {"val_accuracy": first / number, **shared}
+    return {"val_l1": first / number, "val_psnr": psnr / number, **shared}
 
 
 @torch.no_grad()
 def held_out_nll(
-    gpt: GPT, condition: nn.Module, codes: Tensor, batch_size: int, ranks: Ranks
+    gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor, batch_size: int, ranks: Ranks
 ) -> float:
     """Negative log-likelihood per code, in nats; codes (V, h, w) int64 are equal on all ranks."""
     was_training = gpt.training
     gpt.eval()
     sums = torch.zeros(2, device=ranks.device)
     for target in _own_share(codes, batch_size, ranks):
-        logits = code_logits(gpt, condition, target)
+        logits = code_logits(gpt, condition(len(target), target.device), target)
         nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
         sums += torch.stack([nll, sums.new_tensor(target.numel())])
     gpt.train(was_training)
@@ -62,18 +71,11 @@ def held_out_nll(
     return total / number
 
 
-def code_logits(gpt: nn.Module, condition: nn.Module, codes: Tensor) -> Tensor:
-    """Logits (B, h w, V) of each code, given the condition and the codes (B, h, w) before it."""
-    prefix = condition(len(codes), codes.device)
-    sequence = torch.cat([prefix, codes.flatten(1)], dim=1)[:, :-1]
-    return gpt(sequence, logits_from=prefix.shape[1] - 1)
-
-
 @torch.no_grad()
-def predictions(gpt: GPT, condition: nn.Module, codes: Tensor) -> Tensor:
+def predictions(gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor) -> Tensor:
     """The likeliest code (B, h, w) at each place, given the true codes (B, h, w) before it."""
     was_training = gpt.training
-    likeliest = code_logits(gpt.eval(), condition, codes).argmax(-1)
+    likeliest = code_logits(gpt.eval(), condition(len(codes), codes.device), codes).argmax(-1)
     gpt.train(was_training)
     return likeliest.view_as(codes)
 

@@ -13,8 +13,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vqgan_fast.models.config_error import ConfigError
+from vqgan_fast.models.taming.config import read_yaml
+
 from .check_config import check_config
-from .config import STAGES, ConfigError, Run
+from .config import STAGES, Run
 from .taming_config import is_taming, translate
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
@@ -35,7 +38,7 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
         ConfigError: the file is missing or no YAML, a key is unknown, a value does not fit.
     """
     path = _find(Path(path))
-    given = _read_yaml(path)
+    given = read_yaml(path)
     changes = _read_overrides(overrides)
     if is_taming(given):
         given = translate(given, path, changes)
@@ -92,16 +95,6 @@ def _find(path: Path) -> Path:
     near = difflib.get_close_matches(path.name, names, n=1)
     hint = f"; did you mean {names[near[0]]}?" if near else ""
     raise ConfigError(f"there is no configuration file {path}{hint}")
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        given = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (yaml.YAMLError, OSError, ValueError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
-    if not isinstance(given, dict):
-        raise ConfigError(f"{path} must hold keys and values, got {type(given).__name__}")
-    return given
 
 
 def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:

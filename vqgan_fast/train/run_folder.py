@@ -17,7 +17,7 @@ from .run_log import say
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
-FIXED = ("stage", "model.", "gpt.", "condition")
+FIXED = ("stage", "model.", "gpt.", "condition", "transformer")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         )
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
-    before = _flatten(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+    # A key that an older version did not know had what is now its default.
+    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
+    before = {**defaults, **_flatten(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))}
     now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
     changes = []
     for key in sorted(before.keys() | now.keys()):

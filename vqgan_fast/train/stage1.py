@@ -12,20 +12,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqgan_fast.data import (
-    ImageStream,
-    batches,
-    held_out_crops,
-    list_images,
-    to_model_range,
-    to_pixels,
-)
-from vqgan_fast.losses import PerceptualLoss, VQGANLoss
+from vqgan_fast.data import batches
+from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .codebook_monitor import CodebookMonitor
-from .config import DataConfig, LossConfig, VQGANRun
+from .config import LossConfig, VQGANRun
 from .distributed import join_ranks
 from .evaluation import reconstruction_figures
 from .meter import Meter
@@ -34,12 +27,16 @@ from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_che
 from .run_log import RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
+from .training_crops import TrainingCrops
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
 
-LOSSES = (
-    "total_loss", "rec_loss", "p_loss", "nll_loss", "quant_loss", "g_loss", "d_weight",
-    "disc_factor", "disc_loss", "logits_real", "logits_fake",
-)  # fmt: skip
+LOSSES = {
+    "vqgan": (
+        "total_loss", "rec_loss", "p_loss", "nll_loss", "quant_loss", "g_loss", "d_weight",
+        "disc_factor", "disc_loss", "logits_real", "logits_fake",
+    ),
+    "segmentation": ("total_loss", "rec_loss", "quant_loss", "accuracy"),
+}  # fmt: skip
 PICTURES = 8  # in a grid
 
 
@@ -56,49 +53,51 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
     with join_ranks(config.device) as ranks:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
-        stream = ImageStream(
-            list_images(data.train), size=data.size, resize=data.resize, crop=data.crop,
-            flip=data.flip, region=data.train_region, seed=config.seed, cache=data.cache,
-        )  # fmt: skip
-        held_out = load_held_out(data)
-        shown = first_pictures(stream) if held_out is None else held_out[:PICTURES]
+        crops = TrainingCrops(data, config.seed)
+        shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.
         torch.manual_seed(config.seed)
         model = VQGAN(**vars(config.model)).to(ranks.device)
-        loss = build_loss(config.loss).to(ranks.device)
-        loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
+        loss = build_loss(config.loss, crops.channels).to(ranks.device)
+        game = loss.discriminator is not None
+        if game:
+            loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
         average = averaged(model, optim.ema_decay)
         best = model if average is None else average.module  # the one that is measured and kept
         rate = learning_rate(config, ranks)
-        optimizer, disc_optimizer = adam(model, rate), adam(loss.discriminator, rate)
+        optimizer = adam(model, rate)
+        disc_optimizer = adam(loss.discriminator, rate) if game else None
 
         # What a checkpoint holds; the step and the sample to go on from.
-        monitor = CodebookMonitor(config.model.codebook_size, config.codebook, config.seed, ranks)
-        meter = Meter(LOSSES, ranks.device)
+        monitor = CodebookMonitor(model.quantize.num_codes, config.codebook, config.seed, ranks)
+        meter = Meter(LOSSES[config.loss.kind], ranks.device)
         shared = {
             **named_tensors("model", model, optimizer),
-            **named_tensors("discriminator", loss.discriminator, disc_optimizer),
             **module_tensors("average", average),
             **monitor.tensors(),
         }
+        if game:
+            shared |= named_tensors("discriminator", loss.discriminator, disc_optimizer)
         state = TrainingState(shared, {"meter": meter.totals}, ranks)
         torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
         first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
         run_dir = create_run_folder(config, ranks)
 
         autoencoder = ranks.parallel(model)
-        discriminator_loss = ranks.parallel(DiscriminatorLoss(loss))
+        discriminator_loss = ranks.parallel(DiscriminatorLoss(loss)) if game else None
+        parallel = [autoencoder, discriminator_loss] if game else [autoencoder]
         source = batches(
-            stream, data.batch_size, start=samples, rank=ranks.rank, world_size=ranks.world_size,
-            num_workers=0 if data.cache else data.num_workers, pin_memory=ranks.on_cuda,
+            crops.stream, data.batch_size, start=samples, rank=ranks.rank,
+            world_size=ranks.world_size, pin_memory=ranks.on_cuda,
+            num_workers=0 if data.cache else data.num_workers,
         )  # fmt: skip
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
         ):
-            skipped = SkippedFiles(stream.files, ranks, log.warn)
+            skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
             )
@@ -109,9 +108,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 for micro in range(optim.accumulate):
                     batch = next(source)
                     skipped.add(batch.skipped)
-                    x = to_model_range(batch.images, ranks.device)
-                    more = micro + 1 < optim.accumulate
-                    with accumulating(more, autoencoder, discriminator_loss):
+                    x = crops.model_input(crops.raw(batch), ranks.device)
+                    with accumulating(micro + 1 < optim.accumulate, *parallel):
                         # The generator's turn; the discriminator's weights take no gradient.
                         with autocast(config, ranks):
                             x_hat, quantizer_loss, info = autoencoder(x)
@@ -144,8 +142,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.every == 0:
                     figures, collapse = monitor.figures(done)
                     values = {**meter.means(ranks), **figures, "skipped_images": skipped.report()}
-                    if held_out is not None:
-                        values |= reconstruction_figures(best, held_out, data.batch_size, ranks)
+                    if crops.held_out is not None:
+                        values |= reconstruction_figures(best, crops, data.batch_size, ranks)
                     log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
                     if collapse is not None:
                         log.warn(collapse)
@@ -154,7 +152,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                     meter.reset()
                     monitor.reset()
                 if stopping or done % cadence.images_every == 0:
-                    log.pictures(done, [shown, reconstructions(best, shown, ranks.device)])
+                    log.pictures(done, pictures(best, crops, shown, ranks.device))
                 if stopping or done % cadence.checkpoint_every == 0:
                     state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
                     if ranks.is_main:
@@ -182,20 +180,27 @@ class DiscriminatorLoss(nn.Module):
         return self._loss[0].discriminator_loss(x, x_hat, step)
 
 
-def build_loss(config: LossConfig) -> VQGANLoss:
+def build_loss(config: LossConfig, channels: int) -> VQGANLoss | SegmentationLoss:
     """The loss of a configuration, with its discriminator and perceptual network.
+
+    Args:
+        channels: of what is reconstructed.
 
     Raises:
         PerceptualWeightsError: pretrained weights are asked for and cannot be had.
     """
     arguments = dict(vars(config))
+    if arguments.pop("kind") == "segmentation":
+        return SegmentationLoss(config.codebook_weight)
     net, weights = arguments.pop("perceptual_net"), arguments.pop("perceptual_weights")
     perceptual = PerceptualLoss(net, weights) if config.perceptual_weight > 0 else None
-    return VQGANLoss(**arguments, perceptual=perceptual)
+    return VQGANLoss(**arguments, disc_in_channels=channels, perceptual=perceptual)
 
 
-def describe(loss: VQGANLoss) -> str:
-    """Which perceptual loss really runs, for the log."""
+def describe(loss: VQGANLoss | SegmentationLoss) -> str:
+    """Which loss really runs, for the log."""
+    if isinstance(loss, SegmentationLoss):
+        return "cross-entropy of labels"
     if loss.perceptual_loss is None:
         return "no perceptual loss"
     return f"perceptual loss: {loss.perceptual_loss.description}"
@@ -206,25 +211,11 @@ def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), rate, betas=(0.5, 0.9), fused=True)
 
 
-def load_held_out(data: DataConfig) -> Tensor | None:
-    """Held-out crops, uint8 (V, 3, S, S), None where the configuration names none."""
-    if data.validation is None:
-        return None
-    return held_out_crops(
-        list_images(data.validation), size=data.size, resize=data.resize,
-        region=data.validation_region, limit=data.validation_crops,
-    ).images  # fmt: skip
-
-
-def first_pictures(stream: ImageStream) -> Tensor:
-    """The first training crops, uint8 (B, 3, S, S): the same ones in every grid of a run."""
-    return torch.stack([stream[position].image for position in range(PICTURES)])
-
-
 @torch.no_grad()
-def reconstructions(model: VQGAN, images: Tensor, device: torch.device) -> Tensor:
-    """What the model makes of uint8 pictures (B, 3, S, S), as uint8 of the same shape."""
+def pictures(model: VQGAN, crops: TrainingCrops, raw: Tensor, device: torch.device) -> list[Tensor]:
+    """Two rows of uint8 pictures (B, 3, S, S): crops, and what the model makes of them."""
     was_training = model.training
-    x_hat = model.eval()(to_model_range(images, device))[0]
+    x = crops.model_input(raw, device)
+    x_hat = model.eval()(x)[0]
     model.train(was_training)
-    return to_pixels(x_hat)
+    return [crops.draw(x), crops.draw(x_hat)]

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqgan_fast.data import to_pixels
-from vqgan_fast.models import GPT, LatentTransformer
+from vqgan_fast.models import GPT, LatentTransformer, WindowGPT
+from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import build_condition
 
 from .code_source import held_out_codes, open_codes, replace_codes
-from .config import TransformerRun
+from .config import GPTConfig, TransformerRun
 from .distributed import join_ranks
-from .evaluation import code_logits, held_out_nll, predictions
+from .evaluation import held_out_nll, predictions
 from .first_stage import load_first_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
@@ -56,7 +57,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         condition = build_condition({"name": config.condition})
         vocab_size = max(vqgan.quantize.codebook_size, condition.vocab_size)
         length = condition.num_tokens + codes.grid[0] * codes.grid[1]
-        gpt = GPT(vocab_size, length, **vars(config.gpt)).to(ranks.device)
+        gpt = build_transformer(config.transformer, config.gpt, vocab_size, length)
+        gpt = gpt.to(ranks.device)
         average = averaged(gpt, optim.ema_decay)
         best = gpt if average is None else average.module  # the one that is measured and kept
         model = LatentTransformer(vqgan, condition, best, config.pkeep)
@@ -93,7 +95,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                     )
                     with accumulating(micro + 1 < optim.accumulate, parallel):
                         with autocast(config, ranks):
-                            logits = code_logits(parallel, condition, inputs)
+                            prefix = condition(len(inputs), inputs.device)
+                            logits = code_logits(parallel, prefix, inputs)
                         nll = F.cross_entropy(logits.flatten(0, 1).float(), batch.codes.flatten())
                         (nll / optim.accumulate).backward()
                     meter.add({"nll": nll.detach()})
@@ -127,6 +130,17 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
             log.farewell(stop.reason())
         stop.raise_if_interrupted()
         return TrainingResult(run_dir, done, log.last)
+
+
+def build_transformer(
+    kind: str, config: GPTConfig, vocab_size: int, length: int
+) -> GPT | WindowGPT:
+    """The transformer that `transformer: gpt` or `window_gpt` names; `length` is for the former."""
+    sizes = dict(vars(config))
+    if kind == "gpt":
+        return GPT(vocab_size, length, **sizes)
+    del sizes["n_unmasked"]
+    return WindowGPT(vocab_size, **sizes)
 
 
 @torch.no_grad()

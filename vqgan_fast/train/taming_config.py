@@ -12,23 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .config import ConfigError
+from vqgan_fast.models.config_error import ConfigError
+from vqgan_fast.models.taming.config import (
+    GPT_KEYS,
+    TRANSFORMER_TARGET,
+    UNCONDITIONAL,
+    VQGAN_TARGET,
+    TamingReader,
+)
 
-VQGAN_TARGET = "taming.models.vqgan.VQModel"
-TRANSFORMER_TARGET = "taming.models.cond_transformer.Net2NetTransformer"
-GPT_TARGET = "taming.modules.transformer.mingpt.GPT"
 LOSS_TARGET = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
 NO_LOSS_TARGETS = (
     "taming.modules.losses.DummyLoss",
     "taming.modules.losses.vqperceptual.DummyLoss",
 )
-IDENTITY_TARGET = "taming.modules.transformer.permuter.Identity"
 DATA_MODULE_TARGETS = ("main.DataModuleFromConfig", "taming.main.DataModuleFromConfig")
 LIST_FILE_KEYS = {
     "taming.data.custom.CustomTrain": "training_images_list_file",
     "taming.data.custom.CustomTest": "test_images_list_file",
 }
-UNCONDITIONAL = "__is_unconditional__"
 
 
 def is_taming(given: Mapping[str, Any]) -> bool:
@@ -67,13 +69,12 @@ def translate(given: Mapping[str, Any], path: Path, changes: Mapping[str, Any]) 
     return ours
 
 
-class _Reader:
+class _Reader(TamingReader):
     """The parts of one file; collects what is left out."""
 
     def __init__(self, path: Path, changes: Mapping[str, Any]) -> None:
-        self.path = path
+        super().__init__(path)
         self.changes = changes
-        self.left_out: list[str] = []
 
     def vqgan(self, params: Mapping[str, Any]) -> dict[str, Any]:
         loss = self.section(params, "lossconfig", "model.params.")
@@ -84,27 +85,10 @@ class _Reader:
         if params.get("ckpt_path") is not None:
             raise ConfigError(
                 f"{self.path}: model.params.ckpt_path asks to start from a checkpoint of the "
-                "reference, which cannot be read; remove it to train from the beginning"
+                "reference, which training does not; remove it to train from the beginning"
             )
         self.demand(params, {"image_key": "image", "colorize_nlabels": None, "remap": None})
-        return {"stage": "vqgan", "model": self.model(params), "loss": self.loss(loss)}
-
-    def model(self, params: Mapping[str, Any], name: str = "model.params.") -> dict[str, Any]:
-        ddconfig = self.section(params, "ddconfig", name)
-        self.demand(ddconfig, {"double_z": False, "resamp_with_conv": True}, f"{name}ddconfig.")
-        shared = (
-            "ch", "ch_mult", "num_res_blocks", "attn_resolutions", "resolution", "z_channels",
-            "in_channels", "out_ch", "dropout",
-        )  # fmt: skip
-        known = {"ddconfig", "lossconfig", "n_embed", "embed_dim", "ckpt_path", "image_key",
-                 "colorize_nlabels", "remap"}  # fmt: skip
-        self.leave_out(params, known, name)
-        self.leave_out(ddconfig, {*shared, "double_z", "resamp_with_conv"}, f"{name}ddconfig.")
-        return {
-            "codebook_size": self.needed(params, "n_embed", name),
-            "embed_dim": self.needed(params, "embed_dim", name),
-            **{key: ddconfig[key] for key in shared if key in ddconfig},
-        }
+        return {"stage": "vqgan", "model": self.vqgan_arguments(params), "loss": self.loss(loss)}
 
     def loss(self, loss: Mapping[str, Any]) -> dict[str, Any]:
         name = "model.params.lossconfig.params."
@@ -129,11 +113,7 @@ class _Reader:
                 f"{self.path}: model.params.cond_stage_config asks for the condition {target}, "
                 "which has no counterpart here; the override condition=sos trains without it"
             )
-        permuter = params.get("permuter_config")
-        if permuter is not None and permuter.get("target") != IDENTITY_TARGET:
-            raise self.unknown_target(
-                f"{name}permuter_config.target", permuter.get("target"), (IDENTITY_TARGET,)
-            )
+        self.check_permuter(params)
         self.demand(params, {"ckpt_path": None, "sos_token": 0, "first_stage_key": "image"})
         known = {"cond_stage_config", "unconditional", "permuter_config", "ckpt_path", "sos_token",
                  "first_stage_key", "cond_stage_key", "transformer_config", "first_stage_config",
@@ -144,17 +124,10 @@ class _Reader:
         return ours
 
     def gpt(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        name = "model.params.transformer_config."
-        config = self.section(params, "transformer_config", "model.params.")
-        if config.get("target") != GPT_TARGET:
-            raise self.unknown_target(f"{name}target", config.get("target"), (GPT_TARGET,))
-        sizes = self.section(config, "params", name)
-        shared = ("n_layer", "n_head", "n_embd", "embd_pdrop", "resid_pdrop", "attn_pdrop",
-                  "n_unmasked")  # fmt: skip
         # Vocabulary and length follow from the first stage and the size of the crops.
-        self.leave_out(sizes, {*shared, "vocab_size", "block_size"}, f"{name}params.")
+        sizes = self.gpt_section(params)
         defaults = {"n_layer": 12, "n_head": 8, "n_embd": 256}
-        return {**defaults, **{key: sizes[key] for key in shared if key in sizes}}
+        return {**defaults, **{key: sizes[key] for key in GPT_KEYS if key in sizes}}
 
     def check_first_stage(self, config: Mapping[str, Any]) -> None:
         name = "model.params.first_stage_config."
@@ -165,12 +138,12 @@ class _Reader:
         if target not in (*NO_LOSS_TARGETS, LOSS_TARGET):
             known = (*NO_LOSS_TARGETS, LOSS_TARGET)
             raise self.unknown_target(f"{name}params.lossconfig.target", target, known)
-        self.model(params, f"{name}params.")
+        self.vqgan_arguments(params, f"{name}params.")
         if "first_stage" not in self.changes:
             raise ConfigError(
                 f"{self.path}: {name}params.ckpt_path is {params.get('ckpt_path')}, a checkpoint "
-                "of the reference, which cannot be read; give a VQGAN trained here with the "
-                "override first_stage=RUN_FOLDER"
+                "of the reference; turn it into a folder with `vqgan-fast convert`, or take a "
+                "VQGAN trained here, and give it with the override first_stage=RUN_FOLDER"
             )
 
     def data(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,36 +203,3 @@ class _Reader:
         self.leave_out(trainer, set(names), "lightning.trainer.")
         self.leave_out(lightning, {"trainer"}, "lightning.")
         return ours
-
-    def section(self, parent: Mapping[str, Any], key: str, prefix: str = "") -> Mapping[str, Any]:
-        value = parent.get(key)
-        if not isinstance(value, Mapping):
-            raise ConfigError(
-                f"{self.path}: {prefix}{key} must hold keys and values, got {value!r}"
-            )
-        return value
-
-    def needed(self, parent: Mapping[str, Any], key: str, prefix: str) -> Any:
-        if parent.get(key) is None:
-            raise ConfigError(f"{self.path}: {prefix}{key} is missing")
-        return parent[key]
-
-    def demand(
-        self, parent: Mapping[str, Any], only: Mapping[str, Any], prefix: str = "model.params."
-    ) -> None:
-        """Options of the reference of which only one value has a counterpart."""
-        for key, value in only.items():
-            if parent.get(key, value) != value:
-                raise ConfigError(
-                    f"{self.path}: {prefix}{key} = {parent[key]!r} has no counterpart here; only "
-                    f"{value!r} does"
-                )
-
-    def leave_out(self, parent: Mapping[str, Any], known: set[str], prefix: str) -> None:
-        self.left_out += [prefix + key for key in parent if key not in known]
-
-    def unknown_target(self, key: str, target: Any, known: tuple[str, ...]) -> ConfigError:
-        return ConfigError(
-            f"{self.path}: {key} is {target}, which has no counterpart here; known: "
-            f"{', '.join(known)}"
-        )

@@ -12,6 +12,7 @@
 #include "kernels/cpu/nearest_code_counters.h"
 #include "kernels/cpu/row_block.h"
 #include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/screen_distinct.h"
 
 namespace vqgan_fast {
 namespace {
@@ -130,11 +131,14 @@ std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
   const auto make = way == SearchWay::kInt16   ? make_screen_int16
                     : way == SearchWay::kBoxes ? make_screen_boxes
                                                : make_screen_fp32;
-  if (!known_) return make(args_.codebook, args_.num_codes, args_.dim, level_, parallel_);
+  const auto make_from = [&](const Rows& codebook) {
+    return make_screen_distinct(make, codebook, args_.num_codes, args_.dim, level_, parallel_);
+  };
+  if (!known_) return make_from(args_.codebook);
   // What is kept must be packed from what was hashed, even if another thread writes to the codebook
   // meanwhile: a copy holds still.
   const CodebookCopy copy(args_.codebook, args_.num_codes, args_.dim);
-  auto screen = make(copy.rows, args_.num_codes, args_.dim, level_, parallel_);
+  auto screen = make_from(copy.rows);
   if (screen && hash_content(copy.rows, args_.num_codes, args_.dim, parallel_) == codebook_.hash) {
     keep_screen(key, screen);
   }

@@ -17,6 +17,12 @@ namespace {
 // A dense screen is faster from about this mean share of the leaves on that a row visits.
 constexpr double kOutdoneShare = 0.3;
 
+// A row is far when it is this many times as far from the middle of the codes as they can be.
+// Nearer ones lose nothing by squared distances.
+constexpr double kFarRadii = 16.0;
+// Below this radius the products of far rows might underflow.
+constexpr double kLeastRadius = 0x1p-60;
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int kPaddedDims[] = {1, 2, 3, 4, 6, 8, 12, 16};
 constexpr int64_t kMostCodes = int64_t{kPlaceMask + 1} * kGroupBoxes * kLeafCodes;
@@ -122,6 +128,7 @@ class BoxScreen final : public CodeScreen {
  private:
   void write_leaf(int64_t first, int64_t end, CodeList list, int stride);
   void fill_branches();
+  void find_middle();
 
   BoxTree tree_;
   ScreenBoxesFn kernel_ = nullptr;
@@ -197,6 +204,7 @@ bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdL
   tree_.codes = codes_.get();
   tree_.leaf_boxes = leaf_boxes_.get();
   tree_.branch_boxes = branch_boxes_.get();
+  find_middle();
   return true;
 }
 
@@ -242,6 +250,27 @@ void BoxScreen::fill_branches() {
                                           : *std::max_element(in, in + leaves);
     }
   }
+}
+
+void BoxScreen::find_middle() {
+  double radius2 = 0.0;
+  for (int d = 0; d < tree_.dim; ++d) {
+    float lower = kInfinity, upper = -kInfinity;
+    for (int64_t leaf = 0; leaf < tree_.num_leaves; ++leaf) {
+      const float* sides =
+          leaf_boxes_.get() + (leaf / kGroupBoxes * tree_.padded_dim + d) * 2 * kGroupBoxes;
+      lower = std::min(lower, sides[leaf % kGroupBoxes]);
+      upper = std::max(upper, sides[kGroupBoxes + leaf % kGroupBoxes]);
+    }
+    const auto middle = static_cast<float>((static_cast<double>(lower) + upper) / 2);
+    const double half =
+        std::max(static_cast<double>(upper) - middle, middle - static_cast<double>(lower));
+    tree_.middle[d] = middle;
+    radius2 += half * half;
+  }
+  tree_.radius = std::sqrt(radius2) * (1.0 + 0x1p-20);
+  if (tree_.radius < kLeastRadius) return;
+  tree_.far_norm2 = kFarRadii * kFarRadii * tree_.radius * tree_.radius;
 }
 
 class BoxWorker final : public CodeScreen::Worker {

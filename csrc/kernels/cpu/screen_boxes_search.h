@@ -4,108 +4,29 @@
 #pragma once
 
 #include <cfloat>
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/cpu/screen_boxes.h"
+#include "kernels/cpu/screen_boxes_row.h"
 
 namespace vqgan_fast {
 namespace {
 
-// Codes within the limit that a row remembers before it drops those above the present limit.
-constexpr int kKeptCodes = 64;
-// Above this (centred and scaled) squares might overflow.
-constexpr double kMostElement = 0x1p60;
-
-// The codes that a row remembers: one leaf more than kKeptCodes, and room for a store of all lanes.
-struct KeptCodes {
-  alignas(64) float scores[kKeptCodes + kLeafCodes + 16];
-  int32_t places[kKeptCodes + kLeafCodes + 16];
-};
-
-// What every visit of a leaf reads, close together.
-template <int kDim>
-struct BoxRow {
-  float x[kDim];
-  float limit;  // best * factor + slack: codes above it are not the definition's choice
-  float best;
-  float factor;
-  float slack;
-  bool open;
-  int num_kept;
-  int64_t home;      // the leaf that was visited first
-  int64_t near_end;  // of its part of the list of near leaves
-  KeptCodes* kept;
-};
-
-// Forms x = scale * (z - centre) in fp32 and the two terms of the limit (docs/numerics.md).
-template <int kDim>
-void prepare_row(const BoxTree& tree, const double* z, BoxRow<kDim>* row) {
-  const int dim = tree.dim;
-  double largest = 0.0, norm2 = 0.0, lost = 0.0;
-  for (int d = 0; d < kDim; ++d) row->x[d] = 0.0f;
-  for (int d = 0; d < dim; ++d) {
-    const double x = (z[d] - tree.centre[d]) * tree.scale;
-    const float rounded = static_cast<float>(x);
-    row->x[d] = rounded;
-    largest = std::fabs(x) > largest ? std::fabs(x) : largest;
-    lost += std::fabs(x - static_cast<double>(rounded));
-    norm2 += x * x;
-  }
-  row->open = !(largest <= kMostElement);
-  double factor = 1.0 + (dim + 8) * 0x1p-23;
-  double slack = 0x1p-130;
-  if (lost != 0.0 || tree.code_error != 0.0 || tree.centred) {
-    const double error = tree.code_error + 0x1.01p-24 * std::sqrt(norm2) + 0x1p-140;
-    factor += 0x1p-12;
-    slack += 4.01 * 4097.0 * error * error;
-  }
-  if (row->open) {
-    for (int d = 0; d < kDim; ++d) row->x[d] = 0.0f;
-    factor = 1.0;
-    slack = 0.0;
-  }
-  row->factor = static_cast<float>(factor);
-  row->slack = static_cast<float>(slack * (1.0 + 0x1p-20));
-  row->best = FLT_MAX;
-  row->limit = FLT_MAX;
-  row->num_kept = 0;
-}
-
-// Squared distances of x to kLanes boxes. In every step the rounded result grows with the distance
-// in that dimension, so that no code in a box has a smaller fp32 score than the box.
-template <class V, int kDim>
-typename V::Float box_bounds(const float* boxes, const float* edges,
-                             const typename V::Float (&x)[kDim]) {
-  typename V::Float sum = V::broadcast(0.0f);
-  for (int d = 0; d < kDim; ++d) {
-    const float* sides = boxes + d * 2 * kGroupBoxes;
-    const auto nearest = V::min(V::max(x[d], V::load(sides)), V::load(sides + kGroupBoxes));
-    const auto difference = V::sub(x[d], nearest);
-    sum = d == 0 ? V::mul(difference, difference) : V::mul_add(difference, difference, sum);
-  }
-  return V::max(sum, V::load(edges));
-}
-
-template <class V, int kDim>
-void broadcast_row(const BoxRow<kDim>& row, typename V::Float (&x)[kDim]) {
-  for (int d = 0; d < kDim; ++d) x[d] = V::broadcast(row.x[d]);
-}
+// Scores is one of the two of screen_boxes_row.h: a row as it scores codes and boxes.
 
 // Bounds of all boxes of the groups; returns the box with the smallest one, roughly: its place
 // stands in the low bits of what is compared.
-template <class V, int kDim>
-int64_t bound_groups(const float* boxes, const float* edges, int64_t num_groups,
-                     const BoxRow<kDim>& row, float* bounds) {
-  typename V::Float x[kDim];
-  broadcast_row<V>(row, x);
+template <class V, class Scores>
+int64_t bound_groups(const Scores& row, int64_t group_floats, const float* boxes,
+                     const float* edges, int64_t num_groups, float* bounds) {
   typename V::Places least = V::no_places();
   for (int64_t g = 0; g < num_groups; ++g) {
     for (int lane = 0; lane < kGroupBoxes; lane += V::kLanes) {
-      const auto sum = box_bounds<V, kDim>(boxes + g * kDim * 2 * kGroupBoxes + lane,
-                                           edges + g * kGroupBoxes + lane, x);
-      V::store(bounds + g * kGroupBoxes + lane, sum);
-      least = V::nearer(least, sum, static_cast<int32_t>(g * kGroupBoxes + lane));
+      const int64_t first = g * kGroupBoxes + lane;
+      const auto bound =
+          V::max(row.of_boxes(boxes + g * group_floats + lane), V::load(edges + first));
+      V::store(bounds + first, bound);
+      least = V::nearer(least, bound, static_cast<int32_t>(first));
     }
   }
   return V::nearest_place(least);
@@ -152,20 +73,13 @@ template <class V, int kDim>
 }
 
 // Measures the codes of a leaf, and keeps those within the limit.
-template <class V, int kDim>
+template <class V, class Scores, int kDim>
 [[gnu::always_inline]] inline void visit_leaf(const BoxTree& tree, int64_t leaf,
-                                              const typename V::Float (&x)[kDim],
-                                              BoxRow<kDim>* row) {
+                                              const Scores& of_row, BoxRow<kDim>* row) {
   constexpr int kVectors = kLeafCodes / V::kLanes;
   const float* panel = tree.panels + leaf * kDim * kLeafCodes;
   typename V::Float scores[kVectors];
-  for (int v = 0; v < kVectors; ++v) {
-    for (int d = 0; d < kDim; ++d) {
-      const auto difference = V::sub(x[d], V::load(panel + d * kLeafCodes + v * V::kLanes));
-      scores[v] =
-          d == 0 ? V::mul(difference, difference) : V::mul_add(difference, difference, scores[v]);
-    }
-  }
+  for (int v = 0; v < kVectors; ++v) scores[v] = of_row.of_codes(panel + v * V::kLanes);
   auto least = scores[0];
   for (int v = 1; v < kVectors; ++v) least = V::min(least, scores[v]);
   if (V::any_within(least, V::broadcast(row->limit))) take_scores<V, kDim>(scores, leaf, row);
@@ -194,18 +108,17 @@ void finish_row(const BoxTree& tree, BoxRow<kDim>* row, RowCandidates* out) {
 
 // Visits the nearest leaf of each row, then lists the others that are within the limit. All leaves
 // have their bounds computed.
-template <class V, int kDim>
+template <class V, class Scores, int kDim>
 void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
+  constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_groups * kGroupBoxes;
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].home = bound_groups<V>(tree.leaf_boxes, search->leaf_edges, tree.num_groups, rows[r],
-                                   search->bounds + r * size);
+    rows[r].home = bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.leaf_boxes,
+                                   search->leaf_edges, tree.num_groups, search->bounds + r * size);
   }
   for (int r = 0; r < num_rows; ++r) {
-    typename V::Float x[kDim];
-    broadcast_row<V>(rows[r], x);
-    visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
+    visit_leaf<V>(tree, rows[r].home, Scores(tree, rows[r]), &rows[r]);
   }
   for (int r = 0; r < num_rows; ++r) {
     search->num_near += list_within<V>(search->bounds + r * size, tree.num_groups, 0, rows[r].limit,
@@ -216,28 +129,27 @@ void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
 }
 
 // The same. Only the leaves of near branches have their bounds computed.
-template <class V, int kDim>
+template <class V, class Scores, int kDim>
 void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_branch_groups * kGroupBoxes;
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].home = bound_groups<V>(tree.branch_boxes, search->branch_edges, tree.num_branch_groups,
-                                   rows[r], search->bounds + r * size);
+    rows[r].home =
+        bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.branch_boxes,
+                        search->branch_edges, tree.num_branch_groups, search->bounds + r * size);
   }
   for (int r = 0; r < num_rows; ++r) {
+    const Scores of_row(tree, rows[r]);
     alignas(64) float bounds[kGroupBoxes];
     const int64_t branch = rows[r].home;
-    rows[r].home = branch * kGroupBoxes + bound_groups<V>(tree.leaf_boxes + branch * kGroupFloats,
-                                                          search->leaf_edges + branch * kGroupBoxes,
-                                                          1, rows[r], bounds);
-    typename V::Float x[kDim];
-    broadcast_row<V>(rows[r], x);
-    visit_leaf<V, kDim>(tree, rows[r].home, x, &rows[r]);
+    rows[r].home = branch * kGroupBoxes +
+                   bound_groups<V>(of_row, kGroupFloats, tree.leaf_boxes + branch * kGroupFloats,
+                                   search->leaf_edges + branch * kGroupBoxes, 1, bounds);
+    visit_leaf<V>(tree, rows[r].home, of_row, &rows[r]);
   }
   for (int r = 0; r < num_rows; ++r) {
-    typename V::Float x[kDim];
-    broadcast_row<V>(rows[r], x);
+    const Scores of_row(tree, rows[r]);
     const auto limit = V::broadcast(rows[r].limit);
     const auto home = static_cast<int32_t>(rows[r].home);
     const int64_t num_branches =
@@ -247,9 +159,8 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
     for (int64_t i = 0; i < num_branches; ++i) {
       const int64_t first = int64_t{search->branches[i]} * kGroupBoxes;
       for (int64_t leaf = first; leaf < first + kGroupBoxes; leaf += V::kLanes) {
-        const auto bounds = box_bounds<V, kDim>(
-            tree.leaf_boxes + search->branches[i] * kGroupFloats + (leaf - first),
-            search->leaf_edges + leaf, x);
+        const float* boxes = tree.leaf_boxes + search->branches[i] * kGroupFloats + (leaf - first);
+        const auto bounds = V::max(of_row.of_boxes(boxes), V::load(search->leaf_edges + leaf));
         listed += V::list(bounds, limit, static_cast<int32_t>(leaf), home,
                           search->near_leaves + listed, search->near_bounds + listed);
       }
@@ -260,15 +171,14 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
 }
 
 // Visits the leaves that were listed.
-template <class V, int kDim>
+template <class V, class Scores, int kDim>
 void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
   constexpr int64_t kChunk = 16;
   const BoxTree& tree = *search->tree;
   int64_t i = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
     BoxRow<kDim>* row = rows + r;
-    typename V::Float x[kDim];
-    broadcast_row<V>(*row, x);
+    const Scores of_row(tree, *row);
     int64_t visited = 1;
     // Of a long list, what the limit has come to exclude is dropped by the chunk: a test before
     // each leaf would cost what it saves, being hard to predict.
@@ -279,12 +189,12 @@ void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) 
         leaves[count] = search->near_leaves[j];
         count += search->near_bounds[j] <= row->limit;
       }
-      for (int n = 0; n < count; ++n) visit_leaf<V, kDim>(tree, leaves[n], x, row);
+      for (int n = 0; n < count; ++n) visit_leaf<V>(tree, leaves[n], of_row, row);
       visited += count;
     }
     for (; i < row->near_end; ++i) {
       if (!(search->near_bounds[i] <= row->limit)) continue;
-      visit_leaf<V, kDim>(tree, search->near_leaves[i], x, row);
+      visit_leaf<V>(tree, search->near_leaves[i], of_row, row);
       ++visited;
     }
     search->leaves_visited += visited;
@@ -292,25 +202,53 @@ void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) 
   search->num_near = 0;
 }
 
+// Rows of one kind that wait to be searched side by side.
+template <class V, class Scores, int kDim>
+class SideRows {
+ public:
+  explicit SideRows(BoxSearch* search) : search_(search) {}
+
+  void add(const ScaledRow& scaled, RowCandidates* out) {
+    rows_[count_].kept = &kept_[count_];
+    Scores::prepare(*search_->tree, scaled, &rows_[count_]);
+    out_[count_++] = out;
+    if (count_ == kSideRows) run();
+  }
+
+  void run() {
+    if (search_->tree->num_branch_groups > 0) {
+      list_leaves_by_branch<V, Scores>(search_, rows_, count_);
+    } else {
+      list_leaves<V, Scores>(search_, rows_, count_);
+    }
+    visit_near_leaves<V, Scores>(search_, rows_, count_);
+    for (int r = 0; r < count_; ++r) finish_row(*search_->tree, &rows_[r], out_[r]);
+    count_ = 0;
+  }
+
+ private:
+  BoxSearch* search_;
+  int count_ = 0;
+  BoxRow<kDim> rows_[kSideRows];
+  RowCandidates* out_[kSideRows];
+  KeptCodes kept_[kSideRows];
+};
+
 template <class V, int kDim>
 void screen_rows(BoxSearch* search, const double* z, int64_t num_rows, RowCandidates* out) {
   const BoxTree& tree = *search->tree;
-  BoxRow<kDim> rows[kSideRows];
-  KeptCodes kept[kSideRows];
-  for (int64_t first = 0; first < num_rows; first += kSideRows) {
-    const int count = static_cast<int>(num_rows - first < kSideRows ? num_rows - first : kSideRows);
-    for (int r = 0; r < count; ++r) {
-      rows[r].kept = &kept[r];
-      prepare_row(tree, z + (first + r) * tree.dim, &rows[r]);
-    }
-    if (tree.num_branch_groups > 0) {
-      list_leaves_by_branch<V>(search, rows, count);
+  SideRows<V, NearScores<V, kDim>, kDim> near(search);
+  SideRows<V, FarScores<V, kDim>, kDim> far(search);
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const ScaledRow scaled(tree, z + r * tree.dim);
+    if (scaled.is_far(tree)) {
+      far.add(scaled, out + r);
     } else {
-      list_leaves<V>(search, rows, count);
+      near.add(scaled, out + r);
     }
-    visit_near_leaves<V>(search, rows, count);
-    for (int r = 0; r < count; ++r) finish_row(tree, &rows[r], out + first + r);
   }
+  near.run();
+  far.run();
 }
 
 template <class V>

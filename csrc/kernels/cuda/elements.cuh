@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/ptx.cuh"
 
 namespace vqgan_fast {
 
@@ -68,6 +69,58 @@ __device__ inline double load_element(const void* data, DType dtype, int64_t off
     default:
       return static_cast<const float*>(data)[offset];
   }
+}
+
+// The same as fp32, for types that fit: not for fp64.
+__device__ inline float load_float(const void* data, DType dtype, int64_t offset) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return float_of_bits(static_cast<uint32_t>(static_cast<const uint16_t*>(data)[offset]) << 16);
+    case DType::kFloat16:
+      return ptx::from_half(static_cast<const uint16_t*>(data)[offset]);
+    default:
+      return static_cast<const float*>(data)[offset];
+  }
+}
+
+// Eight of them. `aligned`: one or two loads of 16 bytes may take them (eights_allowed).
+__device__ inline void load_eight_floats(const Rows& rows, int64_t offset, bool aligned,
+                                         float (&x)[8]) {
+  if (!aligned) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      x[i] = load_float(rows.data, rows.dtype, offset + i * rows.element_stride);
+    }
+    return;
+  }
+  if (rows.dtype == DType::kFloat32) {
+    const float4* four =
+        reinterpret_cast<const float4*>(static_cast<const float*>(rows.data) + offset);
+    const float4 a = four[0];
+    const float4 b = four[1];
+    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
+    x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+    return;
+  }
+  const uint4 bits =
+      *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(rows.data) + offset);
+  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const bool brain = rows.dtype == DType::kBFloat16;
+    x[2 * i] = brain ? float_of_bits(words[i] << 16)
+                     : ptx::from_half(static_cast<uint16_t>(words[i] & 0xffffu));
+    x[2 * i + 1] = brain ? float_of_bits(words[i] & 0xffff0000u)
+                         : ptx::from_half(static_cast<uint16_t>(words[i] >> 16));
+  }
+}
+
+// Whether every row begins where load_eight_floats may be told `aligned`.
+inline bool eights_allowed(const Rows& rows) {
+  const int64_t per_16_bytes = rows.dtype == DType::kFloat32 ? 4 : 8;
+  return rows.dtype != DType::kFloat64 && rows.element_stride == 1 &&
+         rows.inner_stride % per_16_bytes == 0 && rows.outer_stride % per_16_bytes == 0 &&
+         reinterpret_cast<uintptr_t>(rows.data) % 16 == 0;
 }
 
 // Rounds to nearest even; to a 16-bit type by way of fp32, as torch does.

@@ -22,4 +22,33 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t grid_x, int64_t grid_y
   return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
 }
 
+// Whether the current device would run code of `kernel` that was compiled for `arch` or newer.
+template <class... Parameters>
+bool compiled_for(void (*kernel)(Parameters...), int arch) {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernel)) != cudaSuccess) {
+    cudaGetLastError();  // none for this device: not the caller's error
+    return false;
+  }
+  return attributes.ptxVersion >= arch;
+}
+
+// launch with dynamic shared memory. The attribute is set each time: it belongs to the current
+// device, and a call that changes nothing costs little beside a launch.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_shared(void (*kernel)(Parameters...), int64_t grid_x, int threads,
+                          int shared_bytes, cudaStream_t stream, Arguments... arguments) {
+  if (grid_x > kMaxGridX) return cudaErrorInvalidConfiguration;
+  const cudaError_t error =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  if (error != cudaSuccess) return error;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(static_cast<unsigned>(grid_x));
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
 }  // namespace vqgan_fast

@@ -5,8 +5,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/nearest_code_plan.h"
 
 namespace vqgan_fast {
 namespace cuda {
@@ -17,17 +19,20 @@ struct NearestCodeArgs {
   int64_t num_rows = 0;                    // at least 1
   int64_t num_codes = 0;                   // at least 1
   int64_t dim = 0;                         // at least 1
+  bool exact = true;                       // false: no proof that the index is the definition's
   int64_t* indices = nullptr;              // num_rows
   void* distances = nullptr;               // num_rows
   DType distance_dtype = DType::kFloat32;  // kFloat32 or kFloat64
-  void* workspace = nullptr;               // nearest_code_workspace_bytes(), 16-byte aligned
+  void* workspace = nullptr;               // nearest_code_workspace_bytes(), 256-byte aligned
+  std::optional<SearchWay> way;            // taken where it is possible
+  int64_t chunk_rows = kChunkRows;         // searched at a time, which bounds the scratch memory
 };
 
-// 16 bytes for each row and split: independent of num_codes but for few rows, where it is bounded
-// by the number of multiprocessors.
-cudaError_t nearest_code_workspace_bytes(int64_t num_rows, int64_t num_codes, size_t* bytes);
+// Scratch memory for a call with these sizes and types: the images of the codes and of 2^18 rows at
+// most, and for each of those rows up to some hundred bytes. Independent of N K.
+cudaError_t nearest_code_workspace_bytes(const NearestCodeArgs& args, size_t* bytes);
 
-// Every distance is the fp64 sum itself, so "fast" and "exact" are one here.
+// On the current device. Never waits for it.
 cudaError_t nearest_code(const NearestCodeArgs& args, cudaStream_t stream);
 
 }  // namespace cuda

@@ -16,8 +16,9 @@ namespace vqgan_fast {
 
 VQGAN_FAST_HOST_DEVICE inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Rows::offset for the device.
+// Rows::offset for the device, which has no instruction for a division.
 VQGAN_FAST_HOST_DEVICE inline int64_t row_offset(const Rows& rows, int64_t row) {
+  if (row < rows.inner_rows) return row * rows.inner_stride;
   return row / rows.inner_rows * rows.outer_stride + row % rows.inner_rows * rows.inner_stride;
 }
 
@@ -42,30 +43,6 @@ VQGAN_FAST_HOST_DEVICE inline Nearest nearer(const Nearest& a, const Nearest& b)
   if (a.code < 0) return b;
   if (a.distance != b.distance) return a.distance < b.distance ? a : b;
   return a.code < b.code ? a : b;
-}
-
-constexpr int kRowTile = 64;   // rows of a block
-constexpr int kCodeTile = 64;  // codes that a block takes at a time
-
-// One block for each (row tile, split); a split is a range of codes_per_split codes.
-struct NearestCodePlan {
-  int64_t row_tiles;
-  int64_t splits;
-  int64_t codes_per_split;  // a multiple of kCodeTile
-};
-
-// Few rows are no work for a whole GPU, so their codes are split until there are two blocks for
-// each multiprocessor. Splits never change the result: `nearer` does not depend on the order.
-inline NearestCodePlan plan_nearest_code(int64_t num_rows, int64_t num_codes,
-                                         int64_t multiprocessors) {
-  NearestCodePlan plan;
-  plan.row_tiles = ceil_div(num_rows, kRowTile);
-  const int64_t code_tiles = ceil_div(num_codes, kCodeTile);
-  const int64_t wanted = ceil_div(2 * multiprocessors, plan.row_tiles);
-  const int64_t tiles_per_split = ceil_div(code_tiles, wanted < code_tiles ? wanted : code_tiles);
-  plan.codes_per_split = tiles_per_split * kCodeTile;
-  plan.splits = ceil_div(code_tiles, tiles_per_split);
-  return plan;
 }
 
 // --- order of rows by code

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -28,8 +30,33 @@ struct dim3 {
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 using cudaStream_t = void*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9 };
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNotSupported = 801
+};
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76
+};
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+struct float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+struct alignas(8) ushort4 {
+  unsigned short x, y, z, w;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
@@ -43,26 +70,49 @@ namespace emulated {
 constexpr int kWarp = 32;
 constexpr size_t kStackBytes = 128 << 10;
 
-enum class State { kReady, kAtBlockBarrier, kAtWarpBarrier, kDone };
+// A spinning thread looks again at what it waits for whenever it is its turn.
+enum class State { kReady, kSpinning, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
 struct Fiber {
-  ucontext_t context;
+  ucontext_t context;  // for the first time, after that:
+  jmp_buf jump;
+  bool started;
   std::vector<char> stack;
   State state;
 };
 
 inline int multiprocessors = 4;
 inline int schedule = 0;  // 0: ascending thread numbers, 1: descending, else: the seed of a shuffle
+inline int capability = 80;
 inline std::vector<Fiber> fibers;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
+inline std::vector<uint64_t> dynamic_shared;
+inline std::map<const void*, int> shared_limits;  // of kernels that asked for more than 48 KB
+// What the copy engine and the like have still to do: called when all threads wait for something,
+// false if there is nothing. It comes as late as it may.
+inline std::function<bool()> work_in_flight;
 inline std::function<void()> body;
 inline unsigned current = 0;
 inline uint64_t exchange[1024];
 
-inline void wait(State state) {
-  const unsigned self = current;
-  fibers[self].state = state;
-  swapcontext(&fibers[self].context, &scheduler);
+// No system call, unlike swapcontext.
+[[gnu::noinline]] inline void wait(State state) {
+  fibers[current].state = state;
+  if (_setjmp(fibers[current].jump) == 0) _longjmp(scheduler, 1);
+}
+
+[[gnu::noinline]] inline void resume(unsigned thread) {
+  current = thread;
+  threadIdx.x = thread;
+  if (_setjmp(scheduler) != 0) return;
+  if (fibers[thread].started) _longjmp(fibers[thread].jump, 1);
+  fibers[thread].started = true;
+  setcontext(&fibers[thread].context);
+}
+
+template <class Condition>
+void wait_until(const Condition& condition) {
+  while (!condition()) wait(State::kSpinning);
 }
 
 inline void run_fiber() {
@@ -91,6 +141,7 @@ inline void run_block(unsigned num_threads) {
     Fiber& fiber = fibers[t];
     fiber.stack.resize(kStackBytes);
     fiber.state = State::kReady;
+    fiber.started = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.data();
     fiber.context.uc_stack.ss_size = kStackBytes;
@@ -99,6 +150,7 @@ inline void run_block(unsigned num_threads) {
   }
   std::vector<unsigned> order(num_threads);
   for (unsigned t = 0; t < num_threads; ++t) order[t] = schedule == 1 ? num_threads - 1 - t : t;
+  int idle = 0;  // rounds in which all who ran waited on
   for (;;) {
     if (schedule > 1) {
       for (unsigned t = num_threads - 1; t > 0; --t) {
@@ -108,11 +160,11 @@ inline void run_block(unsigned num_threads) {
     }
     bool ran = false;
     for (const unsigned t : order) {
-      if (fibers[t].state != State::kReady) continue;
+      if (fibers[t].state != State::kReady && fibers[t].state != State::kSpinning) continue;
+      resume(t);
+      if (fibers[t].state == State::kSpinning) continue;
       ran = true;
-      current = t;
-      threadIdx.x = t;
-      swapcontext(&scheduler, &fibers[t].context);
+      idle = 0;
     }
     bool released = release(0, num_threads, State::kAtBlockBarrier);
     for (unsigned t = 0; t < num_threads; t += kWarp) {
@@ -120,12 +172,16 @@ inline void run_block(unsigned num_threads) {
       if (release(t, end, State::kAtWarpBarrier)) released = true;
     }
     if (released) continue;
-    if (ran) {
-      bool done = true;
-      for (unsigned t = 0; t < num_threads; ++t) done = done && fibers[t].state == State::kDone;
-      if (done) return;
+    bool done = true;
+    bool spinning = false;
+    for (unsigned t = 0; t < num_threads; ++t) {
+      done = done && fibers[t].state == State::kDone;
+      spinning = spinning || fibers[t].state == State::kSpinning;
     }
-    std::fprintf(stderr, "a barrier that not all threads of the block or warp reach\n");
+    if (done) return;
+    if (spinning && !ran && work_in_flight && work_in_flight()) continue;
+    if (spinning && ++idle < 1000) continue;
+    std::fprintf(stderr, "a barrier that not all threads reach, or a wait that nobody ends\n");
     std::abort();
   }
 }
@@ -146,12 +202,18 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   if (config->gridDim.x == 0 || config->gridDim.y == 0) return cudaErrorInvalidConfiguration;
+  const auto limit = emulated::shared_limits.find(reinterpret_cast<const void*>(kernel));
+  const size_t allowed = limit == emulated::shared_limits.end() ? 48 << 10 : limit->second;
+  if (config->dynamicSmemBytes > allowed) return cudaErrorInvalidValue;
   gridDim = config->gridDim;
   blockDim = config->blockDim;
   if (emulated::fibers.size() < blockDim.x) emulated::fibers.resize(blockDim.x);
   emulated::body = [&] { kernel(static_cast<Parameters>(arguments)...); };
   for (blockIdx.y = 0; blockIdx.y < gridDim.y; ++blockIdx.y) {
-    for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x) emulated::run_block(blockDim.x);
+    for (blockIdx.x = 0; blockIdx.x < gridDim.x; ++blockIdx.x) {
+      emulated::dynamic_shared.assign(config->dynamicSmemBytes / 8 + 2, ~uint64_t{0});
+      emulated::run_block(blockDim.x);
+    }
   }
   return cudaSuccess;
 }
@@ -161,10 +223,28 @@ inline cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = emulated::multiprocessors;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? emulated::multiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? emulated::capability / 10
+                                                            : emulated::capability % 10;
   return cudaSuccess;
 }
+
+inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int value) {
+  const bool large = emulated::capability == 80 || emulated::capability / 10 == 9;
+  if (value > (large ? 227 << 10 : emulated::capability == 75 ? 64 << 10 : 99 << 10)) {
+    return cudaErrorInvalidValue;
+  }
+  emulated::shared_limits[kernel] = value;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->ptxVersion = emulated::capability;
+  return cudaSuccess;
+}
+
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 inline void __syncthreads() { emulated::wait(emulated::State::kAtBlockBarrier); }
 
@@ -180,6 +260,18 @@ T __shfl_down_sync(unsigned, T value, unsigned delta, int width) {
 template <class T>
 T __shfl_xor_sync(unsigned, T value, unsigned mask) {
   return emulated::from_lane(value, emulated::current ^ mask);
+}
+
+inline unsigned __ballot_sync(unsigned, bool value) {
+  const unsigned first = emulated::current / emulated::kWarp * emulated::kWarp;
+  unsigned votes = 0;
+  emulated::exchange[emulated::current] = value;
+  emulated::wait(emulated::State::kAtWarpBarrier);
+  for (unsigned lane = 0; lane < emulated::kWarp; ++lane) {
+    if (emulated::exchange[first + lane] != 0) votes |= 1u << lane;
+  }
+  emulated::wait(emulated::State::kAtWarpBarrier);
+  return votes;
 }
 
 inline unsigned __match_any_sync(unsigned, int value) {
@@ -199,6 +291,14 @@ inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+inline unsigned atomicMax(unsigned* address, unsigned value) {
+  const unsigned before = *address;
+  if (value > before) *address = value;
+  return before;
+}
 
 inline int atomicAdd(int* address, int value) {
   const int before = *address;

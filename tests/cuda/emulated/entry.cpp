@@ -7,7 +7,6 @@
 #include "kernels/cpu/nearest_code_oracle.h"
 #include "kernels/cuda/code_order.cuh"
 #include "kernels/cuda/codebook_stats.cuh"
-#include "kernels/cuda/nearest_code.cuh"
 #include "kernels/cuda/tiling.h"
 #include "kernels/cuda/vector_quantize.cuh"
 
@@ -19,13 +18,6 @@ extern "C" {
 void set_emulation(int multiprocessors, int schedule) {
   emulated::multiprocessors = multiprocessors;
   emulated::schedule = schedule;
-}
-
-void plan_nearest_code(int64_t num_rows, int64_t num_codes, int64_t multiprocessors, int64_t* out) {
-  const auto plan = vqgan_fast::plan_nearest_code(num_rows, num_codes, multiprocessors);
-  out[0] = plan.row_tiles;
-  out[1] = plan.splits;
-  out[2] = plan.codes_per_split;
 }
 
 int sort_passes(int64_t num_codes) { return vqgan_fast::sort_passes(num_codes); }
@@ -46,25 +38,6 @@ void fold_nearest(const double* distances, const int64_t* codes, int64_t count, 
 void oracle(const double* z, const double* codebook, int64_t num_rows, int64_t num_codes,
             int64_t dim, int64_t* indices, double* distances) {
   vqgan_fast::nearest_code_oracle(z, codebook, num_rows, num_codes, dim, indices, distances);
-}
-
-int nearest_code(const Rows* z, const Rows* codebook, int64_t num_rows, int64_t num_codes,
-                 int64_t dim, int64_t* indices, void* distances, int distance_dtype) {
-  size_t bytes = 0;
-  cudaError_t error = vqgan_fast::cuda::nearest_code_workspace_bytes(num_rows, num_codes, &bytes);
-  if (error != cudaSuccess) return error;
-  Workspace workspace(bytes);
-  vqgan_fast::cuda::NearestCodeArgs args;
-  args.z = *z;
-  args.codebook = *codebook;
-  args.num_rows = num_rows;
-  args.num_codes = num_codes;
-  args.dim = dim;
-  args.indices = indices;
-  args.distances = distances;
-  args.distance_dtype = static_cast<DType>(distance_dtype);
-  args.workspace = workspace.data();
-  return vqgan_fast::cuda::nearest_code(args, nullptr);
 }
 
 int straight_through(const Rows* z, const Rows* codebook, const int64_t* indices, int64_t num_rows,

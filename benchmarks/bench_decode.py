@@ -1,0 +1,192 @@
+"""One step of a transformer with a cache on the CPU, and the kernels it consists of.
+
+    python benchmarks/bench_decode.py                      85M (12 x 768), batch 1 and 4
+    python benchmarks/bench_decode.py --layers 24 --width 1024
+
+First the results are compared. Then every contender takes its turn in each round, and the medians
+are printed, in milliseconds of the calling thread's processor time, so that a busy machine counts
+little; with one thread that is the time. Peers: the package's GPT in plain torch with its static
+cache, the PyPI package taming-transformers' GPT with `sample_with_past`'s growing cache (if it is
+installed; its step alone, without the sampling), and the floor: reading as many bytes as all
+weights have, at the speed of a plain sum over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vqgan_fast import ops
+from vqgan_fast.models.gpt import GPT
+from vqgan_fast.models.kv_cache import KVCache
+
+DTYPES = ("float32", "bfloat16", "int8")
+CACHE_OF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
+
+
+class Step:
+    """The package's decode step behind a prefix of random keys and values."""
+
+    def __init__(self, gpt: GPT, dtype: str, batch: int, position: int):
+        self.gpt = gpt
+        self.layers = ops.pack_layers(gpt.blocks, dtype)
+        self.head = ops.pack_linear(gpt.head.weight, dtype)
+        self.slots = torch.arange(batch)
+        self.positions = torch.full((batch,), position)
+        shape = (gpt.n_layer, batch, gpt.n_head, gpt.block_size, gpt.n_embd // gpt.n_head)
+        self.caches = [torch.zeros(shape, dtype=CACHE_OF[dtype]) for _ in range(2)]
+
+    def fill(self, cache: KVCache) -> None:
+        self.caches[0].copy_(cache.k_cache)
+        self.caches[1].copy_(cache.v_cache)
+
+    def all_layers(self, x: Tensor) -> Tensor:
+        where = (self.slots, self.positions, self.positions + 1)
+        return ops.decode_layers(x, self.layers, *self.caches, *where)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.gpt.tok_emb(tokens) + self.gpt.pos_emb[0, self.positions]
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        y = self.all_layers(self.embed(tokens))
+        y = ops.layer_norm(y, self.gpt.ln_f.weight, self.gpt.ln_f.bias, self.gpt.ln_f.eps)
+        return ops.packed_linear(y, self.head)
+
+    def __call__(self, tokens: Tensor) -> Tensor:
+        return ops.sample_logits(self.logits(tokens), self.slots, self.positions, top_k=100)[0]
+
+    def bytes(self) -> int:
+        weights, scales = self.layers.tensors()
+        held = (*weights, *scales, self.head.weight, self.head.scales)
+        return sum(t.nbytes for t in held if t is not None)
+
+
+def taming_step(gpt: GPT, tokens: Tensor, past: Tensor) -> Callable[[], object] | None:
+    """The PyPI package's step with the same weights, given `past` (layers, 2, B, H, T, Dh)."""
+    try:
+        import transformers
+
+        # Newer versions dropped the name, which the package imports and the step does not use.
+        vars(transformers).setdefault("top_k_top_p_filtering", None)
+        from taming.modules.transformer.mingpt import GPT as TamingGPT
+    except ImportError:
+        return None
+    config = {key: value for key, value in gpt.config.items() if not key.endswith("pdrop")}
+    peer = TamingGPT(**config).eval()
+    peer.load_state_dict(gpt.state_dict())
+
+    # sample_with_past holds one piece for each earlier token; the step concatenates them.
+    pieces = list(past.split(1, dim=-2))
+
+    def step() -> Tensor:
+        logits, _, _ = peer.forward_with_past(tokens[:, None], past=pieces, past_length=len(pieces))
+        return logits[:, -1]
+
+    return step
+
+
+def medians(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Milliseconds of the thread's processor time, every contender once a round."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for call in contenders.values():
+        call()
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            start = time.thread_time()
+            call()
+            times[name].append(1e3 * (time.thread_time() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def overhead(step: Step, tokens: Tensor, rounds: int) -> float:
+    """What the step costs outside decode_layers, packed_linear's head and sample_logits, in ms."""
+    x = step.embed(tokens)
+    y = step.all_layers(x)
+    logits = step.logits(tokens)
+    parts = medians(
+        {
+            "step": lambda: step(tokens),
+            "layers": lambda: step.all_layers(x),
+            "head": lambda: ops.packed_linear(y, step.head),
+            "draw": lambda: ops.sample_logits(logits, step.slots, step.positions, top_k=100),
+        },
+        rounds,
+    )
+    return parts["step"] - parts["layers"] - parts["head"] - parts["draw"]
+
+
+@torch.inference_mode()
+def run(options: argparse.Namespace, batch: int) -> None:
+    torch.manual_seed(0)
+    position = options.position
+    gpt = GPT(
+        options.codes, 512, n_layer=options.layers, n_head=options.heads, n_embd=options.width
+    ).eval()
+    prefix = torch.randint(options.codes, (batch, position))
+    tokens = torch.randint(options.codes, (batch,))
+    cache = KVCache(gpt, batch)
+    gpt(prefix, cache=cache, logits_from=-1)
+    past = torch.stack([cache.k_cache, cache.v_cache], 1)[..., :position, :]
+
+    def eager() -> Tensor:
+        cache.truncate(position)
+        return gpt(tokens[:, None], cache=cache)[:, 0]
+
+    expected = eager()
+    contenders: dict[str, Callable[[], object]] = {"torch, static cache": eager}
+    peer = taming_step(gpt, tokens, past)
+    if peer is not None:
+        torch.testing.assert_close(peer(), expected, rtol=1e-4, atol=1e-4)
+        contenders["taming-transformers"] = peer
+    steps = {dtype: Step(gpt, dtype, batch, position) for dtype in DTYPES}
+    for dtype, step in steps.items():
+        step.fill(cache)
+        tolerance = {"float32": 1e-4, "bfloat16": 3e-2, "int8": 1e-1}[dtype]
+        torch.testing.assert_close(step.logits(tokens), expected, rtol=0, atol=tolerance)
+        contenders[dtype] = lambda step=step: step(tokens)
+        many = torch.zeros(step.bytes() // 4)
+        contenders[f"{dtype}, floor"] = lambda many=many: many.sum()
+    found = medians(contenders, options.rounds)
+    peer_time = found.get("taming-transformers")
+    parameters = sum(parameter.numel() for parameter in gpt.parameters())
+    print(
+        f"{parameters / 1e6:.0f}M ({options.layers} x {options.width}), batch {batch}, position "
+        f"{position}, {torch.get_num_threads()} thread(s)"
+    )
+    print(f"  torch, static cache  {found['torch, static cache']:8.2f} ms")
+    if peer_time is not None:
+        print(f"  taming-transformers  {peer_time:8.2f} ms")
+    for dtype, step in steps.items():
+        floor = found[f"{dtype}, floor"]
+        line = f"  {dtype:20s} {found[dtype]:8.2f} ms   floor {floor:6.2f} ms "
+        line += f"({100 * floor / found[dtype]:.0f}%, {step.bytes() / floor / 1e6:.1f} GB/s)"
+        line += f"   torch {found['torch, static cache'] / found[dtype]:.2f}x"
+        if peer_time is not None:
+            line += f"   taming {peer_time / found[dtype]:.2f}x"
+        outside = overhead(step, tokens, options.rounds)
+        print(f"{line}   outside the kernels {100 * outside / found[dtype]:.1f}%")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--heads", type=int, default=12)
+    parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument("--position", type=int, default=256, help="entries in the cache")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 4])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for batch in options.batch:
+        run(options, batch)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Times nearest_code on a GPU beside torch and flash-kmeans, and what the card can do at most.
+
+    python benchmarks/gpu_speed.py [--quick] [--output FILE]
+
+Each contender is captured in a CUDA graph and replayed, so that launches cost what they cost a
+training step; one that cannot be is timed between events. Contenders take turns; the figure
+is the median. Inputs are the same in every round, so that what fits the L2 is warm there, for all.
+Indices are compared with the fp64 search before anything is timed, and every contender's share of
+wrong ones is printed beside its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqgan_fast import ops
+
+# N, K, D and the goals in milliseconds: exact fp32, bf16 (issue of the first GPU kernels; an H200).
+GOALS = {
+    (65536, 16384, 256): (1.15, 0.95),
+    (65536, 8192, 8): (0.100, 0.075),
+    (8192, 262144, 256): (2.4, 1.9),
+    (256, 1024, 256): (0.012, 0.008),
+}
+MORE_SHAPES = [
+    (4096, 16384, 256),
+    (65536, 16384, 64),
+    (65536, 1024, 4),
+    (32768, 8192, 32),
+    (1, 16384, 256),
+]
+ROUNDS = 15
+Search = Callable[[], Tensor]
+
+
+def milliseconds(run: Callable[[], Any]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
+
+
+def captured(run: Search) -> tuple[Callable[[], Any], bool]:
+    """A replay of `run`, and whether it is one: else `run` itself, warm."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            kept = run()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return run, False
+
+    def replay(kept=kept):  # the graph writes into what it was captured with
+        graph.replay()
+        return kept
+
+    return replay, True
+
+
+def card_peaks() -> dict[str, float]:
+    """Bytes a second of a copy (read and written), operations a second of a bf16 product."""
+    source = torch.randn(1 << 29, device="cuda")
+    target = torch.empty_like(source)
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    out = torch.empty_like(a)
+    copies = [milliseconds(lambda: target.copy_(source)) for _ in range(12)][2:]
+    products = [milliseconds(lambda: torch.mm(a, b, out=out)) for _ in range(22)][2:]
+    return {
+        "copy_bytes_per_s": 2 * source.nbytes / (statistics.median(copies) / 1e3),
+        "bf16_flops": 2 * 8192**3 / (statistics.median(products) / 1e3),
+    }
+
+
+@contextmanager
+def search_way(way: str):
+    before = os.environ.get("VQGAN_FAST_CUDA_SEARCH")
+    os.environ["VQGAN_FAST_CUDA_SEARCH"] = way
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["VQGAN_FAST_CUDA_SEARCH"]
+        else:
+            os.environ["VQGAN_FAST_CUDA_SEARCH"] = before
+
+
+def taming(z: Tensor, codebook: Tensor) -> Tensor:
+    """The reference implementation's expression."""
+    d = z.square().sum(1, keepdim=True) + codebook.square().sum(1)
+    return (d - 2 * torch.einsum("bd,dn->bn", z, codebook.t())).argmin(1)
+
+
+def addmm(z: Tensor, codebook: Tensor) -> Tensor:
+    return torch.addmm(0.5 * codebook.square().sum(1), z, codebook.t(), alpha=-1).argmin(1)
+
+
+def contenders(z: Tensor, codebook: Tensor) -> dict[str, Search]:
+    n, k = len(z), len(codebook)
+    found: dict[str, Search] = {
+        "exact": lambda: ops.nearest_code(z, codebook, "exact", False),
+        "fast": lambda: ops.nearest_code(z, codebook, "fast", False),
+    }
+    if n * k * 4 <= torch.cuda.mem_get_info()[0] // 4:
+        compiled = torch.compile(addmm)
+        found |= {
+            "torch addmm + argmin": lambda: addmm(z, codebook),
+            "torch.compile of that": lambda: compiled(z, codebook),
+            "taming": lambda: taming(z, codebook),
+        }
+        if z.dtype == torch.float32:
+            found["torch cdist + argmin"] = lambda: torch.cdist(z, codebook).argmin(1)
+    try:
+        from flash_kmeans.assign_euclid_triton import euclid_assign_triton
+    except ImportError:
+        print("flash-kmeans is not installed (make gpu-wheels)", file=sys.stderr)
+    else:
+        squares = z.float().square().sum(1)[None]
+        found["flash-kmeans"] = lambda: euclid_assign_triton(z[None], codebook[None], squares)[0]
+    return found
+
+
+def measure(shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict[str, Any]]:
+    n, k, d = shape
+    z, codebook = (torch.randn(m, d, device="cuda").to(dtype) for m in (n, k))
+    with search_way("exact"):
+        rows = torch.randperm(n, device="cuda")[:8192]
+        expected = ops.nearest_code(z[rows], codebook, "exact", False)
+    replays: dict[str, Callable[[], Any]] = {}
+    results = {}
+    for name, run in contenders(z, codebook).items():
+        row = {"N": n, "K": k, "D": d, "dtype": str(dtype).removeprefix("torch."), "name": name}
+        results[name] = row
+        try:
+            wrong = (run().long()[rows] != expected).float().mean().item()
+            replay, graph = captured(run)
+            milliseconds(replay)
+        except Exception as error:  # a peer that cannot is told, and the others go on
+            row["error"] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            if name in ("exact", "fast"):
+                raise
+            continue
+        replays[name] = replay
+        row |= {"wrong": wrong, "graph": graph, "times_ms": []}
+    for _ in range(ROUNDS):
+        for name, replay in replays.items():
+            results[name]["times_ms"].append(milliseconds(replay))
+    for name in replays:
+        times = sorted(results[name].pop("times_ms"))
+        results[name] |= {"ms": statistics.median(times), "min_ms": times[0], "max_ms": times[-1]}
+    ours = results["exact"]
+    if shape in GOALS:
+        ours["goal_ms"] = GOALS[shape][dtype == torch.bfloat16]
+    ours["flops"] = 2.0 * n * k * d / (ours["ms"] / 1e3)
+    if ours["wrong"] > 0:
+        raise AssertionError(f"{shape} {dtype}: {ours['wrong']:.2%} of the exact indices are wrong")
+    return list(results.values())
+
+
+def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
+    lines = [
+        "| N x K x D | dtype | contender | ms | / exact | wrong indices | note |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    exact: dict[tuple, float] = {}
+    for row in results:
+        key = (row["N"], row["K"], row["D"], row["dtype"])
+        where = f"{key[0]} x {key[1]} x {key[2]} | {key[3]} | {row['name']}"
+        if "error" in row:
+            lines.append(f"| {where} | | | | {row['error']} |")
+            continue
+        exact.setdefault(key, row["ms"])
+        notes = [] if row["graph"] else ["no graph"]
+        if "goal_ms" in row:
+            notes.append(
+                f"goal {row['goal_ms']}: {'met' if row['ms'] <= row['goal_ms'] else 'missed'}"
+            )
+        if "flops" in row:
+            notes.append(f"{row['flops'] / peaks['bf16_flops']:.0%} of the bf16 rate")
+        ratio = row["ms"] / exact[key]
+        note = ", ".join(notes)
+        lines.append(f"| {where} | {row['ms']:.4f} | {ratio:.2f} | {row['wrong']:.3%} | {note} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the shapes with goals, fp32 alone")
+    parser.add_argument("--output", type=Path, help="a JSON file")
+    args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    shapes = list(GOALS) if args.quick else [*GOALS, *MORE_SHAPES]
+    dtypes = [torch.float32] if args.quick else [torch.float32, torch.bfloat16]
+    peaks = card_peaks()
+    results = [row for s in shapes for dtype in dtypes for row in measure(s, dtype)]
+    print(
+        f"{torch.cuda.get_device_name()}: copy {peaks['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
+        f"bf16 product {peaks['bf16_flops'] / 1e12:.0f} TFLOP/s"
+    )
+    print(table(results, peaks))
+    if args.output:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+        report = {
+            "card": torch.cuda.get_device_name(),
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "commit": commit.stdout.strip(),
+            "peaks": peaks,
+            "results": results,
+        }
+        args.output.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+#include "kernels/cpu/screen_distinct.h"
+
+#include <cmath>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "kernels/cpu/row_block.h"
+#include "kernels/cpu/row_loops.h"
+#include "kernels/cpu/row_tiles.h"
+
+namespace vqgan_fast {
+namespace {
+
+// With fewer equal codes than one in so many, nothing is gained by leaving them out.
+constexpr int64_t kLeastEqualShare = 4;
+
+// Codes by their bytes: equal bytes are equal elements (-0.0 and 0.0 count as different, which
+// costs nothing but time).
+class CodeTable {
+ public:
+  CodeTable(const Rows& codebook, int64_t dim, int64_t most_codes)
+      : codebook_(codebook),
+        dim_(dim),
+        element_bytes_(bytes_of(codebook.dtype)),
+        code_bytes_(dim * element_bytes_),
+        scratch_(code_bytes_) {
+    size_t size = 16;
+    while (size < 2 * static_cast<size_t>(most_codes)) size *= 2;
+    slots_.assign(size, {0, -1});
+    bytes_.reserve(code_bytes_);
+  }
+
+  // Whether no code that was added before equals this one; then it is kept.
+  bool add(int64_t code) {
+    const char* bytes = gather(code);
+    const uint64_t hash = hash_of(bytes);
+    const size_t mask = slots_.size() - 1;
+    for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
+      Slot& entry = slots_[slot];
+      if (entry.kept < 0) {
+        entry = {hash, static_cast<int64_t>(codes_.size())};
+        codes_.push_back(code);
+        bytes_.insert(bytes_.end(), bytes, bytes + code_bytes_);
+        return true;
+      }
+      if (entry.hash == hash &&
+          std::memcmp(bytes_.data() + entry.kept * code_bytes_, bytes, code_bytes_) == 0) {
+        return false;
+      }
+    }
+  }
+
+  const std::vector<int64_t>& codes() const { return codes_; }
+  std::vector<int64_t> take_codes() { return std::move(codes_); }
+  // What was kept, valid as long as the table.
+  Rows kept() const {
+    return contiguous_rows(bytes_.data(), codebook_.dtype, static_cast<int64_t>(codes_.size()),
+                           dim_);
+  }
+
+ private:
+  struct Slot {
+    uint64_t hash;
+    int64_t kept;
+  };
+
+  const char* gather(int64_t code) {
+    const char* from = element_at(codebook_, codebook_.offset(code));
+    if (codebook_.element_stride == 1) return from;
+    const int64_t step = codebook_.element_stride * element_bytes_;
+    for (int64_t d = 0; d < dim_; ++d) {
+      std::memcpy(scratch_.data() + d * element_bytes_, from + d * step, element_bytes_);
+    }
+    return scratch_.data();
+  }
+
+  uint64_t hash_of(const char* bytes) const {
+    uint64_t hash = 0x9e3779b97f4a7c15u;
+    for (int64_t i = 0; i < code_bytes_; i += 8) {
+      uint64_t word = 0;
+      std::memcpy(&word, bytes + i, code_bytes_ - i < 8 ? code_bytes_ - i : 8);
+      hash = (hash ^ word) * 0xd6e8feb86659fd93u;
+      hash ^= hash >> 32;
+    }
+    return hash;
+  }
+
+  const Rows codebook_;
+  const int64_t dim_, element_bytes_, code_bytes_;
+  std::vector<char> scratch_;  // a code whose elements lie apart
+  std::vector<Slot> slots_;
+  std::vector<int64_t> codes_;
+  std::vector<char> bytes_;
+};
+
+// Codes at 2 sqrt(K) random places: where each code is there c times, about 2 (c - 1) pairs of them
+// are equal. They cost little beside packing.
+bool sample_has_equal(const Rows& codebook, int64_t num_codes, int64_t dim) {
+  const auto count = static_cast<int64_t>(2.0 * std::sqrt(static_cast<double>(num_codes)));
+  CodeTable table(codebook, dim, count);
+  std::vector<char> taken(num_codes);
+  uint64_t random = 1;
+  for (int64_t i = 0; i < count; ++i) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    const auto code = static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(num_codes));
+    if (std::exchange(taken[code], 1) == 0 && !table.add(code)) return true;
+  }
+  return false;
+}
+
+class DistinctScreen final : public CodeScreen {
+ public:
+  // Without `inner` there is a single code, the nearest of every row.
+  DistinctScreen(std::shared_ptr<const CodeScreen> inner, std::vector<int64_t> codes)
+      : inner_(std::move(inner)), codes_(std::move(codes)) {}
+
+  std::unique_ptr<Worker> worker() const override {
+    return std::make_unique<DistinctWorker>(inner_ ? inner_->worker() : nullptr, codes_);
+  }
+  size_t bytes() const override {
+    return (inner_ ? inner_->bytes() : 0) + codes_.size() * sizeof(int64_t);
+  }
+  int64_t num_panels() const override { return inner_ ? inner_->num_panels() : 1; }
+
+ private:
+  class DistinctWorker final : public Worker {
+   public:
+    DistinctWorker(std::unique_ptr<Worker> inner, const std::vector<int64_t>& codes)
+        : inner_(std::move(inner)), codes_(codes) {}
+
+    void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
+             RowCandidates* out) override {
+      if (inner_) {
+        inner_->run(z, num_rows, first_panel, last_panel, out);
+      } else {
+        for (int64_t r = 0; r < num_rows; ++r) {
+          out[r].open = false;
+          out[r].count = first_panel < last_panel ? 1 : 0;
+          out[r].codes[0] = 0;
+        }
+      }
+      for (int64_t r = 0; r < num_rows; ++r) {
+        for (int i = 0; i < out[r].count; ++i) out[r].codes[i] = codes_[out[r].codes[i]];
+      }
+    }
+    bool outdone() const override { return inner_ && inner_->outdone(); }
+
+   private:
+    std::unique_ptr<Worker> inner_;
+    const std::vector<int64_t>& codes_;
+  };
+
+  std::shared_ptr<const CodeScreen> inner_;
+  std::vector<int64_t> codes_;  // the first of each, ascending
+};
+
+bool is_finite_code(const Rows& codebook, int64_t code, int64_t dim) {
+  std::vector<double> elements(dim);
+  load_rows(codebook, code, 1, dim, elements.data());
+  return all_finite(elements.data(), dim);
+}
+
+}  // namespace
+
+std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const Rows& codebook,
+                                                       int64_t num_codes, int64_t dim,
+                                                       SimdLevel level, const Parallel& parallel) {
+  if (!sample_has_equal(codebook, num_codes, dim)) {
+    return make(codebook, num_codes, dim, level, parallel);
+  }
+  CodeTable table(codebook, dim, num_codes);
+  for (int64_t code = 0; code < num_codes; ++code) table.add(code);
+  const auto count = static_cast<int64_t>(table.codes().size());
+  if (num_codes - count < num_codes / kLeastEqualShare) {
+    return make(codebook, num_codes, dim, level, parallel);
+  }
+  auto screen = make(table.kept(), count, dim, level, parallel);
+  const bool single = count == 1 && is_finite_code(table.kept(), 0, dim);
+  if (!screen && !single) return nullptr;
+  return std::make_shared<DistinctScreen>(std::move(screen), table.take_codes());
+}
+
+}  // namespace vqgan_fast

@@ -1,0 +1,300 @@
+"""Modules of vector-quantize-pytorch replaced in place, at the calls that its README shows."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+import vector_quantize_pytorch as peer
+from torch import Tensor, nn
+from vq_pytorch_pairs import (
+    assert_same,
+    assert_same_state,
+    assert_same_training,
+    call_alike,
+    nearest_by_fp64,
+)
+
+from vqgan_fast.compat import vector_quantize_pytorch as ours
+from vqgan_fast.compat.vector_quantize_pytorch import SWAPS
+
+
+@pytest.fixture(autouse=True)
+def same_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    nearest_by_fp64(monkeypatch)
+
+
+def class_name(module: nn.Module) -> str:
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
+def swapped(module: nn.Module) -> nn.Module:
+    """The module, or what replaces it or parts of it."""
+    if class_name(module) in SWAPS:
+        return SWAPS[class_name(module)](module)
+    for name, child in module.named_children():
+        setattr(module, name, swapped(child))
+    return module
+
+
+def sequence(dim: int = 256) -> Tensor:
+    return torch.randn(1, 128, dim)
+
+
+def image() -> Tensor:
+    return torch.randn(1, 256, 8, 16)
+
+
+# The README's, at smaller sizes: how the module is made, what it is called with, and the shapes of
+# what it returns.
+README: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], list[tuple[int, ...]]]] = {
+    "usage": (
+        lambda: peer.VectorQuantize(dim=256, codebook_size=512, decay=0.8, commitment_weight=1.0),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "residual": (
+        lambda: peer.ResidualVQ(dim=256, num_quantizers=8, codebook_size=256),
+        sequence,
+        [(1, 128, 256), (1, 128, 8), (8,)],
+    ),
+    "diveq": (
+        lambda: peer.ResidualVQ(dim=256, num_quantizers=8, codebook_size=256, diveq=True),
+        sequence,
+        [(1, 128, 256), (1, 128, 8), (8,)],
+    ),
+    "shared": (
+        lambda: peer.ResidualVQ(dim=256, num_quantizers=4, codebook_size=256, shared_codebook=True),
+        sequence,
+        [(1, 128, 256), (1, 128, 4), (4,)],
+    ),
+    "groups": (
+        lambda: peer.GroupedResidualVQ(dim=256, num_quantizers=4, groups=2, codebook_size=256),
+        sequence,
+        [(1, 128, 256), (2, 1, 128, 4), (2, 4)],
+    ),
+    "k-means": (
+        lambda: peer.ResidualVQ(
+            dim=256, codebook_size=8, num_quantizers=2, kmeans_init=True, kmeans_iters=10
+        ),
+        sequence,
+        [(1, 128, 256), (1, 128, 2), (2,)],
+    ),
+    "rotation trick": (
+        lambda: peer.VectorQuantize(dim=256, codebook_size=256, rotation_trick=True),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "lower dimension": (
+        lambda: peer.VectorQuantize(dim=256, codebook_size=256, codebook_dim=16),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "cosine": (
+        lambda: peer.VectorQuantize(dim=256, codebook_size=256, use_cosine_sim=True),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "stale codes": (
+        lambda: peer.VectorQuantize(dim=256, codebook_size=64, threshold_ema_dead_code=2),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "orthogonal": (
+        lambda: peer.VectorQuantize(
+            dim=256,
+            codebook_size=256,
+            accept_image_fmap=True,
+            orthogonal_reg_weight=10,
+            orthogonal_reg_max_codes=128,
+            orthogonal_reg_active_codes_only=False,
+        ),
+        image,
+        [(1, 256, 8, 16), (1, 8, 16), ()],
+    ),
+    "heads": (
+        lambda: peer.VectorQuantize(
+            dim=256,
+            codebook_dim=32,
+            heads=8,
+            separate_codebook_per_head=True,
+            codebook_size=300,
+            accept_image_fmap=True,
+        ),
+        image,
+        [(1, 256, 8, 16), (1, 8, 16, 8), ()],
+    ),
+    "sim": (
+        lambda: peer.SimVQ(dim=256, codebook_size=512, rotation_trick=True),
+        sequence,
+        [(1, 128, 256), (1, 128), ()],
+    ),
+    "residual sim": (
+        lambda: peer.ResidualSimVQ(dim=256, num_quantizers=4, codebook_size=256),
+        sequence,
+        [(1, 128, 256), (1, 128, 4), (4,)],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", README)
+def test_readme(name: str) -> None:
+    make, inputs, shapes = README[name]
+    original = make()
+    module = swapped(copy.deepcopy(original))
+    assert type(module).__module__.startswith("vqgan_fast") or "ResidualSim" in class_name(module)
+    for step in range(2):
+        x = inputs()
+        theirs, own = call_alike((original, module), step, x)
+        assert [tuple(result.shape) for result in own] == shapes
+        assert_same(own, theirs)
+    # diveq adds noise to what it returns, in evaluation too.
+    if hasattr(module, "get_output_from_indices") and not getattr(module, "diveq", False):
+        quantized, indices, _ = module.eval()(x)
+        out = module.get_output_from_indices(indices)
+        torch.testing.assert_close(out, quantized, rtol=1e-5, atol=1e-5)
+    elif hasattr(module, "indices_to_codes"):
+        assert torch.allclose(own[0], module.indices_to_codes(own[1]), atol=1e-6)
+    assert list(module.state_dict()) == list(original.state_dict())
+
+
+def test_random_projections() -> None:
+    """Its quantiser is a part of it; it also asks for a cross-entropy."""
+    original = peer.RandomProjectionQuantizer(
+        dim=64, num_codebooks=4, codebook_dim=16, codebook_size=128
+    )
+    module = swapped(copy.deepcopy(original))
+    assert isinstance(module.vq, ours.VectorQuantize)
+    x = sequence(64)
+    theirs, own = call_alike((original, module), 0, x)
+    assert torch.equal(own, theirs)
+    theirs, own = call_alike((original, module), 0, x, indices=own)
+    assert_same(own, theirs)
+
+
+OPTIONS = {
+    "default": {},
+    "cosine, heads": {"use_cosine_sim": True, "heads": 2, "codebook_dim": 4},
+    "layer norm": {"codebook_dim": 6, "layernorm_after_project_in": True},
+    "k-means": {"kmeans_init": True, "kmeans_iters": 3},
+    "learned": {"learnable_codebook": True, "ema_update": False, "sync_update_v": 0.2},
+    "all else": {
+        "decay": 0.7,
+        "eps": 1e-3,
+        "threshold_ema_dead_code": 1,
+        "commitment_weight": 0.4,
+        "orthogonal_reg_weight": 0.5,
+        "orthogonal_reg_max_codes": 9,
+        "rotation_trick": False,
+    },
+    "directional": {
+        "directional_reparam": True,
+        "threshold_ema_dead_code": 1,
+        "directional_reparam_variance": 0.1,
+    },
+    "its own optimiser": {
+        "learnable_codebook": True,
+        "ema_update": False,
+        "in_place_codebook_optimizer": partial(torch.optim.SGD, lr=0.5),
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("place", ["alone", "in stages"])
+def test_swapped_modules_train_alike(name: str, place: str) -> None:
+    options = {"dim": 16, "codebook_size": 32, **OPTIONS[name]}
+    if place == "alone":
+        original = peer.VectorQuantize(**options)
+    else:
+        if options.pop("heads", 1) > 1 or name in ("k-means", "layer norm"):
+            return  # not a residual quantiser's
+        original = peer.ResidualVQ(num_quantizers=3, **options)
+    original(torch.randn(2, 48, 16))
+    module = swapped(copy.deepcopy(original))
+    assert_same_state((original, module), atol=0)
+    assert_same_training((original, module), 16, steps=4)
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        peer.VectorQuantize(dim=16, codebook_size=32, codebook_dim=4),
+        peer.ResidualVQ(dim=16, num_quantizers=3, codebook_size=32, codebook_dim=8),
+        peer.ResidualVQ(dim=16, num_quantizers=3, codebook_size=32, shared_codebook=True),
+        peer.GroupedResidualVQ(dim=16, num_quantizers=3, codebook_size=32, groups=2),
+        peer.SimVQ(dim=16, codebook_size=32),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_tensors_and_projections_are_shared(original: nn.Module) -> None:
+    state = torch.random.get_rng_state()
+    module = swapped(original.eval())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for tensors in ("named_parameters", "named_buffers"):
+        theirs = dict(getattr(original, tensors)(remove_duplicate=False))
+        own = dict(getattr(module, tensors)(remove_duplicate=False))
+        assert own.keys() == theirs.keys()
+        assert all(tensor is theirs[name] for name, tensor in own.items())
+    assert not any(part.training for part in module.modules())
+    assert not any(tensor.is_meta for tensor in module.state_dict().values())
+    copy.deepcopy(module)(torch.randn(2, 5, 16))
+
+
+def test_a_hook_on_a_codebook_is_not_lost() -> None:
+    module = peer.VectorQuantize(dim=8, codebook_size=4)
+    module._codebook.register_forward_hook(lambda *_: None)
+    with pytest.raises(NotImplementedError, match="hooks on its _codebook"):
+        swapped(module)
+
+
+def test_a_module_of_another_release() -> None:
+    module = peer.VectorQuantize(dim=8, codebook_size=4)
+    del module.sync_update_v
+    with pytest.raises(NotImplementedError, match="no attribute sync_update_v"):
+        swapped(module)
+
+
+@pytest.mark.parametrize(
+    ("option", "original"),
+    [
+        ("affine_param", lambda: peer.VectorQuantize(dim=8, codebook_size=4, affine_param=True)),
+        (
+            "stochastic_sample_codes",
+            lambda: peer.ResidualVQ(
+                dim=8, num_quantizers=2, codebook_size=4, stochastic_sample_codes=True
+            ),
+        ),
+        (
+            "codebook_diversity_loss_weight",
+            lambda: peer.VectorQuantize(dim=8, codebook_size=4, codebook_diversity_loss_weight=1.0),
+        ),
+        (
+            "straight_through",
+            lambda: peer.VectorQuantize(
+                dim=8, codebook_size=4, straight_through=True, rotation_trick=False
+            ),
+        ),
+        (
+            "beam_size",
+            lambda: peer.ResidualVQ(dim=8, num_quantizers=2, codebook_size=4, beam_size=2),
+        ),
+        (
+            "implicit_neural_codebook",
+            lambda: peer.GroupedResidualVQ(
+                dim=8, num_quantizers=2, codebook_size=4, implicit_neural_codebook=True
+            ),
+        ),
+    ],
+)
+def test_what_is_not_covered_is_refused_and_left_alone(option: str, original: Callable) -> None:
+    module = original()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    with pytest.raises(NotImplementedError, match=option):
+        swapped(module)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    module(torch.randn(2, 5, 8))

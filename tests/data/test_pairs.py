@@ -1,0 +1,93 @@
+"""Pictures and maps of the same name, seen through the same crop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sample_pictures import write_pictures
+
+from vqgan_fast.data import DataError, batches, list_images
+from vqgan_fast.data.maps import Coordinates, Segmentation
+from vqgan_fast.data.pairs import PairedStream, pair_by_name
+from vqgan_fast.data.stream import ImageStream
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Pictures in two folders, and maps whose labels are the red channel over 32."""
+    photos, maps = tmp_path / "photos", tmp_path / "maps"
+    for folder in ("cats", "dogs"):
+        (maps / folder).mkdir(parents=True)
+        for file in write_pictures(photos / folder, 3):
+            red = np.array(Image.open(file))[..., 0] // 32
+            Image.fromarray(red).save(maps / folder / f"{file.stem}.png")
+    return photos, maps
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_map_is_cropped_and_mirrored_like_its_picture(
+    folders: tuple[Path, Path], num_workers: int
+) -> None:
+    photos, maps = folders
+    pairs = pair_by_name(list_images(photos), photos, maps)
+    kinds = [Segmentation(pairs.maps, 8), Coordinates()]
+    settings = {"size": 16, "crop": "random", "flip": True, "seed": 3}
+    stream = PairedStream(pairs.pictures, kinds, **settings)
+    alone = ImageStream(pairs.pictures, **settings)
+    for batch, plain in zip(
+        batches(stream, 4, count=3, num_workers=num_workers),
+        batches(alone, 4, count=3),
+        strict=True,
+    ):
+        assert torch.equal(batch.images, plain.images)  # maps change nothing
+        assert batch.positions == plain.positions
+        labels, coordinates = batch.maps
+        assert torch.equal(labels[:, 0], batch.images[:, 0] // 32)
+        assert coordinates.shape == (4, 1, 16, 16)
+
+
+def test_what_does_not_pair_is_listed(folders: tuple[Path, Path]) -> None:
+    photos, maps = folders
+    files = list_images(photos)
+    (maps / "cats" / "picture_000.png").unlink()
+    Image.new("L", (48, 41)).save(maps / "cats" / "picture_001.png")
+    Image.new("L", (48, 40)).save(maps / "dogs" / "picture_002.bmp")
+    with pytest.raises(DataError) as error:
+        pair_by_name(files, photos, maps)
+    message = str(error.value)
+    assert message.startswith("3 of 6 pictures have no fitting map")
+    assert "no picture_000.* in" in message
+    assert "is 48 x 40 pixels, its map" in message
+    assert "48 x 41" in message
+    assert "several maps, picture_002.bmp, picture_002.png" in message
+    pairs = pair_by_name(files, photos, maps, unpaired="skip")
+    assert len(pairs.left_out) == 3
+    assert [file.stem for file in pairs.maps] == [file.stem for file in pairs.pictures]
+    assert len(pairs.pictures) == 3
+
+
+def test_other_errors(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, maps = folders
+    files = list_images(photos)
+    with pytest.raises(DataError, match="there is no folder of maps"):
+        pair_by_name(files, photos, tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="unpaired must be 'refuse' or 'skip'"):
+        pair_by_name(files, photos, maps, unpaired="guess")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="none of the 6 pictures has a map"):
+        pair_by_name(files, photos, tmp_path / "empty", unpaired="skip")
+    with pytest.raises(ValueError, match="a file for each of the 6 pictures, got 1"):
+        PairedStream(files, [Segmentation(files[:1], 8)], size=16)
+
+
+def test_names_with_brackets(tmp_path: Path) -> None:
+    for folder in ("photos", "maps"):
+        (tmp_path / folder).mkdir()
+        Image.new("L", (4, 4)).save(tmp_path / folder / "a[1].png")
+    files = list_images(tmp_path / "photos")
+    pairs = pair_by_name(files, tmp_path / "photos", tmp_path / "maps")
+    assert pairs.maps == [tmp_path / "maps" / "a[1].png"]

@@ -1,0 +1,25 @@
+"""The ways that a search can go on the CPU, and the SIMD levels it can go at."""
+
+from __future__ import annotations
+
+import pytest
+
+from vqgan_fast import _native, ops
+
+WAYS = ("auto", "direct", "fp32", "int16", "boxes")
+LEVELS = _native.build_info()["simd_compiled"]
+
+
+def cpu_levels() -> list[str]:
+    """The compiled levels that this CPU runs: those up to the one it detects."""
+    return LEVELS[: LEVELS.index(_native.cpu_features()["detected"]) + 1]
+
+
+def force_way(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Has searches go this way at this level, or skips the test; returns the name."""
+    if level not in cpu_levels():
+        pytest.skip(f"this CPU does not run {level}")
+    monkeypatch.setenv("VQGAN_FAST_SCREEN", name)
+    monkeypatch.setenv("VQGAN_FAST_ISA", level)
+    ops.nearest_code_counters(reset=True)
+    return name

@@ -1,0 +1,131 @@
+"""The moving-average codebook: its formula, dead codes, resuming, two ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn import functional as F
+
+from vqgan_fast.quantizers import EMAVectorQuantizer
+from vqgan_fast.quantizers.ranks import gather_rows, sum_over_ranks, world_size
+
+K, D = 20, 4
+
+
+def latents(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_formula() -> None:
+    quantizer = EMAVectorQuantizer(K, D, beta=0.3, decay=0.9, eps=1e-3)
+    codes, size = quantizer.codebook.clone(), torch.ones(K)
+    average = codes.clone()
+    for i in range(4):
+        z = latents(2, D, 3, 5, seed=i)
+        z_q, loss, info = quantizer(z)
+        rows = z.movedim(1, -1).reshape(-1, D)
+        one_hot = F.one_hot((rows[:, None] - codes).square().sum(2).argmin(1), K).float()
+        assert torch.equal(one_hot.argmax(1), info.indices.flatten())
+        torch.testing.assert_close(z_q.movedim(1, -1).reshape(-1, D), one_hot @ codes)
+        torch.testing.assert_close(loss, 0.3 * (rows - one_hot @ codes).square().mean())
+        size = 0.9 * size + 0.1 * one_hot.sum(0)
+        average = 0.9 * average + 0.1 * one_hot.T @ rows
+        total = size.sum()
+        codes = average / ((size + 1e-3) / (total + K * 1e-3) * total)[:, None]
+        torch.testing.assert_close(quantizer.codebook, codes)
+    assert quantizer.updates == 4
+
+
+def test_the_gradient_is_that_of_the_codes_compared_with() -> None:
+    quantizer = EMAVectorQuantizer(K, D, beta=1.0)
+    z = latents(1, D, 3, 3).requires_grad_()
+    before = quantizer.codebook.clone()
+    _, loss, info = quantizer(z)
+    loss.backward()
+    expected = 2 / z.numel() * (z - before[info.indices].movedim(-1, 1))
+    torch.testing.assert_close(z.grad, expected.detach())
+    assert not torch.equal(quantizer.codebook, before)
+
+
+def test_no_update_in_eval_mode() -> None:
+    quantizer = EMAVectorQuantizer(K, D).eval()
+    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    quantizer(latents(1, D, 3, 3))
+    assert all(torch.equal(value, before[name]) for name, value in quantizer.state_dict().items())
+
+
+def test_dead_codes_move_onto_latents() -> None:
+    torch.manual_seed(0)
+    quantizer = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.3)
+    quantizer.codebook[10:] += 1000  # never chosen
+    quantizer.embed_avg.copy_(quantizer.codebook)
+    z = latents(4, D, 8, 8)
+    for _ in range(2):  # sizes 1, 0.5, 0.25
+        quantizer(z)
+    rows = z.movedim(1, -1).reshape(-1, D)
+    moved = (quantizer.codebook[:, None] == rows).all(2).any(1)
+    assert moved[10:].all()
+    assert torch.equal(quantizer.cluster_size[10:], torch.full((10,), 0.3))
+    used = quantizer(z)[2].counts
+    assert (used[10:] > 0).all()
+
+
+def test_a_resumed_run_goes_on_alike() -> None:
+    first = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.4)
+    first(latents(1, D, 4, 4))
+    second = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.4)
+    second.load_state_dict(first.state_dict())
+    for i in range(5):
+        for quantizer in (first, second):
+            torch.rand(i)  # the global generator has no part in it
+            quantizer(latents(1, D, 4, 4, seed=i))
+    assert torch.equal(first.codebook, second.codebook)
+
+
+def on_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    assert world_size() == 2
+    for size in (1, 2, 7):  # of which some do not divide by the number of ranks
+        whole = latents(2, size, seed=size)
+        assert torch.equal(sum_over_ranks(whole[rank]), (whole[0].double() + whole[1]).float())
+        counts = torch.arange(size) + rank
+        assert torch.equal(sum_over_ranks(counts), 2 * torch.arange(size) + 1)
+    rows = latents(4, 3, seed=1)
+    assert torch.equal(gather_rows(rows[2 * rank : 2 * rank + 2]), rows)
+    torch.manual_seed(0)
+    quantizer = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.3)
+    for i in range(4):
+        images = latents(3, D, 5, 6, seed=i)
+        quantizer(images[:1] if rank == 0 else images[1:])
+    quantizer(latents(2 * rank, D, 5, 6, seed=9))  # no image on one of them
+    torch.save(quantizer.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_ranks(tmp_path: Path) -> None:
+    mp.start_processes(on_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert first["updates"] == 5
+
+
+def test_one_rank() -> None:
+    assert world_size() == 1
+    value = latents(3)
+    assert sum_over_ranks(value) is value
+    assert gather_rows(value) is value
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_offers_of_few_and_of_many_latents(count: int) -> None:
+    quantizer = EMAVectorQuantizer(K, D)
+    rows = latents(count, D)
+    offered = quantizer._offer(rows, torch.Generator().manual_seed(0))
+    assert offered.shape == (K, D)
+    assert (offered[:, None] == rows).all(2).any(1).all()

@@ -1,0 +1,92 @@
+"""`vqgan-fast evaluate`: its table, its file, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from sample_pictures import write_pictures
+
+from vqgan_fast import GPT, VQGAN, LatentTransformer, cli
+from vqgan_fast.evaluate import Pictures, nll_per_code
+from vqgan_fast.models.conditions import SOSCondition
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    vqgan = VQGAN(
+        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
+        attn_resolutions=(), resolution=16, z_channels=4,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("run")
+    gpt = GPT(16, 257, n_layer=1, n_head=2, n_embd=8)
+    LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "model")
+    return folder
+
+
+def evaluate(*argv: object) -> int:
+    return cli.main(["evaluate", *map(str, argv), "--device", "cpu"])
+
+
+def test_a_table_and_a_file(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path / "photos", 3)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    kept, file = tmp_path / "kept", tmp_path / "out" / "figures.json"
+    metrics = ("--metrics", "psnr", "nll", "lpips", "--lpips-weights", "random", "--size", "32")
+    outputs = ("--json", file, "--keep-pictures", kept)
+    assert evaluate(run_folder, tmp_path / "photos", *metrics, *outputs) == 0
+    printed = capsys.readouterr()
+    written = json.loads(file.read_text())
+    figures = written["figures"]
+    assert set(figures) == {
+        "pictures", "psnr", "lpips", "codes", "codebook_usage", "perplexity", "nll"
+    }  # fmt: skip
+    for name in figures:
+        assert name in printed.out
+    assert "random features" in printed.out
+    assert "broken.png" in printed.err
+    assert written["about"]["skipped"] == [str(tmp_path / "photos" / "broken.png")]
+    assert figures["pictures"] == 3
+    # The likelihood is that of the codes of the crops.
+    model = LatentTransformer.from_pretrained(run_folder / "model")
+    files = sorted((tmp_path / "photos").glob("picture*"))
+    images = torch.cat(list(Pictures(files, 32)))
+    codes = model.encode_to_codes(images / 127.5 - 1)
+    assert figures["nll"] == pytest.approx(nll_per_code(model, codes), rel=1e-5)
+    assert len(list((kept / "real").glob("*.png"))) == 3
+    with Image.open(kept / "reconstructions" / "000002.png") as picture:
+        assert picture.size == (32, 32)
+    # Nothing is overwritten unasked.
+    assert evaluate(run_folder, tmp_path / "photos", "--json", file) == cli.USER_ERROR
+    assert "figures.json exist already" in capsys.readouterr().err
+    assert evaluate(run_folder, tmp_path / "photos", "--json", file, "--force") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "0"), "--size must be at least 1, got 0"),
+        (("--metrics", "fid"), "need --samples"),
+        (("--samples", "drawn"), "none of which was asked for"),
+        (("--metrics", "rfid"), "InceptionV3 of FID is not at"),
+        (("--metrics", "rfid", "--inception-weights", "nowhere.pth"), "nowhere.pth"),
+    ],
+)
+def test_refusals(
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
+    write_pictures(tmp_path / "photos", 1)
+    assert evaluate(run_folder, tmp_path / "photos", *arguments) == cli.USER_ERROR
+    assert message in capsys.readouterr().err

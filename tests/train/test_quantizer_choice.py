@@ -1,0 +1,47 @@
+"""Stage 1 with each of the quantisers, chosen by the configuration."""
+
+from __future__ import annotations
+
+import pytest
+from tiny import read_metrics, vqgan_run
+
+from vqgan_fast import VQGAN
+from vqgan_fast.quantizers import QUANTIZERS
+from vqgan_fast.train import ConfigError, train
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ema", {"decay": 0.9, "restart_below": 0.01}),
+        ("residual", {"num_quantizers": 2}),
+        ("cosine", {}),
+        ("simvq", {}),
+    ],
+)
+def test_training_and_resuming(pictures, tmp_path, name: str, options: dict) -> None:
+    common = {
+        "model__quantizer": name, "model__quantizer_options": options, "log__checkpoint_every": 2,
+        "optim__ema_decay": 0.5, "data__validation": str(pictures),
+    }  # fmt: skip
+    train(vqgan_run(pictures, tmp_path / "whole", optim__steps=4, **common))
+    train(vqgan_run(pictures, tmp_path / "parts", optim__steps=2, **common))
+    train(vqgan_run(pictures, tmp_path / "parts", optim__steps=4, resume=True, **common))
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+    model = VQGAN.from_pretrained(tmp_path / "whole" / "vqgan")
+    assert type(model.quantize) is QUANTIZERS[name]
+    assert model.config["quantizer_options"] == options
+
+
+def test_bad_choices(pictures, tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.quantizer must be one of vector, ema"):
+        vqgan_run(pictures, tmp_path, model__quantizer="magic")
+    with pytest.raises(ConfigError, match=r"quantizer_options must be among none .* got 'depth'"):
+        vqgan_run(pictures, tmp_path, model__quantizer_options={"depth": 3})
+    with pytest.raises(ConfigError, match=r"model\.quantizer_options: decay must lie in \[0, 1\)"):
+        vqgan_run(
+            pictures, tmp_path, model__quantizer="ema", model__quantizer_options={"decay": 2.0}
+        )
+    for name in ("ema", "residual", "simvq"):
+        with pytest.raises(ConfigError, match="restart_dead_codes must be false with"):
+            vqgan_run(pictures, tmp_path, model__quantizer=name, codebook__restart_dead_codes=True)

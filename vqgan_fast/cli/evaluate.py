@@ -1,0 +1,221 @@
+"""`vqgan-fast evaluate`: the figures of a trained model on a folder of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
+from .outputs import add_force, refuse_existing
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ..evaluate import Pictures, ReconstructionMeasures
+
+SUMMARY = "PSNR, SSIM, LPIPS, FID, codebook usage and likelihood on a folder of pictures"
+DESCRIPTION = """\
+Measures a run of either stage on pictures that it has not been trained on. Of each picture the
+centred square is taken and resized (bilinear, antialiased), as in the paper. rFID compares the
+pictures with their reconstructions, FID and the inception score take a folder of samples that
+you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats.
+
+FID below some thousands of pictures says little: it falls with their number.
+"""
+EXAMPLES = """\
+  vqgan-fast evaluate runs/photos held_out/
+  vqgan-fast evaluate runs/photos held_out/ --metrics psnr ssim lpips rfid --json figures.json
+  vqgan-fast evaluate runs/photos_gpt held_out/ --metrics nll fid is --samples drawn/
+"""
+METRICS = ("psnr", "ssim", "lpips", "rfid", "fid", "is", "nll")
+DISTRIBUTION = {"rfid", "fid", "is"}  # what needs whole folders, and the InceptionV3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", metavar="RUN", type=Path, help=RUN_HELP + ", of either stage")
+    parser.add_argument(
+        "images", metavar="IMAGES", type=Path, help="a folder of pictures, or a .txt list of them"
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        metavar="NAME",
+        default=["psnr", "ssim"],
+        help=f"of {', '.join(METRICS)} (default: psnr ssim); codebook usage comes with all",
+    )
+    parser.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side (default: the resolution of the VQGAN)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
+    parser.add_argument("--batch", type=int, default=16, help="pictures at once (default: 16)")
+    parser.add_argument(
+        "--samples", type=Path, metavar="FOLDER", help="drawn pictures, for fid and is"
+    )
+    parser.add_argument(
+        "--lpips-weights",
+        choices=("pretrained", "random", "auto"),
+        default="pretrained",
+        help="features of LPIPS; random ones compare runs with each other only",
+    )
+    parser.add_argument(
+        "--inception-weights", type=Path, metavar="FILE", help="weights for fid, rfid and is"
+    )
+    parser.add_argument(
+        "--keep-pictures",
+        type=Path,
+        metavar="FOLDER",
+        help="leave real/ and reconstructions/ there as PNG, to look at or for other programs",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    add_device(parser)
+    add_force(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    import torch
+
+    from .. import __version__
+    from ..data import list_images
+    from ..evaluate import Pictures, ReconstructionMeasures, inception_weights, nll_per_code
+    from ..losses import PerceptualLoss
+
+    metrics = set(args.metrics)
+    _check(args, metrics)
+    refuse_existing([path for path in (args.json, args.keep_pictures) if path], args.force)
+    if metrics & DISTRIBUTION:
+        inception_weights(args.inception_weights)  # a missing file is told before the work
+    device = choose_device(args.device)
+    if "nll" in metrics:
+        transformer = load_transformer(args.run_folder).to(device)
+        vqgan = transformer.first_stage_model
+    else:
+        vqgan = load_vqgan(args.run_folder).to(device)
+    size = vqgan.config["resolution"] if args.size is None else args.size
+    pictures = Pictures(list_images(args.images)[: args.limit], size, args.batch)
+    perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
+    measures = ReconstructionMeasures(vqgan, perceptual)
+
+    with _picture_folder(args, metrics) as folder:
+        _measure(pictures, measures, folder)
+        figures = {
+            name: value
+            for name, value in measures.figures().items()
+            if name not in METRICS or name in metrics
+        }
+        if "nll" in metrics:
+            figures["nll"] = nll_per_code(transformer, torch.cat(measures.codes).to(device))
+        if metrics & DISTRIBUTION:
+            figures |= _distances(args, metrics, folder, size, device)
+    for name in pictures.skipped:
+        print(f"skipped, cannot be read: {name}", file=sys.stderr)
+    _print_table(figures)
+    if perceptual is not None:
+        print(perceptual.description)
+    if args.json is not None:
+        about = {
+            "run": str(args.run_folder),
+            "images": str(args.images),
+            "size": size,
+            "skipped": pictures.skipped,
+            "lpips": None if perceptual is None else perceptual.description,
+            "vqgan_fast": __version__,
+            "torch": torch.__version__,
+        }
+        _write_json(args.json, {"figures": figures, "about": about})
+
+
+def _check(args: argparse.Namespace, metrics: set[str]) -> None:
+    for name in ("size", "limit", "batch"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} must be at least 1, got {value}")
+    if metrics & {"fid", "is"} and args.samples is None:
+        raise ValueError("--metrics fid and is need --samples, a folder of drawn pictures")
+    if args.samples is not None and not metrics & {"fid", "is"}:
+        raise ValueError("--samples is for --metrics fid and is, none of which was asked for")
+
+
+@contextmanager
+def _picture_folder(args: argparse.Namespace, metrics: set[str]) -> Iterator[Path | None]:
+    """Where pictures are written: the one that was asked for, a temporary one, or none."""
+    if args.keep_pictures is not None:
+        for name in ("real", "reconstructions", "samples"):  # of an earlier call, with --force
+            shutil.rmtree(args.keep_pictures / name, ignore_errors=True)
+        yield args.keep_pictures
+    elif metrics & DISTRIBUTION:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        yield None
+
+
+def _measure(pictures: Pictures, measures: ReconstructionMeasures, folder: Path | None) -> None:
+    from tqdm.auto import tqdm
+
+    done = 0
+    with tqdm(total=len(pictures.files), unit="picture", desc="measuring") as bar:
+        for images in pictures:
+            reconstructions = measures.add(images)
+            if folder is not None:
+                _save(images, folder / "real", done)
+                _save(reconstructions, folder / "reconstructions", done)
+            done += len(images)
+            bar.update(len(images))
+
+
+def _distances(
+    args: argparse.Namespace, metrics: set[str], folder: Path, size: int, device: torch.device
+) -> dict[str, float]:
+    """FID of the reconstructions, and FID and inception score of the samples, as asked for."""
+    from ..data import list_images
+    from ..evaluate import Pictures, distribution_metrics
+
+    compare = {"weights": args.inception_weights, "device": device, "batch_size": args.batch}
+    figures = {}
+    if "rfid" in metrics:
+        result = distribution_metrics(folder / "reconstructions", folder / "real", **compare)
+        figures["rfid"] = result["fid"]
+    if metrics & {"fid", "is"}:
+        count = 0
+        for images in Pictures(list_images(args.samples), size, args.batch):
+            _save(images, folder / "samples", count)
+            count += len(images)
+        result = distribution_metrics(
+            folder / "samples", folder / "real", inception_score="is" in metrics, **compare
+        )
+        figures |= {"samples": count, **result}
+        if "fid" not in metrics:
+            del figures["fid"]
+    return figures
+
+
+def _save(images: Tensor, folder: Path, first: int) -> None:
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images, start=first):
+        picture = Image.fromarray(image.movedim(0, -1).contiguous().numpy())
+        picture.save(folder / f"{number:06d}.png")
+
+
+def _print_table(figures: dict[str, float | int]) -> None:
+    width = max(map(len, figures))
+    for name, value in figures.items():
+        print(f"{name:<{width}}  {value:{',' if isinstance(value, int) else '.4f'}}")
+
+
+def _write_json(path: Path, content: dict) -> None:
+    from ..models.pretrained import replacing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,208 @@
+"""Swapping the quantisers of a model that exists for ours, and back."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+# Modules of this package with a table SWAPS: fully qualified class name of a peer -> a function
+# that returns the replacement of an instance, or raises NotImplementedError with the reason.
+PEERS = ("taming", "diffusers", "llamagen", "transformers", "vector_quantize_pytorch")
+
+# Where a patched module keeps the class and the attributes that it had.
+_ORIGINAL = "_vqgan_fast_original"
+_HOOKS = (
+    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
+    "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks",
+    "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
+)  # fmt: skip
+
+
+@dataclass
+class PatchReport:
+    """What `patch` did, by the modules' paths; printable."""
+
+    swapped: dict[str, str] = field(default_factory=dict)
+    """path -> the peer's class."""
+    left: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """path -> the peer's class, and why it was left as it is."""
+
+    def __str__(self) -> str:
+        lines = [f"swapped {len(self.swapped)} quantiser(s), left {len(self.left)}"]
+        lines += [f"  swapped  {path or '(model)'}: {peer}" for path, peer in self.swapped.items()]
+        for path, (peer, reason) in self.left.items():
+            lines.append(f"  left     {path or '(model)'}: {peer}: {reason}")
+        return "\n".join(lines)
+
+
+def patch(
+    model: nn.Module, strict: bool = False, also: Mapping[str, str] | None = None
+) -> PatchReport:
+    """Makes every quantiser that is known here run on our ops, in place.
+
+    The modules stay the objects they are, with their parameters, buffers, hooks and training mode;
+    only what they compute with changes. So a model that is wrapped in DistributedDataParallel,
+    whose parameters an optimizer holds, or that came out of `torch.load` can be patched as it is.
+    It must be patched before torch.compile. `unpatch` undoes it.
+
+    Args:
+        model: any module; it may be a quantiser itself.
+        strict: raise, with nothing changed, if a known quantiser would be left or none is found.
+        also: classes of your own code that are copies of known ones, by their fully qualified
+            names: {"my_model.VectorQuantizer2": "taming.modules.vqvae.quantize.VectorQuantizer2"}.
+
+    Returns:
+        What was swapped and what was left, with the reason.
+
+    Raises:
+        RuntimeError: a quantiser lies in a compiled module; nothing is changed.
+        NotImplementedError: strict, and a known quantiser cannot be swapped.
+        ValueError: strict, and there is no quantiser; or `also` names an unknown class.
+    """
+    swaps = _swaps(also or {})
+    report = PatchReport()
+    plan = _plan(model, swaps, report)
+    if strict and report.left:
+        raise NotImplementedError(f"patch(strict=True) changed nothing: {report.left}")
+    if strict and not plan and not any(_ORIGINAL in module.__dict__ for module in model.modules()):
+        raise ValueError(
+            f"patch(strict=True) found no known quantiser in {_name(type(model))}; known: "
+            f"{', '.join(sorted(swaps))}"
+        )
+    for module, replacement in plan:
+        attributes = replacement.__dict__
+        attributes[_ORIGINAL] = (type(module), module.__dict__)
+        module.__class__, module.__dict__ = type(replacement), attributes
+    return report
+
+
+def unpatch(model: nn.Module) -> list[str]:
+    """Gives every module that `patch` changed its own class back, with the tensors it has now.
+
+    Returns:
+        The paths of these modules.
+    """
+    restored = []
+    for path, module in list(model.named_modules()):
+        if _ORIGINAL not in module.__dict__:
+            continue
+        tensors = _tensors(module)
+        training = module.training
+        module.__class__, module.__dict__ = module.__dict__[_ORIGINAL]
+        for name, tensor in tensors.items():
+            owner, _, leaf = name.rpartition(".")
+            holder = module.get_submodule(owner)
+            table = holder._parameters if leaf in holder._parameters else holder._buffers
+            table[leaf] = tensor
+        module.train(training)
+        restored.append(path)
+    return restored
+
+
+def _swaps(also: Mapping[str, str]) -> dict[str, Callable[[nn.Module], nn.Module]]:
+    """The tables of all peers in one; they import none of the peers."""
+    swaps: dict[str, Callable[[nn.Module], nn.Module]] = {}
+    for peer in PEERS:
+        name = f"{__package__}.{peer}"
+        if importlib.util.find_spec(name) is not None:
+            swaps.update(importlib.import_module(name).SWAPS)
+    for own, known in also.items():
+        if known not in swaps:
+            raise ValueError(
+                f"also must name known classes ({', '.join(sorted(swaps))}), got {known}"
+            )
+        swaps[own] = swaps[known]
+    return swaps
+
+
+def _plan(
+    model: nn.Module, swaps: Mapping[str, Callable[[nn.Module], nn.Module]], report: PatchReport
+) -> list[tuple[nn.Module, nn.Module]]:
+    """Pairs of modules and replacements, nothing changed yet; fills the report."""
+    plan: dict[int, tuple[nn.Module, nn.Module]] = {}
+
+    def visit(path: str, module: nn.Module, compiled: bool) -> None:
+        compiled = compiled or _is_compiled(module)
+        known = next((_name(cls) for cls in type(module).__mro__ if _name(cls) in swaps), None)
+        if id(module) in plan:  # the same module in a second place
+            report.swapped[path] = _name(type(module))
+            return
+        if known is not None and _ORIGINAL not in module.__dict__:
+            if compiled:
+                raise RuntimeError(
+                    f"{path or 'the model'} is a {known} in a compiled module: patch the model "
+                    "before torch.compile; nothing was changed"
+                )
+            try:
+                plan[id(module)] = (module, _replacement(module, known, swaps[known]))
+                report.swapped[path] = known
+                return
+            except NotImplementedError as error:
+                # What lies inside belongs to a form that is not covered: it stays as well.
+                report.left[path] = (_name(type(module)), str(error))
+                return
+        for name, child in module._modules.items():
+            if child is not None:
+                visit(f"{path}.{name}" if path else name, child, compiled)
+
+    visit("", model, False)
+    return list(plan.values())
+
+
+def _replacement(
+    module: nn.Module, known: str, swap: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
+    """What takes the place of a module, with all that belongs to it.
+
+    Raises:
+        NotImplementedError: it cannot be replaced, and why.
+    """
+    if _name(type(module)) != known:
+        raise NotImplementedError(
+            f"a subclass of {known}, whose own methods are not known (FSDP2 and parametrizations "
+            "make such classes: patch first)"
+        )
+    for part in module.modules():
+        if "forward" in part.__dict__ or "_hf_hook" in part.__dict__:
+            raise NotImplementedError(
+                "its forward was replaced on the instance (accelerate's hooks do so: patch first)"
+            )
+    replacement = swap(module)
+    before, after = _tensors(module), _tensors(replacement)
+    if before.keys() != after.keys() or not all(_same(before[n], after[n]) for n in before):
+        raise RuntimeError(
+            f"the replacement of {known} does not share its tensors: this is a bug of ours"
+        )
+    for name in _HOOKS:
+        if name in module.__dict__:
+            replacement.__dict__[name] = module.__dict__[name]
+    own = {id(part) for part in module.modules()}
+    for part in replacement.modules():
+        if id(part) not in own:
+            part.training = module.training
+    return replacement
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """By torch.compile(module) or module.compile()."""
+    return (
+        "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
+    )
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    tensors = dict(module.named_parameters(remove_duplicate=False))
+    return {**tensors, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.data_ptr() == other.data_ptr() and one.shape == other.shape)

@@ -1,0 +1,56 @@
+"""The quantisers of taming-transformers, `taming.modules.vqvae.quantize`, and its module names.
+
+    from vqgan_fast.compat.taming import VectorQuantizer2 as VectorQuantizer
+
+`install()` makes code that says `import taming` run where the reference is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from ..adopt import adopt
+from .gumbel import GumbelQuantize
+from .install import install, uninstall
+from .moving_average import EMAVectorQuantizer, EmbeddingEMA
+from .quantizers import VectorQuantizer, VectorQuantizer2
+
+__all__ = [
+    "SWAPS",
+    "EMAVectorQuantizer",
+    "EmbeddingEMA",
+    "GumbelQuantize",
+    "VectorQuantizer",
+    "VectorQuantizer2",
+    "install",
+    "uninstall",
+]
+
+
+def _swap_first(peer: nn.Module) -> nn.Module:
+    return adopt(VectorQuantizer, peer, ("n_e", "e_dim", "beta"))
+
+
+def _swap_second(peer: nn.Module) -> nn.Module:
+    return adopt(VectorQuantizer2, peer, ("legacy", "remap", "sane_index_shape"))
+
+
+def _swap_ema(peer: nn.Module) -> nn.Module:
+    if getattr(peer, "remap", None) is not None:
+        raise NotImplementedError("remap, which the peer's EMAVectorQuantizer takes but never uses")
+    return adopt(EMAVectorQuantizer, peer, ("codebook_dim", "num_tokens", "beta"))
+
+
+def _leave_gumbel(peer: nn.Module) -> nn.Module:
+    raise NotImplementedError("its softmax over all codes is plain torch here as well")
+
+
+_QUANTIZE = "taming.modules.vqvae.quantize"
+SWAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
+    f"{_QUANTIZE}.VectorQuantizer": _swap_first,
+    f"{_QUANTIZE}.VectorQuantizer2": _swap_second,
+    f"{_QUANTIZE}.EMAVectorQuantizer": _swap_ema,
+    f"{_QUANTIZE}.GumbelQuantize": _leave_gumbel,
+}

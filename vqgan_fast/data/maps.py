@@ -1,0 +1,229 @@
+"""Maps that go with a picture, to condition on: labels, depth, edges, a smaller picture, place.
+
+A map is made for one crop of a picture at a time: `crop` returns it as an array (S, S, C) in a
+compact type, `to_model` turns a batch of those into what a VQGAN takes, `draw` into pictures to
+look at. Where they come from and their values are the reference's (Esser et al. 2021, Section 4.2).
+"""
+
+from __future__ import annotations
+
+import colorsys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from .images import DataError
+from .stream import View, to_model_range, to_pixels
+
+
+class CropMap(ABC):
+    """One kind of map. `channels`: those of `to_model`'s result."""
+
+    channels: int
+
+    @abstractmethod
+    def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        """The map (S, S, C) of a crop.
+
+        Args:
+            index: of the picture among the stream's files.
+            picture: uint8 (height, width, 3), resized as the stream is told to.
+            view: the crop.
+        """
+
+    def to_model(self, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """Maps (B, C, S, S) as `crop` gives them -> (B, channels, S, S) floats on the device."""
+        return to_model_range(maps, device)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """uint8 pictures (B, 3, S, S) on the CPU of x as `to_model` gives it, or a VQGAN does."""
+        pixels = to_pixels(x)
+        return pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels
+
+
+class FileMap(CropMap):
+    """A map that is a file beside each picture, of the picture's size.
+
+    Args:
+        files: one for each picture of the stream.
+    """
+
+    resampling = Image.Resampling.BILINEAR
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = list(files)
+
+    @abstractmethod
+    def read(self, file: Path) -> Image.Image:
+        """The whole map, one channel; a DataError that names the file if it cannot be used."""
+
+    def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        whole = self.read(self.files[index])
+        size = (picture.shape[1], picture.shape[0])
+        if whole.size != size:
+            whole = whole.resize(size, self.resampling)
+        return view.cut(np.asarray(whole)[..., None])
+
+
+class Segmentation(FileMap):
+    """Labels, one byte a pixel; for the model one-hot (n_labels, S, S), values 0 and 1.
+
+    Args:
+        files: single-channel PNGs.
+        n_labels: labels are 0 ... n_labels - 1.
+        shift: added to each byte of a file, modulo 256: with 1, the 255 of unlabelled pixels
+            becomes label 0, as for COCO-Stuff with its 183 labels.
+    """
+
+    resampling = Image.Resampling.NEAREST
+
+    def __init__(self, files: Sequence[Path], n_labels: int, shift: int = 0) -> None:
+        super().__init__(files)
+        if not 1 <= n_labels <= 256:
+            raise ValueError(f"n_labels must lie in [1, 256], got {n_labels}")
+        self.n_labels, self.shift = n_labels, shift
+
+    @property
+    def channels(self) -> int:  # type: ignore[override]
+        return self.n_labels
+
+    def read(self, file: Path) -> Image.Image:
+        image = _open(file)
+        if image.mode not in ("L", "P"):
+            raise DataError(f"{file} must have one byte a pixel, a label, got mode {image.mode}")
+        labels = np.asarray(image) + np.uint8(self.shift % 256)
+        if labels.max() >= self.n_labels:
+            raise DataError(
+                f"{file} holds label {labels.max()}; with n_labels = {self.n_labels} they must "
+                f"lie in [0, {self.n_labels - 1}]"
+            )
+        return Image.fromarray(labels)
+
+    def to_model(self, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        labels = maps[:, 0].to(device, torch.int64)
+        one_hot = F.one_hot(labels, self.n_labels).movedim(-1, 1)
+        return one_hot.to(torch.get_default_dtype())
+
+    def draw(self, x: Tensor) -> Tensor:
+        return self._palette()[x.argmax(1).cpu()].movedim(-1, 1)
+
+    def _palette(self) -> Tensor:
+        """(n_labels, 3) uint8: hues a golden section apart, label 0 dark."""
+        colours = [(0.1, 0.1, 0.1)]
+        for label in range(1, self.n_labels):
+            hue = label * 0.618034 % 1
+            colours.append(
+                colorsys.hsv_to_rgb(hue, (0.85, 0.5)[label % 2], (1, 0.75)[label % 3 % 2])
+            )
+        return torch.tensor(colours).mul(255).round().to(torch.uint8)
+
+
+class Depth(FileMap):
+    """Depth of any scale, min-max normalised to [-1, 1] for each picture; one channel.
+
+    Files: a four-channel 8-bit PNG whose four bytes are one little-endian float32, or any
+    single-channel picture (8 or 16 bits, or float TIFF).
+    """
+
+    channels = 1
+
+    def read(self, file: Path) -> Image.Image:
+        image = _open(file)
+        pixels = np.asarray(image)
+        if image.mode == "RGBA":
+            pixels = np.ascontiguousarray(pixels).view("<f4")[..., 0]
+        if pixels.ndim != 2:
+            raise DataError(
+                f"{file} must have one channel, or four bytes that are a float, got {image.mode}"
+            )
+        depth = pixels.astype(np.float32)
+        low, high = depth.min(), depth.max()
+        if not np.isfinite(high - low):  # also where a NaN is
+            raise DataError(f"{file} holds a depth that is not finite")
+        return Image.fromarray((depth - low) / max(high - low, np.finfo(np.float32).tiny))
+
+    def to_model(self, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        return maps.to(device, torch.get_default_dtype()).mul(2).sub(1)
+
+
+class Edges(CropMap):
+    """Canny's edges of the crop's grey values (Canny 1986), as scikit-image finds them.
+
+    Args:
+        sigma: of the Gaussian in front, in pixels.
+    """
+
+    channels = 3
+
+    def __init__(self, sigma: float = 2.0) -> None:
+        if sigma <= 0:
+            raise ValueError(f"sigma must be positive, got {sigma}")
+        self.sigma = sigma
+
+    def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        from skimage.color import rgb2gray
+        from skimage.feature import canny
+
+        edges = canny(rgb2gray(view.cut(picture)), sigma=self.sigma)
+        return np.repeat(edges[..., None], 3, axis=-1).astype(np.uint8) * 255
+
+
+class LowResolution(CropMap):
+    """The crop made `factor` times smaller, with antialiasing, and as large as before again."""
+
+    channels = 3
+
+    def __init__(self, factor: int = 8) -> None:
+        if factor < 2:
+            raise ValueError(f"factor must be at least 2, got {factor}")
+        self.factor = factor
+
+    def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        image = Image.fromarray(np.ascontiguousarray(view.cut(picture)))
+        small = (max(1, image.width // self.factor), max(1, image.height // self.factor))
+        bicubic = Image.Resampling.BICUBIC
+        return np.asarray(image.resize(small, bicubic).resize(image.size, bicubic))
+
+
+class Coordinates(CropMap):
+    """Where each pixel of the crop lies in its picture: its raster position over their number.
+
+    For data in which all pictures are aligned, so that pictures larger than a crop can be drawn
+    without another condition.
+    """
+
+    channels = 1
+
+    def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        height, width = picture.shape[:2]
+        left, top, right, bottom = view.box
+        rows, columns = np.arange(top, bottom)[:, None], np.arange(left, right)
+        position = (rows * width + columns) / (height * width)
+        if view.mirrored:
+            position = position[:, ::-1]
+        return position[..., None].astype(np.float32)
+
+    def to_model(self, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        return maps.to(device, torch.get_default_dtype())
+
+    def draw(self, x: Tensor) -> Tensor:
+        return super().draw(2 * x - 1)
+
+
+def _open(file: Path) -> Image.Image:
+    try:
+        with Image.open(file) as image:
+            image.load()
+            return image
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders fail in many ways
+        raise DataError(
+            f"{file} cannot be read as a map ({error or type(error).__name__})"
+        ) from error

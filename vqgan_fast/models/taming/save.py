@@ -1,0 +1,110 @@
+"""Writing our models as the reference reads them: a checkpoint and a YAML file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conditions import LabelCondition, SOSCondition
+from ..latent_transformer import LatentTransformer
+from ..pretrained import replacing
+from ..vqgan import VQGAN
+from .config import (
+    ENCODER_KEYS,
+    GPT_TARGET,
+    LABEL_TARGET,
+    TRANSFORMER_TARGET,
+    UNCONDITIONAL,
+    VQGAN_TARGET,
+)
+
+# As every file of the reference that only uses a VQGAN has it.
+NO_LOSS_TARGET = "taming.modules.losses.DummyLoss"
+
+
+def save_taming(
+    model: VQGAN | LatentTransformer,
+    ckpt: str | os.PathLike[str],
+    yaml: str | os.PathLike[str],
+) -> None:
+    """Writes `ckpt` and `yaml`, from which the reference builds the same model.
+
+    The reference's trainer wants more, which it must be given: data, a loss, a learning rate. Each
+    file is replaced atomically.
+
+    Raises:
+        ValueError: the reference has nothing that would be this model.
+    """
+    import yaml as pyyaml
+
+    if isinstance(model, LatentTransformer):
+        section = {"target": TRANSFORMER_TARGET, "params": _transformer_params(model)}
+    else:
+        section = {"target": VQGAN_TARGET, "params": _vqgan_params(model)}
+    ckpt, yaml = Path(ckpt), Path(yaml)
+    for path in (ckpt, yaml):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(ckpt) as path:
+        torch.save({"state_dict": _weights(model)}, path)
+    with replacing(yaml) as path:
+        path.write_text(pyyaml.safe_dump({"model": section}, sort_keys=False), encoding="utf-8")
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    # A tensor that is a view would take the whole of what it views along.
+    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+
+def _vqgan_params(model: VQGAN) -> dict[str, Any]:
+    config = model.config
+    if config["double_z"]:
+        raise ValueError("a VQGAN with double_z=True has no counterpart in the reference")
+    if config["beta"] != 0.25 or not config["legacy"]:
+        warnings.warn(
+            "the reference trains every VQGAN with beta=0.25 and legacy=True, this one has "
+            f"beta={config['beta']} and legacy={config['legacy']}: only its loss will differ",
+            stacklevel=4,
+        )
+    return {
+        "embed_dim": int(config["embed_dim"]),
+        "n_embed": int(config["codebook_size"]),
+        "ddconfig": {"double_z": False, **{key: _plain(config[key]) for key in ENCODER_KEYS}},
+        "lossconfig": {"target": NO_LOSS_TARGET},
+    }
+
+
+def _transformer_params(model: LatentTransformer) -> dict[str, Any]:
+    first_stage = {"target": VQGAN_TARGET, "params": _vqgan_params(model.first_stage_model)}
+    gpt = {key: _plain(value) for key, value in model.transformer.config.items()}
+    return {
+        "pkeep": float(model.pkeep),
+        **_condition_params(model.cond_stage_model),
+        "transformer_config": {"target": GPT_TARGET, "params": gpt},
+        "first_stage_config": first_stage,
+    }
+
+
+def _condition_params(condition: nn.Module) -> dict[str, Any]:
+    if isinstance(condition, SOSCondition):
+        return {"cond_stage_config": UNCONDITIONAL, "sos_token": int(condition.token)}
+    if isinstance(condition, LabelCondition):
+        params = {"n_classes": int(condition.n_classes)}
+        return {
+            "cond_stage_key": "class_label",
+            "cond_stage_config": {"target": LABEL_TARGET, "params": params},
+        }
+    raise ValueError(
+        f"a condition of type {type(condition).__name__} cannot be written for the reference"
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Numbers and lists of Python's own: numpy's are written by YAML as calls."""
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,144 @@
+"""What a machine lacks for vqgan_fast, and what to do about it, from what `info.collect` found."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Problem = tuple[str, str]  # what it is, what to do
+
+_EXTRA = "pip install 'vqgan_fast[train]'"
+_TRAINING = ("lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
+
+
+def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
+    """Everything that makes something fail or slow on this machine.
+
+    Args:
+        info: the dictionary of `info.collect`, without this part.
+
+    Returns:
+        For each: `part`, the key of `info` that it is about; `problem`; `advice`. None for what is
+        only absent and not missed, such as CUDA on a machine without a card.
+    """
+    found: list[dict[str, str]] = []
+
+    def report(part: str, problem: str, advice: str) -> None:
+        found.append({"part": part, "problem": problem, "advice": advice})
+
+    versions, cuda = info["versions"], info["cuda"]
+    if versions["torch"] is None:
+        report("versions", "torch is not installed", "pip install torch (2.10 or newer)")
+    elif _number(versions["torch"]) < (2, 10):
+        problem = f"torch {versions['torch']} is too old, the ops need 2.10"
+        report("versions", problem, "pip install 'torch>=2.10'")
+    missing = [name for name in _TRAINING if versions.get(name) is None]
+    if missing:
+        report("versions", f"training and the programs miss {', '.join(missing)}", _EXTRA)
+    if "problem" in info["build"]:
+        report(
+            "build",
+            f"{info['build']['problem']}; vqgan_fast.numpy does not work, the ops do",
+            f"install a wheel that has a _native for Python {versions['python']}, or from the "
+            "sources (pip install .)",
+        )
+    simd = info["cpu"].get("simd")
+    if "problem" in info["cpu"] and "problem" not in info["build"]:
+        report("cpu", info["cpu"]["problem"], "unset VQGAN_FAST_ISA")
+    elif simd and simd["selected"] != simd["detected"]:
+        problem = f"the CPU kernels run at {simd['selected']}, this CPU has {simd['detected']}"
+        report("cpu", problem, "unset VQGAN_FAST_ISA")
+    cpu_library, *others = info["libraries"]
+    if not cpu_library["loaded"]:
+        problem = f"{cpu_library['name']} does not load: {cpu_library['reason']}"
+        report("libraries", problem, "pip install --force-reinstall --no-deps vqgan_fast")
+    if cuda["cards"] and versions["torch"] is not None:
+        for problem, advice in _cuda_problems(info, others):
+            report("cuda", problem, advice)
+    distributed = info["distributed"]
+    if cuda.get("devices") and distributed.get("available") and not distributed["nccl"]:
+        problem = "this torch has no NCCL, which training on several cards uses"
+        report("distributed", problem, "install a torch for Linux with CUDA")
+    if distributed.get("available") and not distributed["gloo"]:
+        problem = "this torch has no gloo, which training in several processes on CPUs uses"
+        report("distributed", problem, "install torch's own wheel: pip install torch")
+    return found
+
+
+def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterator[Problem]:
+    """What keeps the cards that are there from being used: the first cause alone."""
+    cuda, build = info["cuda"], info["build"]
+    cards = ", ".join(cuda["cards"])
+    built_with = build.get("cuda_version")
+    driver, torch_cuda = cuda.get("driver_cuda"), cuda.get("torch_cuda")
+    unfit = [
+        device
+        for device in cuda.get("devices", [])
+        if code_for(device["capability"], build.get("cuda_archs", [])) is None
+    ]
+    if driver is None:
+        yield (
+            f"{cards}: the driver's library libcuda.so.1 is not found",
+            "install NVIDIA's driver; start a container with the cards (docker run --gpus all, "
+            "apptainer exec --nv)",
+        )
+    elif torch_cuda is None:
+        yield f"{cards}: this torch is for CPUs only", f"install a torch for CUDA {driver}"
+    elif _number(driver)[0] < _number(torch_cuda)[0]:
+        yield (
+            f"{cards}: torch is for CUDA {torch_cuda}, the driver knows up to {driver}",
+            f"update the driver, or install a torch for CUDA {_number(driver)[0]}",
+        )
+    elif not built_with:
+        yield (
+            f"{cards}: this build of vqgan_fast is for CPUs only; CUDA tensors take the slow "
+            "plain-torch definition",
+            "install the wheel with CUDA, or build with an nvcc (docs/building.md)",
+        )
+    elif _number(driver)[0] < _number(built_with)[0]:
+        yield (
+            f"{cards}: vqgan_fast was built with CUDA {built_with}, the driver knows up to "
+            f"{driver}",
+            "update the driver to 580 or newer, or install the +cu129 wheel (docs/wheels.md)",
+        )
+    elif unfit:
+        for device in unfit:
+            yield (
+                f"{device['name']} has compute capability {device['capability']}, this build has "
+                f"{', '.join(build['cuda_archs'])}",
+                f"build with VQGAN_FAST_CUDA_ARCHS={device['capability'].replace('.', '')}",
+            )
+    else:
+        for library in others:
+            if not library["loaded"]:
+                yield f"{cards}: {library['name']}: {library['reason']}", "see docs/building.md"
+
+
+def code_for(capability: str, archs: list[str]) -> str | None:
+    """Which of a build's architectures a card runs: "90a", "120+PTX" compiled anew, or None.
+
+    Machine code runs on cards of its major version and the same or a higher minor one; that of an
+    architecture with a letter on exactly its own cards. PTX runs on every later card.
+
+    Args:
+        capability: a card's, such as "8.6".
+        archs: such as ["80", "90a", "120+PTX"].
+    """
+    major, minor = _number(capability)
+    best = None
+    for arch in archs:
+        digits, letter, ptx = re.fullmatch(r"(\d+)([af]?)(\+PTX)?", arch).groups()
+        arch_major, arch_minor = int(digits[:-1]), int(digits[-1])
+        exact = (arch_major, arch_minor) == (major, minor)
+        if exact or (not letter and arch_major == major and arch_minor <= minor):
+            best = arch.removesuffix("+PTX")  # the last one is the nearest
+        elif best is None and ptx and not letter and (arch_major, arch_minor) <= (major, minor):
+            best = arch
+    return best
+
+
+def _number(version: str) -> tuple[int, int]:
+    """(major, minor) of "2.13.0+cpu", "13.0.88" or "8.6"."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

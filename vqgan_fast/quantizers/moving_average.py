@@ -1,0 +1,138 @@
+"""A codebook that follows its latents (van den Oord et al. 2017, appendix A.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+from .base import Quantizer, QuantizerInfo
+from .dead_codes import restart_dead_codes
+from .ranks import gather_rows, sum_over_ranks, world_size
+
+
+@torch.no_grad()
+def update_averages(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_avg: Tensor,
+    z: Tensor,
+    indices: Tensor,
+    decay: float,
+    eps: float,
+) -> None:
+    """One step of the moving averages and of the codebook, in place, the same on all ranks.
+
+        cluster_size = decay * cluster_size + (1 - decay) * counts
+        embed_avg = decay * embed_avg + (1 - decay) * sums
+        codebook = embed_avg / ((cluster_size + eps) / (n + K eps) n),   n = sum of cluster_size
+
+    Args:
+        codebook, embed_avg: (K, D).
+        cluster_size: (K,).
+        z: this rank's latents (..., D); counts and sums are taken over all ranks.
+        indices: (...) int64, their codes.
+    """
+    counts, sums = ops.codebook_stats(z.detach(), indices, len(codebook))
+    counts, sums = sum_over_ranks(counts), sum_over_ranks(sums)
+    cluster_size.mul_(decay).add_(counts.to(cluster_size.dtype), alpha=1 - decay)
+    embed_avg.mul_(decay).add_(sums.to(embed_avg.dtype), alpha=1 - decay)
+    n = cluster_size.sum()
+    smoothed = (cluster_size + eps) / (n + len(codebook) * eps) * n
+    codebook.copy_(embed_avg / smoothed.unsqueeze(1))
+
+
+class EMAVectorQuantizer(Quantizer):
+    """Codes are moving averages of the latents that chose them; no gradient reaches them.
+
+    Every forward pass in training mode moves the codebook, after the latents have been quantised.
+    Counts and sums are taken over all ranks of the default process group and added in a fixed
+    order, so all ranks hold the same codebook to the bit.
+
+    Args:
+        codebook_size, e_dim: as `Quantizer`.
+        beta: weight of the commitment loss, which is the whole loss.
+        legacy: without effect; there is only one term. Taken so that quantisers are exchangeable.
+        decay: share of the averages that a step keeps.
+        eps: added to each cluster size (Laplace smoothing).
+        restart_below: a code whose moving average of uses a step falls below this is moved onto a
+            latent of the current batch, the same one on all ranks; 0 never restarts one. The host
+            waits for the device to learn which.
+
+    Raises:
+        ValueError: an argument that cannot work, named.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int = 1024,
+        e_dim: int = 256,
+        beta: float = 0.25,
+        legacy: bool = False,
+        decay: float = 0.99,
+        eps: float = 1e-5,
+        restart_below: float = 0.0,
+    ) -> None:
+        super().__init__(codebook_size, e_dim, beta, legacy)
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
+        if eps <= 0:
+            raise ValueError(f"eps must be positive, got {eps}")
+        if restart_below < 0:
+            raise ValueError(f"restart_below must not be negative, got {restart_below}")
+        self.decay = decay
+        self.eps = eps
+        self.restart_below = restart_below
+        self.embedding = nn.Embedding(codebook_size, e_dim)
+        self.embedding.weight.requires_grad_(False)
+        # As if each code had been used once: the codebook is the quotient of the averages.
+        self.register_buffer("cluster_size", torch.ones(codebook_size))
+        self.register_buffer("embed_avg", self.embedding.weight.detach().clone())
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes (K, D)."""
+        return self.embedding.weight
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        # The graph keeps the codes that were compared with, because the update is in place.
+        codebook = self.codebook.clone() if self.training and z.requires_grad else self.codebook
+        z_q, _, info = self._quantize(z, codebook)
+        if self.training:
+            self._update(z.detach().movedim(1, -1), info.indices)
+        return z_q, self.beta * info.commitment_loss, info
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, decay={self.decay}, restart_below={self.restart_below}"
+
+    @torch.no_grad()
+    def _update(self, rows: Tensor, indices: Tensor) -> None:
+        averages = self.codebook, self.cluster_size, self.embed_avg
+        update_averages(*averages, rows, indices, self.decay, self.eps)
+        self.updates += 1
+        if self.restart_below > 0:
+            self._restart(rows.flatten(0, -2))
+
+    def _restart(self, rows: Tensor) -> None:
+        dead = self.cluster_size < self.restart_below
+        if not dead.any():
+            return
+        # The draws depend on the number of updates alone: ranks agree, and so does a resumed run.
+        seed = int(self.updates)
+        latents = gather_rows(self._offer(rows, torch.Generator().manual_seed(seed)))
+        generator = torch.Generator().manual_seed(seed)
+        replaced = restart_dead_codes(self.codebook, dead, latents, generator)
+        self.cluster_size[replaced] = self.restart_below
+        self.embed_avg[replaced] = self.restart_below * self.codebook[replaced]
+
+    def _offer(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """Some of this rank's latents: as many on each rank as it takes for K together."""
+        offered = -(-self.codebook_size // world_size())
+        if len(rows) == 0:  # an empty batch on this rank only; the others must not wait for it
+            return rows.new_full((offered, self.e_dim), torch.nan)
+        if len(rows) < offered:
+            draw = torch.randint(len(rows), (offered,), generator=generator)
+        else:
+            draw = torch.randperm(len(rows), generator=generator)[:offered]
+        return rows[draw.to(rows.device)]

@@ -1,0 +1,38 @@
+"""A codebook that moves as a whole (Zhu et al., "Addressing representation collapse", 2024)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .base import Quantizer, QuantizerInfo
+
+
+class SimVQ(Quantizer):
+    """A frozen random codebook C behind a learned linear map W: the codes are the rows of C W^T.
+
+    Every step moves all codes, so none dies of not being chosen. `embedding.weight` (C) is drawn
+    from N(0, 1/D) and gets no gradient; `projection.weight` (W, D x D) starts as the identity.
+    Arguments, losses and interface: `Quantizer`. arXiv 2411.02038, eq. 6.
+    """
+
+    def __init__(
+        self,
+        codebook_size: int = 1024,
+        e_dim: int = 256,
+        beta: float = 0.25,
+        legacy: bool = False,
+    ) -> None:
+        super().__init__(codebook_size, e_dim, beta, legacy)
+        self.embedding = nn.Embedding(codebook_size, e_dim)
+        nn.init.normal_(self.embedding.weight, std=e_dim**-0.5)
+        self.embedding.weight.requires_grad_(False)
+        self.projection = nn.Linear(e_dim, e_dim, bias=False)
+        nn.init.eye_(self.projection.weight)
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes (K, D), differentiable in the linear map."""
+        return self.projection(self.embedding.weight)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        return self._quantize(z, self.codebook)

@@ -1,0 +1,109 @@
+"""Rejection sampling: of many candidates, the best by a score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..models import LatentTransformer
+from ..quantizers.checks import check_integer
+from .images import sample
+from .packed import pack
+from .seeds import Seeds, image_seeds
+
+Score = Callable[[Tensor], Tensor]
+
+
+class Best(NamedTuple):
+    """What `sample_best` keeps for each of B conditions, the best first.
+
+    Attributes:
+        images: (B, keep, 3, f H, f W) in [-1, 1].
+        codes: (B, keep, H, W) int64.
+        scores: (B, keep) float64.
+        seeds: (B, keep) int64, with which `sample` draws the same images again.
+    """
+
+    images: Tensor
+    codes: Tensor
+    scores: Tensor
+    seeds: Tensor
+
+
+def sample_best(
+    model: LatentTransformer,
+    cond: Tensor | None = None,
+    grid: tuple[int, int] | None = None,
+    *,
+    candidates: int = 16,
+    keep: int = 1,
+    score: Score | None = None,
+    seeds: Seeds | None = None,
+    batch: int = 16,
+    weights: str | None = None,
+    **options: Any,
+) -> Best:
+    """Draw several candidates for each condition and keep those with the highest scores.
+
+    Args:
+        model, grid: as for :func:`sample`.
+        cond: as for `sample`, one row for each of B conditions; None is the model's own, B = 1.
+        candidates: n, how many are drawn for each condition.
+        keep: m, how many are kept, at most n.
+        score: images (n, 3, f H, f W) in [-1, 1] -> (n,), higher is better, such as a classifier's
+            probability of the class. It may be called for parts of the candidates. None ranks by
+            the mean log-probability of the codes that were drawn.
+        seeds: for each condition the seed of its first candidate; the others' follow it. None draws
+            them from torch's global CPU generator.
+        batch: how many candidates are drawn at once.
+        weights: as for `sample_codes`.
+        **options: everything else that `sample` takes.
+
+    Raises:
+        ValueError: an argument is out of range or does not fit the others; the message names it.
+    """
+    for name, value in (("candidates", candidates), ("keep", keep), ("batch", batch)):
+        check_integer(name, value)
+    if keep > candidates:
+        raise ValueError(f"keep must be at most candidates = {candidates}, got {keep}")
+    for name in ("num_images", "return_codes", "return_logprobs"):
+        if name in options:
+            raise ValueError(f"{name} is not an option here: sample_best decides it")
+    if cond is None:
+        cond = model.cond_stage_model(1, model.transformer.head.weight.device)
+    packed = options.pop("transformer", None) or pack(model.transformer, weights)
+    first_seeds = image_seeds(seeds, len(cond))
+    kept = []
+    for row, first in zip(cond.split(1), first_seeds, strict=True):
+        best: list[Tensor] = []
+        for numbers in torch.arange(candidates).split(batch):
+            part_seeds = first + numbers  # int64 wraps as 64-bit seeds do
+            images, codes, logprobs = sample(
+                model, row.expand(len(numbers), *row.shape[1:]), grid, seeds=part_seeds,
+                transformer=packed, return_codes=True, return_logprobs=True, **options,
+            )  # fmt: skip
+            scores = logprobs.flatten(1).double().mean(1) if score is None else score(images)
+            part = [images, codes, _checked(scores, len(images)), part_seeds]
+            best = _highest([*zip(best, part, strict=True)] if best else [(x,) for x in part], keep)
+        kept.append(best)
+    return Best(*(torch.stack(parts) for parts in zip(*kept, strict=True)))
+
+
+def _checked(scores: Tensor, number: int) -> Tensor:
+    scores = torch.as_tensor(scores).detach().cpu().double()
+    if scores.shape != (number,) or scores.isnan().any():
+        raise ValueError(
+            f"score must return one number for each of the {number} images, none of them NaN, got "
+            f"shape {tuple(scores.shape)}"
+        )
+    return scores
+
+
+def _highest(parts: list[tuple[Tensor, ...]], keep: int) -> list[Tensor]:
+    """Of images, codes, scores and seeds in parts, the rows with the highest scores."""
+    images, codes, scores, seeds = (torch.cat([t.cpu() for t in part]) for part in parts)
+    order = scores.sort(descending=True, stable=True).indices[:keep]
+    return [images[order], codes[order], scores[order], seeds[order]]

@@ -1,0 +1,49 @@
+"""The tokens of a run on the device: conditions and codes side by side, for one gather."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+UNKNOWN = -1  # stands in the codes at the cells that are not drawn yet
+
+
+class Board:
+    """For each image, one row of integers: its conditions, one constant, its codes.
+
+    Columns are computed on the host when a pass is planned; what they hold is read on the device,
+    where the codes are drawn.
+
+    Args:
+        conditions: for each stream (the condition, and the one without it for guidance) tokens
+            (B, T), or (B, H, W) for the grid's cells.
+        codes: (B, H, W) int64, UNKNOWN where a code will be drawn.
+        constant: a token that can be addressed for every image.
+    """
+
+    def __init__(self, conditions: list[Tensor], codes: Tensor, constant: int = 0) -> None:
+        batch, self.height, self.width = codes.shape
+        parts = [condition.flatten(1) for condition in conditions]
+        self.condition_columns = np.cumsum([0, *(part.shape[1] for part in parts)])[:-1].tolist()
+        self.is_spatial = [condition.ndim == 3 for condition in conditions]
+        self.constant_column = sum(part.shape[1] for part in parts)
+        self.code_column = self.constant_column + 1
+        extra = torch.full((batch, 1), constant, dtype=torch.int64, device=codes.device)
+        self.tokens = torch.cat([*parts, extra, codes.flatten(1)], dim=1)
+        self.row_length = self.tokens.shape[1]
+        self.logprobs = torch.zeros(codes.shape, device=codes.device)
+
+    @property
+    def codes(self) -> Tensor:
+        """(B, H, W) int64, a view."""
+        return self.tokens[:, self.code_column :].view(-1, self.height, self.width)
+
+    def gather(self, images: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Where in `tokens.flatten()` the images' columns lie."""
+        return images * self.row_length + columns
+
+    def put(self, images: Tensor, cells: Tensor, codes: Tensor, logprobs: Tensor) -> None:
+        """Writes drawn codes (D,) at the cells' indices (D,) of images (D,)."""
+        self.tokens.view(-1)[images * self.row_length + self.code_column + cells] = codes
+        self.logprobs.view(-1)[images * (self.height * self.width) + cells] = logprobs

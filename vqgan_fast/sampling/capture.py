@@ -1,0 +1,58 @@
+"""Steps as CUDA graphs: a step of a few tokens is hundreds of launches, one graph is one.
+
+Written from the documentation of CUDA graphs and never run on a card: `docs/gpu_status.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import torch
+from torch import Tensor
+
+from ..ops.registration import has_kernel
+
+WARM_UP = 2  # runs outside the graph: nothing in it may be loaded or allocated for the first time
+OPS = ("packed_linear", "layer_norm", "decode_layers", "decode_grid_layers", "sample_logits")
+
+
+class CapturedSteps:
+    """Runs steps, on a CUDA device from a graph for each combination of shapes and constants.
+
+    A step must write its results in place, give the same when it is run twice, and not wait for the
+    device. Where there is no CUDA, or an op has no kernel there, steps simply run.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.is_on = device.type == "cuda" and all(has_kernel(op, device.type) for op in OPS)
+        self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
+
+    def __call__(
+        self, step: Callable[[list[Tensor]], None], inputs: list[Tensor], key: Hashable
+    ) -> None:
+        """step(inputs); the key names the constants that the step holds besides."""
+        if not self.is_on:
+            step(inputs)
+            return
+        key = (key, *(tensor.shape for tensor in inputs))
+        if key not in self.graphs:
+            self.graphs[key] = self._capture(step, inputs)
+        graph, static = self.graphs[key]
+        for held, new in zip(static, inputs, strict=True):
+            held.copy_(new, non_blocking=True)
+        graph.replay()
+
+    def _capture(
+        self, step: Callable[[list[Tensor]], None], inputs: list[Tensor]
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
+        static = [tensor.clone() for tensor in inputs]
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                step(static)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            step(static)
+        return graph, static

@@ -1,0 +1,111 @@
+"""What a caller gives a sampling run, checked before anything is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..quantizers.checks import check_indices
+from .board import UNKNOWN
+from .packed import PackedTransformer
+from .windows import CodeGrid
+
+
+def check_condition(
+    name: str, cond: Tensor, packed: PackedTransformer, grid: CodeGrid, batch: int | None
+) -> Tensor:
+    """A condition on the transformer's device, for each image of the batch.
+
+    Args:
+        name: what errors call it.
+        cond: (B, T) tokens, or (B, H, W) for the grid's cells. A WindowGPT takes T = 1 only.
+        packed: the transformer.
+        grid: the grid of codes.
+        batch: B; None takes what comes. One row stands for all images where it is given.
+
+    Raises:
+        ValueError: another shape, dtype or batch, a token outside the vocabulary; fewer tokens than
+            the transformer leaves unmasked.
+    """
+    model = packed.model
+    tokens = "(B, 1)" if packed.is_native else "(B, T) tokens with T >= 1"
+    shapes = f"{tokens} or (B, {grid.height}, {grid.width}) for the grid"
+    fits = cond.ndim == 3 and cond.shape[1:] == (grid.height, grid.width)
+    fits |= cond.ndim == 2 and (cond.shape[1] == 1 or (cond.shape[1] > 1 and not packed.is_native))
+    if not fits:
+        raise ValueError(f"{name} must be {shapes}, got shape {tuple(cond.shape)}")
+    if cond.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one image, got a batch of 0")
+    if batch is not None and cond.shape[0] not in (1, batch):
+        raise ValueError(f"{name} must have a batch of 1 or {batch}, got {cond.shape[0]}")
+    check_indices(name, cond, model.vocab_size, synchronize=True)
+    length = condition_length(cond, grid)
+    if length < model.n_unmasked:
+        raise ValueError(
+            f"{name} must have at least the {model.n_unmasked} tokens that gpt.n_unmasked leaves "
+            f"unmasked, got {length}"
+        )
+    cond = cond.to(packed.device, torch.int64)
+    return cond if batch is None else cond.expand(batch, *cond.shape[1:])
+
+
+def condition_length(cond: Tensor, grid: CodeGrid) -> int:
+    """T, the tokens that stand before a window's codes."""
+    return grid.window**2 if cond.ndim == 3 else cond.shape[1]
+
+
+def check_positions(cond: Tensor, packed: PackedTransformer, grid: CodeGrid) -> None:
+    """ValueError if condition and window are longer than the transformer's table of positions."""
+    length, room = condition_length(cond, grid), packed.model.block_size
+    if length + grid.window**2 - 1 > room:
+        raise ValueError(
+            f"window must satisfy window^2 + T - 1 <= gpt.block_size = {room}, got window = "
+            f"{grid.window} with T = {length} condition tokens: {length + grid.window**2 - 1}"
+        )
+
+
+def starting_codes(
+    known: Tensor | None, keep: Tensor | None, batch: int, grid: CodeGrid, num_codes: int
+) -> tuple[Tensor, np.ndarray]:
+    """The codes that a run starts from, and where they are known.
+
+    Args:
+        known: (H, W) or (B, H, W) int64 codes; UNKNOWN (-1) at cells to draw. None: all of them.
+        keep: bool like `known`, True where its code is kept; None keeps all but the UNKNOWN ones.
+
+    Returns:
+        codes (B, H, W) int64 on the CPU, and bool (B, H, W).
+
+    Raises:
+        ValueError: a shape, dtype or code that does not fit; `keep` without `known`, or True where
+            the code is UNKNOWN.
+    """
+    shape = (batch, grid.height, grid.width)
+    codes = torch.full(shape, UNKNOWN)
+    if known is None:
+        if keep is not None:
+            raise ValueError("keep must be None where no known codes are given")
+        return codes, np.zeros(shape, dtype=bool)
+    known = _like_grid("known", known, shape)
+    if known.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"known must be int64 or int32, got {known.dtype}")
+    kept = known != UNKNOWN
+    if keep is not None:
+        keep = _like_grid("keep", keep, shape)
+        if keep.dtype != torch.bool:
+            raise ValueError(f"keep must be bool, got {keep.dtype}")
+        if (keep & ~kept).any():
+            raise ValueError(f"keep must be False where known is {UNKNOWN}, an unknown code")
+        kept = keep
+    if kept.any():
+        check_indices("known", known[kept], num_codes, synchronize=True)
+    return torch.where(kept, known.long(), codes), kept.numpy()
+
+
+def _like_grid(name: str, tensor: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    if tensor.shape not in (shape, shape[1:]):
+        raise ValueError(
+            f"{name} must be (B, H, W) = {shape} or (H, W) = {shape[1:]}, got {tuple(tensor.shape)}"
+        )
+    return tensor.detach().cpu().expand(shape)

@@ -1,0 +1,29 @@
+"""What a run that was interrupted leaves behind."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class SamplingInterrupted(KeyboardInterrupt):
+    """Ctrl-C came while sampling; what had been drawn by then is here.
+
+    `sample_codes(..., known=interrupted.codes, seeds=the same)` goes on from there to the codes
+    that the whole run would have given.
+
+    Attributes:
+        codes: (B, H, W) int64, -1 at the cells that were not drawn yet.
+        logprobs: (B, H, W) float32, 0 at those cells; None where `sample` was interrupted while
+            decoding and was not asked for them.
+        done, total: how many codes were drawn, and how many were asked for.
+        images: (B, 3, f H, f W), decoded, grey where nothing was drawn; None unless `sample` was
+            interrupted while drawing.
+    """
+
+    def __init__(self, codes: Tensor, logprobs: Tensor | None, done: int, total: int) -> None:
+        super().__init__(f"interrupted after {done} of {total} codes")
+        self.codes = codes
+        self.logprobs = logprobs
+        self.done = done
+        self.total = total
+        self.images: Tensor | None = None

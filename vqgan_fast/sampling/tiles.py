@@ -1,0 +1,99 @@
+"""Decoding grids of codes that are too large for one pass of the decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ..models import VQGAN
+from ..quantizers.checks import check_integer
+from .inference import evaluating
+
+# The share of an overlap at either end of it that is not used at all: there the convolutions of one
+# tile see its border instead of the picture.
+UNUSED = 0.25
+
+
+@torch.no_grad()
+def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16) -> Tensor:
+    """Decodes codes in overlapping tiles that fade into each other.
+
+    A decoder's group normalisation and attention look at the whole of what they are given, so a
+    tile's pixels differ a little from those of the whole picture wherever tiles lie: this is not
+    `decode_indices` to rounding. What a fade over the overlap removes is the step at the border.
+
+    Args:
+        vqgan: the first stage.
+        codes: (B, H, W) int64.
+        tile: side of a tile, in codes; memory grows with its square. Larger grids are cut.
+        overlap: of neighbouring tiles, in codes, in [1, tile / 2].
+
+    Returns:
+        (B, out_ch, f H, f W) on the codes' device, not clamped.
+
+    Raises:
+        ValueError: sizes that do not fit, a code out of range.
+    """
+    check_integer("tile", tile)
+    check_integer("overlap", overlap)
+    if 2 * overlap > tile:
+        raise ValueError(f"overlap must be at most half the tile of {tile}, got {overlap}")
+    if codes.ndim != 3:
+        raise ValueError(f"codes must be (B, H, W), got {tuple(codes.shape)}")
+    height, width = codes.shape[1:]
+    factor, weight = vqgan.downsampling_factor, vqgan.decoder.conv_out.weight
+    with evaluating(vqgan):
+        if max(height, width) <= tile:
+            return vqgan.decode_indices(codes)
+        images = torch.zeros(
+            *(len(codes), vqgan.config["out_ch"], factor * height, factor * width),
+            dtype=weight.dtype, device=codes.device,
+        )  # fmt: skip
+        for rows, row_fade in _strips(height, tile, overlap, factor):
+            for columns, column_fade in _strips(width, tile, overlap, factor):
+                fade = (row_fade[:, None] * column_fade).to(images)
+                for image, image_codes in zip(images, codes, strict=True):
+                    part = vqgan.decode_indices(image_codes[None, rows, columns])[0]
+                    image[:, _pixels(rows, factor), _pixels(columns, factor)] += fade * part
+    return images
+
+
+def tile_borders(size: int, tile: int, overlap: int) -> list[int]:
+    """Where along `size` codes a tile begins or ends, the grid's own ends left out."""
+    starts = _starts(size, tile, overlap)
+    return sorted({*starts, *(min(start + tile, size) for start in starts)} - {0, size})
+
+
+def _starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Starts of tiles at equal distances, as few as overlap by at least `overlap`."""
+    if size <= tile:
+        return [0]
+    number = -(-(size - tile) // (tile - overlap)) + 1
+    return [round(i * (size - tile) / (number - 1)) for i in range(number)]
+
+
+def _strips(size: int, tile: int, overlap: int, factor: int) -> Iterator[tuple[slice, Tensor]]:
+    """Each tile along one side, and the weights (factor * its codes,) of its pixels; the weights of
+    all tiles add up to 1 at each pixel."""
+    starts = _starts(size, tile, overlap)
+    ends = [min(start + tile, size) for start in starts]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        pixels = torch.arange(factor * start, factor * end, dtype=torch.float64) + 0.5
+        fade = torch.ones_like(pixels)
+        if number > 0:
+            fade *= _ramp(pixels, factor * start, factor * ends[number - 1])
+        if number + 1 < len(starts):
+            fade *= 1 - _ramp(pixels, factor * starts[number + 1], factor * end)
+        yield slice(start, end), fade
+
+
+def _ramp(pixels: Tensor, begin: int, end: int) -> Tensor:
+    """From 0 to 1 in the middle part of an overlap."""
+    unused = UNUSED * (end - begin)
+    return ((pixels - begin - unused) / (end - begin - 2 * unused)).clamp(0, 1)
+
+
+def _pixels(codes: slice, factor: int) -> slice:
+    return slice(factor * codes.start, factor * codes.stop)

@@ -1,0 +1,135 @@
+"""The crops that stage 1 learns to encode: of pictures, or of maps that go with pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vqgan_fast.data import (
+    Batch,
+    Coordinates,
+    CropMap,
+    Depth,
+    Edges,
+    ImageStream,
+    Keypoints,
+    LowResolution,
+    PairedBatch,
+    PairedStream,
+    Segmentation,
+    held_out_crops,
+    list_images,
+    pair_by_name,
+    to_model_range,
+    to_pixels,
+)
+
+from .check_config import FILE_MAPS
+from .config import ConfigError, DataConfig, MapConfig
+
+
+class TrainingCrops:
+    """An endless stream of crops and, if the configuration names pictures for it, held-out ones.
+
+    `raw` below are crops as the stream gives them, for `model_input` to turn into floats.
+
+    Args:
+        data: the configuration.
+        seed: of order and augmentation.
+
+    Attributes:
+        stream: for `vqgan_fast.data.batches`.
+        kind: the kind of map; None for pictures.
+        held_out: raw (V, C, S, S), None where none are named.
+
+    Raises:
+        ConfigError, DataError: what is asked for is not there, or does not fit.
+    """
+
+    def __init__(self, data: DataConfig, seed: int) -> None:
+        self.kind: CropMap | None = None
+        settings = {"size": data.size, "resize": data.resize}
+        training = {
+            **settings, "crop": data.crop, "flip": data.flip, "region": data.train_region,
+            "seed": seed, "cache": data.cache,
+        }  # fmt: skip
+        if data.maps.kind is None:
+            self.stream = ImageStream(list_images(data.train), **training)
+            self.held_out = load_held_out(data)
+            return
+        files, self.kind = open_maps(data.train, data.maps.folder, data.maps)
+        self.stream = PairedStream(files, [self.kind], **training)
+        self.held_out = None
+        if data.validation is not None:
+            folder = data.maps.validation_folder
+            files, kind = open_maps(data.validation, folder, data.maps)
+            region = data.validation_region
+            fixed = PairedStream(
+                files, [kind], **settings, crop="center", region=region, shuffle=False
+            )
+            count = min(data.validation_crops, len(files))
+            self.held_out = torch.stack([fixed[number].maps[0] for number in range(count)])
+
+    @property
+    def channels(self) -> int:
+        """Channels of `model_input`'s result."""
+        return 3 if self.kind is None else self.kind.channels
+
+    def raw(self, batch: Batch | PairedBatch) -> Tensor:
+        """What of a batch is learned."""
+        return batch.images if self.kind is None else batch.maps[0]
+
+    def first(self, count: int) -> Tensor:
+        """The first raw crops of the stream: the same ones in every grid of a run."""
+        return self.raw(self.stream.collate([self.stream[number] for number in range(count)]))
+
+    def model_input(self, raw: Tensor, device: torch.device | str) -> Tensor:
+        """Floats (B, channels, S, S) on the device: in [-1, 1], or one-hot labels."""
+        return to_model_range(raw, device) if self.kind is None else self.kind.to_model(raw, device)
+
+    def draw(self, x: Tensor) -> Tensor:
+        """uint8 pictures (B, 3, S, S) of what the model takes or gives."""
+        return to_pixels(x) if self.kind is None else self.kind.draw(x)
+
+
+def open_maps(pictures: str, folder: str | None, config: MapConfig) -> tuple[list[Path], CropMap]:
+    """Pictures and the kind of map that goes with them.
+
+    Args:
+        pictures: as `data.train`.
+        folder: of the maps; the annotation file of keypoints.
+
+    Raises:
+        ConfigError, DataError: as TrainingCrops.
+    """
+    files = list_images(pictures)
+    if config.kind in FILE_MAPS:
+        root = Path(pictures)
+        if not root.is_dir():
+            raise ConfigError(
+                f"data.maps.kind = {config.kind} finds maps by the names below a folder of "
+                f"pictures, got {pictures}"
+            )
+        pairs = pair_by_name(files, root, Path(folder), unpaired=config.unpaired)
+        if config.kind == "depth":
+            return pairs.pictures, Depth(pairs.maps)
+        return pairs.pictures, Segmentation(pairs.maps, config.n_labels, config.shift)
+    if config.kind == "keypoints":
+        return files, Keypoints(files, Path(folder))
+    if config.kind == "edges":
+        return files, Edges(config.sigma)
+    if config.kind == "low_resolution":
+        return files, LowResolution(config.factor)
+    return files, Coordinates()
+
+
+def load_held_out(data: DataConfig) -> Tensor | None:
+    """Held-out crops of pictures, uint8 (V, 3, S, S), None where the configuration names none."""
+    if data.validation is None:
+        return None
+    return held_out_crops(
+        list_images(data.validation), size=data.size, resize=data.resize,
+        region=data.validation_region, limit=data.validation_crops,
+    ).images  # fmt: skip
