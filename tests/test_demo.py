@@ -32,7 +32,7 @@ TINY = [
     *("--vqgan", "model.embed_dim=4", "--vqgan", "model.z_channels=4"),
     *("--vqgan", "loss.perceptual_weights=random", "--vqgan", "loss.disc_start=2"),
     *("--vqgan", "optim.steps=3", "--transformer", "optim.steps=2"),
-    *("--transformer", "gpt.n_layer=1", "--transformer", "gpt.n_embd=12"),
+    *("--transformer", "gpt.n_layer=1", "--transformer", "gpt.n_embd=32"),
 ]
 for _stage in ("--vqgan", "--transformer"):
     TINY += [_stage, "data.size=32", _stage, "data.resize=128", _stage, "data.batch_size=2"]
