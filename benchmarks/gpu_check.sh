@@ -56,19 +56,22 @@ step build env VQGAN_FAST_CUDA=1 "$PYTHON" setup.py -q build_ext --inplace
 
 if [ "$quick" = 1 ]; then
   step tests "$PYTHON" -m pytest -q -rs -x tests/cuda/test_library.py tests/cuda/test_resources.py \
-    tests/cuda/test_search_on_gpu.py -k 'not thousand and not wrong_easily'
+    tests/cuda/test_search_on_gpu.py tests/cuda/test_decode_on_gpu.py \
+    -k 'not thousand and not wrong_easily'
 else
   step tests "$PYTHON" -m pytest -q -rs tests
 fi
 
-# Each kernel once at least: every way of the search, statistics, gradients.
+# Each kernel once at least: every way of the search, statistics, gradients, a decode step.
 small='every_pair_of_dtypes or strided or each_head or codebook_stats or index_outside'
+small="$small or decode_layers or decode_grid_layers or sample_logits or out_of_range"
 tools='memcheck racecheck synccheck initcheck'
 if [ "$quick" = 1 ]; then tools=memcheck small='every_pair_of_dtypes'; fi
 for tool in $tools; do
   step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 1800 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes application-only \
-    "$PYTHON" -m pytest -q tests/cuda/test_search_on_gpu.py tests/cuda/test_on_gpu.py -k "$small"
+    "$PYTHON" -m pytest -q tests/cuda/test_search_on_gpu.py tests/cuda/test_on_gpu.py \
+    tests/cuda/test_decode_on_gpu.py -k "$small"
 done
 
 rows=1e8 blocks=10

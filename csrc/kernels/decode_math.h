@@ -16,8 +16,13 @@
 namespace vqgan_fast {
 namespace {  // each SIMD level compiles its own
 
+#if defined(__CUDA_ARCH__)
+VQGAN_FAST_MATH float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+VQGAN_FAST_MATH double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+#else
 VQGAN_FAST_MATH float fused(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 VQGAN_FAST_MATH double fused(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#endif
 
 VQGAN_FAST_MATH float float_from_bits(uint32_t bits) {
   float value;

@@ -1,6 +1,8 @@
 // The arguments of decode_layers and decode_grid_layers, as kernels of any device take them.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include <vector>
 
 #include "kernels/cpu/decode_layers.h"
@@ -81,6 +83,60 @@ struct LayerTensors {
     STD_TORCH_CHECK(t.is_contiguous(), name, " must be contiguous");
     return floats_of(t);
   }
+};
+
+// The arguments of decode_layers, checked but for the range of integers; x is to be set.
+struct WindowLayers : LayerTensors {
+  WindowLayers(const Tensor& x, const std::vector<Tensor>& weights,
+               const std::vector<Tensor>& scales, double eps, const Tensor& k_cache,
+               const Tensor& v_cache, const Tensor& slots, const Tensor& positions,
+               const Tensor& ends)
+      : LayerTensors(x, weights, scales, k_cache),
+        tensors(x, args.rows, slots, positions, "positions", ends, "ends") {
+    check_cache(k_cache, v_cache, "(layers, S, H, L, Dh)", x,
+                {args.layers, kAnySize, args.heads, kAnySize, args.head_dim});
+    set_caches(k_cache, v_cache, k_cache.size(3), tensors);
+    args.eps = static_cast<float>(eps);
+  }
+
+  CellTensors tensors;
+};
+
+// The same of decode_grid_layers.
+struct GridLayers : LayerTensors {
+  GridLayers(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<Tensor>& scales,
+             double eps, const Tensor& k_cache, const Tensor& v_cache, const Tensor& slots,
+             const Tensor& rows, const Tensor& columns, const Tensor& cos, const Tensor& sin,
+             int64_t width, int64_t up, int64_t left, int64_t right)
+      : LayerTensors(x, weights, scales, k_cache),
+        tensors(x, args.rows, slots, rows, "rows", columns, "columns") {
+    check_cache(k_cache, v_cache, "(layers, S, H, ring_rows, W, Dh)", x,
+                {args.layers, kAnySize, args.heads, kAnySize, kAnySize, args.head_dim});
+    const int64_t ring_rows = k_cache.size(3), cache_columns = k_cache.size(4);
+    check_ring(ring_rows, cache_columns, width, up, left, right);
+    check_floats(cos, "cos", "(R, Dh / 2)", x, {args.rows, args.head_dim / 2});
+    check_floats(sin, "sin", "(R, Dh / 2)", x, {args.rows, args.head_dim / 2});
+    cos_ = torch::stable::contiguous(cos);
+    sin_ = torch::stable::contiguous(sin);
+    set_caches(k_cache, v_cache, ring_rows * cache_columns, tensors);
+    cells = {integers_of(tensors.first),
+             integers_of(tensors.second),
+             ring_rows,
+             cache_columns,
+             width,
+             up,
+             left,
+             right};
+    rotation = {floats_of(cos_), floats_of(sin_)};
+    args.eps = static_cast<float>(eps);
+  }
+
+  CellTensors tensors;
+  GridCells cells;
+  Rotation rotation;
+
+ private:
+  Tensor cos_, sin_;
 };
 
 }  // namespace vqgan_fast::ops

@@ -23,17 +23,11 @@ Tensor copy_of(const Tensor& x) {
 Tensor decode_layers_cpu(const Tensor& x, std::vector<Tensor> weights, std::vector<Tensor> scales,
                          double eps, const Tensor& k_cache, const Tensor& v_cache,
                          const Tensor& slots, const Tensor& positions, const Tensor& ends) {
-  LayerTensors layers(x, weights, scales, k_cache);
-  DecodeLayersArgs& args = layers.args;
-  check_cache(k_cache, v_cache, "(layers, S, H, L, Dh)", x,
-              {args.layers, kAnySize, args.heads, kAnySize, args.head_dim});
-  const CellTensors cells(x, args.rows, slots, positions, "positions", ends, "ends");
-  check_window_range(cells, args.rows, k_cache.size(1), k_cache.size(3));
-  layers.set_caches(k_cache, v_cache, k_cache.size(3), cells);
+  WindowLayers layers(x, weights, scales, eps, k_cache, v_cache, slots, positions, ends);
+  check_window_range(layers.tensors, layers.args.rows, k_cache.size(1), k_cache.size(3));
   Tensor y = copy_of(x);
-  args.eps = static_cast<float>(eps);
-  args.x = floats_of(y);
-  decode_layers(args, cells.window(), simd_level(), torch_parallel());
+  layers.args.x = floats_of(y);
+  decode_layers(layers.args, layers.tensors.window(), simd_level(), torch_parallel());
   return y;
 }
 
@@ -42,25 +36,12 @@ Tensor decode_grid_layers_cpu(const Tensor& x, std::vector<Tensor> weights,
                               const Tensor& v_cache, const Tensor& slots, const Tensor& rows,
                               const Tensor& columns, const Tensor& cos, const Tensor& sin,
                               int64_t width, int64_t up, int64_t left, int64_t right) {
-  LayerTensors layers(x, weights, scales, k_cache);
-  DecodeLayersArgs& args = layers.args;
-  check_cache(k_cache, v_cache, "(layers, S, H, ring_rows, W, Dh)", x,
-              {args.layers, kAnySize, args.heads, kAnySize, kAnySize, args.head_dim});
-  const int64_t ring_rows = k_cache.size(3), cache_columns = k_cache.size(4);
-  check_ring(ring_rows, cache_columns, width, up, left, right);
-  check_floats(cos, "cos", "(R, Dh / 2)", x, {args.rows, args.head_dim / 2});
-  check_floats(sin, "sin", "(R, Dh / 2)", x, {args.rows, args.head_dim / 2});
-  const CellTensors cells(x, args.rows, slots, rows, "rows", columns, "columns");
-  check_grid_range(cells, args.rows, k_cache.size(1), width);
-  layers.set_caches(k_cache, v_cache, ring_rows * cache_columns, cells);
-  const Tensor cosines = torch::stable::contiguous(cos), sines = torch::stable::contiguous(sin);
+  GridLayers layers(x, weights, scales, eps, k_cache, v_cache, slots, rows, columns, cos, sin,
+                    width, up, left, right);
+  check_grid_range(layers.tensors, layers.args.rows, k_cache.size(1), width);
   Tensor y = copy_of(x);
-  args.eps = static_cast<float>(eps);
-  args.x = floats_of(y);
-  decode_grid_layers(args,
-                     {integers_of(cells.first), integers_of(cells.second), ring_rows, cache_columns,
-                      width, up, left, right},
-                     {floats_of(cosines), floats_of(sines)}, simd_level(), torch_parallel());
+  layers.args.x = floats_of(y);
+  decode_grid_layers(layers.args, layers.cells, layers.rotation, simd_level(), torch_parallel());
   return y;
 }
 

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "kernels/cpu/packed_linear.h"
-#include "ops/decode_checks.h"
+#include "ops/packed_linear_args.h"
 #include "ops/parallel_cpu.h"
 #include "ops/tensor_rows.h"
 
@@ -13,23 +13,10 @@ namespace {
 
 Tensor packed_linear_cpu(const Tensor& x, const Tensor& weight, std::optional<Tensor> scales,
                          std::optional<Tensor> bias, int64_t outputs, bool gelu) {
-  check_packed_linear(x, weight, scales, bias, outputs);
-  const Tensor rows = torch::stable::contiguous(x);
-  if (scales.has_value()) scales = torch::stable::contiguous(*scales);
-  if (bias.has_value()) bias = torch::stable::contiguous(*bias);
+  PackedLinearTensors linear(x, weight, scales, bias, outputs, gelu);
   Tensor y = empty_on_cpu({x.size(0), outputs}, ScalarType::Float);
-  PackedLinearArgs args;
-  args.x = floats_of(rows);
-  args.rows = x.size(0);
-  args.dim = x.size(1);
-  args.weight = weight.data_ptr();
-  args.type = weight_type(weight);
-  args.scales = scales.has_value() ? floats_of(*scales) : nullptr;
-  args.bias = bias.has_value() ? floats_of(*bias) : nullptr;
-  args.outputs = outputs;
-  args.gelu = gelu;
-  args.y = floats_of(y);
-  packed_linear(args, simd_level(), torch_parallel());
+  linear.args.y = floats_of(y);
+  packed_linear(linear.args, simd_level(), torch_parallel());
   return y;
 }
 

@@ -22,8 +22,11 @@ REPORT = re.compile(
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
 )
-# The kernel's own name, and what it is instantiated with: 11mma_kernelILi2EEEv -> mma_kernel<2>.
-NAME = re.compile(r"\d+(?P<kernel>[a-z]\w*?_kernel)(?:I(?P<values>(?:L[a-z]\d+E)+)E)?E")
+# The kernel's own name, and what it is instantiated with (numbers, types of C++, structs):
+# 13linear_kernelIaLi8EEEv -> linear_kernel<int8_t, 8>.
+VALUE = re.compile(r"L[a-z](\d+)E|NS\d*_\d+([A-Za-z]+?)E|([a-z])")
+NAME = re.compile(rf"\d+(?P<kernel>[a-z]\w*?_kernel)(?:I(?P<values>(?:{VALUE.pattern})+)E)?E")
+TYPES = {"a": "int8_t", "t": "uint16_t", "f": "float"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,10 @@ class KernelReport:
 def kernel_name(mangled: str) -> str:
     found = list(NAME.finditer(mangled))[-1]
     kernel = re.sub(r"^.*\d", "", found["kernel"])  # the name's own length may stand before it
-    values = re.findall(r"L[a-z](\d+)E", found["values"] or "")
+    values = [
+        number or struct or TYPES[letter]
+        for number, struct, letter in VALUE.findall(found["values"] or "")
+    ]
     return f"{kernel}<{', '.join(values)}>" if values else kernel
 
 

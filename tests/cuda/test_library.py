@@ -13,7 +13,19 @@ import vqgan_fast
 from vqgan_fast._library import CPU_LIBRARY, CUDA_LIBRARY
 
 FOLDER = Path(vqgan_fast.__file__).parent
-OPS = ("nearest_code", "vector_quantize", "vector_quantize_backward", "codebook_stats")
+OPS = (
+    "nearest_code",
+    "vector_quantize",
+    "vector_quantize_backward",
+    "codebook_stats",
+    "packed_linear",
+    "layer_norm",
+    "window_attention",
+    "grid_attention",
+    "decode_layers",
+    "decode_grid_layers",
+    "sample_logits",
+)
 
 
 @pytest.mark.skipif(not (FOLDER / CUDA_LIBRARY).is_file(), reason="built without nvcc")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from resource_report import ROOT, KernelReport, kept_reports, parse_report
+from resource_report import ROOT, KernelReport, kept_reports, kernel_name, parse_report
 
 KEPT = kept_reports()
 SPILLING = """
@@ -15,6 +15,15 @@ ptxas info    : Compiling entry function '_ZN4cuda52_GLOBAL__N__c8_19_x_cu_ce1f5
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 224 registers, used 1 barriers, 664 bytes cmem[0], 8 bytes cmem[2]
 """  # noqa: E501
+TEMPLATES = {
+    "_ZN4cuda12_GLOBAL__N__1a_9_x_cu_63f2f85613linear_kernelIaLi8EEEvNS_16PackedLinearArgsE": (
+        "linear_kernel<int8_t, 8>"
+    ),
+    "_ZN4cuda12_GLOBAL__N__2_x_cu_933c216d13attend_kernelINS1_6WindowEEEvNS_4ArgsET_lf": (
+        "attend_kernel<Window>"
+    ),
+    "_ZN4cuda12_GLOBAL__N__2_x_cu_933c216d13rotate_kernelEPfllPKfS4_": "rotate_kernel",
+}
 
 
 def test_the_parser_sees_spills():
@@ -22,6 +31,11 @@ def test_the_parser_sees_spills():
         KernelReport("pack_kernel", "90a", 80, 17664, 44),
         KernelReport("mma_kernel<2>", "80", 224, 0, 0),
     ]
+
+
+@pytest.mark.parametrize("mangled", TEMPLATES)
+def test_names_of_instances(mangled):
+    assert kernel_name(mangled) == TEMPLATES[mangled]
 
 
 @pytest.mark.skipif(not KEPT, reason="built without nvcc, or not in this checkout")

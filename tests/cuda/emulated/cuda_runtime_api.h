@@ -305,3 +305,9 @@ inline int atomicAdd(int* address, int value) {
   *address += value;
   return before;
 }
+
+inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
+  const unsigned long long before = *address;
+  *address += value;
+  return before;
+}
