@@ -49,6 +49,14 @@ def dense(name: str, quantizer: Quantizer, z: Tensor) -> tuple[Tensor, Tensor, T
             chosen.append(indices)
         commitment, codebook_loss = torch.stack(losses).mean(0)
         indices, e = torch.stack(chosen, -1), total
+    elif name == "index_propagation":
+        codes = quantizer.embedding.weight
+        logits = rows @ codes.T
+        indices = logits.argmax(-1)
+        e = codes[indices]
+        soft = logits.softmax(-1) @ codes.detach()
+        commitment, codebook_loss = F.mse_loss(rows, e.detach()), F.mse_loss(e, rows.detach())
+        return (e + (soft - soft.detach())).movedim(-1, 1), commitment, codebook_loss, indices
     else:
         codes = quantizer.embedding.weight
         if name == "cosine":
@@ -81,6 +89,8 @@ def test_equals_its_definition(name: str, legacy: bool, channels_last: bool) -> 
             loss = first * terms[0] + second * terms[1]
             if name == "ema":
                 loss = 0.4 * terms[0]
+            if name == "index_propagation":
+                loss = loss + F.mse_loss(z_q, z)
         (3 * loss + (z_q * weight).sum()).backward()
         results.append((z_q, loss, *terms, indices))
         gradients.append(

@@ -28,7 +28,12 @@ def entropy_terms(
 
     Returns:
         Two scalars, differentiable in z and codebook.
+
+    Raises:
+        ValueError: temperature is not positive.
     """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
     assigned = ops.soft_assign(
         z,
         codebook,

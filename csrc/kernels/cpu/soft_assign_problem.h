@@ -1,0 +1,31 @@
+// What soft_assign is asked, on any device.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/rows.h"
+
+namespace vqgan_fast {
+
+// The logits of latent n and code k are
+//
+//   l = (s + bias_k + g_nk) / temperature,   s = z_n.e_k  or, if `squared`, -||z_n - e_k||^2
+//
+// where g is Gumbel noise if `noisy`. What has no data is not there.
+struct SoftAssignProblem {
+  Rows z;         // num_rows x dim
+  Rows codebook;  // num_codes x dim
+  Rows values;    // num_codes x value_dim, optional
+  Rows bias;      // num_codes x 1, optional
+  int64_t num_rows = 0;
+  int64_t num_codes = 0;  // at least 1
+  int64_t dim = 0;        // at least 1
+  int64_t value_dim = 0;
+  double temperature = 1.0;
+  bool squared = false;
+  bool noisy = false;
+  uint64_t seed = 0;
+  bool fp64 = false;  // computed in fp64, else in fp32
+};
+
+}  // namespace vqgan_fast
