@@ -25,6 +25,8 @@ OPS = (
     "decode_layers",
     "decode_grid_layers",
     "sample_logits",
+    "soft_assign",
+    "soft_assign_backward",
 )
 
 
