@@ -117,7 +117,15 @@ __device__ void forward(const SoftForwardArgs& args) {
   }
 }
 
-__global__ void __launch_bounds__(kSoftThreads, 2) soft_forward_kernel(SoftForwardArgs args) {
+// Two blocks on a multiprocessor, but where their 128 registers for a thread would spill.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+constexpr int kForwardBlocks = 1;
+#else
+constexpr int kForwardBlocks = 2;
+#endif
+
+__global__ void __launch_bounds__(kSoftThreads, kForwardBlocks)
+    soft_forward_kernel(SoftForwardArgs args) {
   forward<float>(args);
 }
 
