@@ -17,6 +17,7 @@ from vqgan_fast.train import ConfigError, train
         ("residual", {"num_quantizers": 2}),
         ("cosine", {}),
         ("simvq", {}),
+        ("gumbel", {"kl_weight": 1e-3}),
     ],
 )
 def test_training_and_resuming(pictures, tmp_path, name: str, options: dict) -> None:
@@ -42,6 +43,6 @@ def test_bad_choices(pictures, tmp_path) -> None:
         vqgan_run(
             pictures, tmp_path, model__quantizer="ema", model__quantizer_options={"decay": 2.0}
         )
-    for name in ("ema", "residual", "simvq"):
+    for name in ("ema", "residual", "simvq", "gumbel"):
         with pytest.raises(ConfigError, match="restart_dead_codes must be false with"):
             vqgan_run(pictures, tmp_path, model__quantizer=name, codebook__restart_dead_codes=True)

@@ -8,19 +8,21 @@ from typing import Any
 
 from .base import Quantizer
 from .cosine import CosineVectorQuantizer
+from .gumbel import GumbelQuantizer
 from .index_propagation import IndexPropagationQuantizer
 from .moving_average import EMAVectorQuantizer
 from .residual import ResidualQuantizer
 from .sim_vq import SimVQ
 from .vector_quantizer import VectorQuantizer
 
-QUANTIZERS: dict[str, type[Quantizer]] = {
+QUANTIZERS: dict[str, type[Quantizer] | type[GumbelQuantizer]] = {
     "vector": VectorQuantizer,
     "ema": EMAVectorQuantizer,
     "residual": ResidualQuantizer,
     "cosine": CosineVectorQuantizer,
     "simvq": SimVQ,
     "index_propagation": IndexPropagationQuantizer,
+    "gumbel": GumbelQuantizer,
 }
 
 
@@ -31,7 +33,7 @@ def build_quantizer(
     beta: float,
     legacy: bool,
     options: Mapping[str, Any] | None = None,
-) -> Quantizer:
+) -> Quantizer | GumbelQuantizer:
     """The quantiser called `name`, with its own further arguments in `options`.
 
     Raises:

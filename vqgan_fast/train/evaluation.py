@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +19,16 @@ from .distributed import Ranks
 from .training_crops import TrainingCrops
 
 
-@torch.no_grad()
+@contextmanager
+def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, no gradients, and the training's random state as before: quantisers may draw."""
+    was_training = model.training
+    devices = [device] if device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        yield model.eval()
+    model.train(was_training)
+
+
 def reconstruction_figures(
     model: VQGAN, crops: TrainingCrops, batch_size: int, ranks: Ranks
 ) -> dict[str, float]:
@@ -30,23 +42,21 @@ def reconstruction_figures(
         values in [-1, 1]) and val_psnr (dB, mean over the crops), or of labels val_accuracy (share
         of the pixels).
     """
-    was_training = model.training
-    model.eval()
     labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
     counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64, device=ranks.device)
-    for part in _own_share(crops.held_out, batch_size, ranks):
-        x = crops.model_input(part, ranks.device)
-        x_hat, _, info = model(x)
-        if labels:
-            figures = [pixel_accuracy(x, x_hat) * len(x), sums.new_zeros(())]
-        else:
-            error = x_hat.float().clamp(-1, 1) - x
-            psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
-            figures = [error.abs().mean((1, 2, 3)).sum(), psnr.sum()]
-        sums += torch.stack([*figures, sums.new_tensor(len(x))])
-        counts += info.counts
-    model.train(was_training)
+    with evaluating(model, ranks.device):
+        for part in _own_share(crops.held_out, batch_size, ranks):
+            x = crops.model_input(part, ranks.device)
+            x_hat, _, info = model(x)
+            if labels:
+                figures = [pixel_accuracy(x, x_hat) * len(x), sums.new_zeros(())]
+            else:
+                error = x_hat.float().clamp(-1, 1) - x
+                psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
+                figures = [error.abs().mean((1, 2, 3)).sum(), psnr.sum()]
+            sums += torch.stack([*figures, sums.new_tensor(len(x))])
+            counts += info.counts
     first, psnr, number = ranks.sum(sums).tolist()
     shared = {"val_codebook_usage": float(usage(ranks.sum(counts)))}
     if labels:

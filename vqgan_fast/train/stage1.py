@@ -20,7 +20,7 @@ from vqgan_fast.models.sync_batch_norm import convert
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .distributed import join_ranks
-from .evaluation import reconstruction_figures
+from .evaluation import evaluating, reconstruction_figures
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
@@ -211,11 +211,9 @@ def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), rate, betas=(0.5, 0.9), fused=True)
 
 
-@torch.no_grad()
 def pictures(model: VQGAN, crops: TrainingCrops, raw: Tensor, device: torch.device) -> list[Tensor]:
     """Two rows of uint8 pictures (B, 3, S, S): crops, and what the model makes of them."""
-    was_training = model.training
     x = crops.model_input(raw, device)
-    x_hat = model.eval()(x)[0]
-    model.train(was_training)
+    with evaluating(model, device):
+        x_hat = model(x)[0]
     return [crops.draw(x), crops.draw(x_hat)]
