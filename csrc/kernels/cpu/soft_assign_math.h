@@ -48,6 +48,7 @@ template <class Simd>
 inline typename Simd::Vector exponential(typename Simd::Vector x) {
   using Vector = typename Simd::Vector;
   using Ints = typename Simd::Ints;
+  using Words = typename Simd::Words;
   // Added to a small number, it leaves the nearest integer in the low bits.
   const Vector magic = Simd::broadcast(0x1.8p23f);
   const Vector shifted = Simd::multiply_add(x, Simd::broadcast(0x1.715476p0f), magic);
@@ -62,7 +63,8 @@ inline typename Simd::Vector exponential(typename Simd::Vector x) {
   p = Simd::multiply_add(p, r, Simd::broadcast(0.5f));
   p = Simd::multiply_add(p, r, Simd::broadcast(1.0f));
   p = Simd::multiply_add(p, r, Simd::broadcast(1.0f));
-  const Vector power = bits_as<Vector>((bits_as<Ints>(shifted) << 23) + (127 << 23));
+  // As unsigned words, which may wrap: what n is beyond the range is masked below.
+  const Vector power = bits_as<Vector>((bits_as<Words>(shifted) << 23) + (127u << 23));
   const Ints zero = x < Simd::broadcast(-0x1.5d58ap6f);
   return bits_as<Vector>(bits_as<Ints>(p * power) & ~zero);
 }
@@ -96,10 +98,11 @@ template <class Simd>
 inline LogParts<Simd> log_parts(typename Simd::Vector x) {
   using Vector = typename Simd::Vector;
   using Ints = typename Simd::Ints;
+  using Words = typename Simd::Words;
   constexpr int32_t kRootHalf = 0x3f3504f3;
   const Ints bits = bits_as<Ints>(x);
   const Ints exponent = (bits - kRootHalf) >> 23;
-  return {bits_as<Vector>(bits - (exponent << 23)) - 1.0f,
+  return {bits_as<Vector>(bits_as<Words>(bits) - (bits_as<Words>(exponent) << 23)) - 1.0f,
           __builtin_convertvector(exponent, Vector)};
 }
 
