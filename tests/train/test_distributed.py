@@ -42,23 +42,29 @@ def close(expected, rel, abs):
     """Single precision, as users train: two ranks add up the same numbers in another order.
 
     At a kink (of |x - x_hat|, of LeakyReLU) a last bit decides on which side a gradient lies, and
-    lambda is a ratio of two norms of such gradients: on some processors it has jumped by some 1e-4
-    at one of the steps, and with it the total loss. In double precision no kink is met.
+    lambda is a ratio of two norms of such gradients. That is the likely, not the proven reason why
+    on one processor it differed by 4e-4 at one step, and the total loss, which it weighs, by 1e-5.
+    The run in double precision holds both to 1e-10.
     """
-    kinked = {"d_weight", "total_loss"}
+    weighed = {"d_weight", "total_loss"}
+    loose = max(rel, 1e-3) if rel == SINGLE["rel"] else rel
     return {
-        key: pytest.approx(value, rel=10 * rel if key in kinked else rel, abs=abs)
+        key: pytest.approx(value, rel=loose if key in weighed else rel, abs=abs)
         for key, value in expected.items()
     }
 
 
 # The mean of the discriminator's logits lies near 0, hence the absolute part.
-SINGLE, DOUBLE = {"rel": 1e-3, "abs": 1e-4}, {"rel": 1e-10, "abs": 1e-12}
+SINGLE, DOUBLE = {"rel": 1e-5, "abs": 1e-5}, {"rel": 1e-10, "abs": 1e-12}
 
 
 @pytest.mark.parametrize(
     ("name", "tolerance", "steps"),
-    [("vqgan", SINGLE, STEPS), ("double", DOUBLE, 5), ("transformer", SINGLE, STEPS)],
+    [
+        ("vqgan", SINGLE, STEPS),
+        ("double", DOUBLE, 5),
+        ("transformer", {"rel": 1e-5, "abs": 0}, STEPS),
+    ],
 )
 def test_losses_are_those_of_one_process(runs, name, tolerance, steps):
     one, two = read_metrics(runs[0] / name), read_metrics(runs[1] / name)
