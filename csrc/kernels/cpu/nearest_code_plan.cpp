@@ -109,6 +109,11 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   return nullptr;
 }
 
+bool SearchPlan::is_last_screen() const {
+  return std::all_of(ways_.begin(), ways_.end(),
+                     [](SearchWay way) { return way == SearchWay::kDirect; });
+}
+
 // Of the ways that are left.
 SearchWay SearchPlan::fastest(int64_t num_rows) const {
   const SearchCost cost(level_, num_rows, args_.num_codes, args_.dim);
