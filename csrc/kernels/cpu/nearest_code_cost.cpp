@@ -51,6 +51,9 @@ constexpr LevelCost kAvx512Vnni = {{0, 129, 1.5, 0.0471, 0.0213, 0.44, 0.0259},
                                    {1130, 41.8, 1.02, 0.0667, 0.00787, 21, 0.607},
                                    {630, 20, 1.65, 0.23, 7.23, 4.55, 2.56}};
 
+// On a line so many codes lie so close that their scores often cannot be told apart.
+constexpr double kCrowdedLine = 128;
+
 // What packing costs whatever is packed, and how much more an element costs that has to come from
 // behind the second-level cache, twice.
 constexpr double kPackCall = 2500;
@@ -115,8 +118,7 @@ double SearchCost::search(SearchWay way) const {
   if (way == SearchWay::kDirect) {
     return dense.call + products + num_codes_ * (dense.code + dim_ * dense.code_element);
   }
-  // On a line many codes lie so close that their scores cannot be told apart.
-  return dense.call + products * (dim_ < 2 && num_codes_ > 512 ? 4.0 : 1.0);
+  return dense.call + products * (dim_ < 2 && num_codes_ > kCrowdedLine ? 4.0 : 1.0);
 }
 
 double SearchCost::pack(SearchWay way) const {

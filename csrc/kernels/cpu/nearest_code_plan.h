@@ -32,6 +32,7 @@ class SearchPlan {
   bool is_last_screen() const;
 
  private:
+  bool is_hash_worth() const;
   SearchWay fastest(int64_t num_rows) const;
   std::shared_ptr<const CodeScreen> pack(SearchWay way);
 
