@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, evaluate, info, reconstruct, sample, tokenize, train
+from . import convert, demo, evaluate, info, reconstruct, sample, shard, tokenize, train
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "train": train,
     "sample": sample,
     "reconstruct": reconstruct,
+    "shard": shard,
     "tokenize": tokenize,
     "convert": convert,
     "evaluate": evaluate,

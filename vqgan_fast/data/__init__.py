@@ -13,6 +13,8 @@ from .keypoints import Keypoints
 from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentation
 from .order import SampleOrder, rank_positions
 from .pairs import PairedBatch, PairedStream, Pairs, pair_by_name
+from .shard_index import index_shard
+from .shards import ShardedPictures, ShardMember, list_shards
 from .stream import Batch, ImageStream, batches, to_model_range, to_pixels
 
 __all__ = [
@@ -32,11 +34,15 @@ __all__ = [
     "Pairs",
     "SampleOrder",
     "Segmentation",
+    "ShardMember",
+    "ShardedPictures",
     "UnreadableImageError",
     "batches",
     "codebook_fingerprint",
     "held_out_crops",
+    "index_shard",
     "list_images",
+    "list_shards",
     "pair_by_name",
     "rank_positions",
     "read_codes",

@@ -27,6 +27,7 @@ from vqgan_fast.models import VQGAN
 from .check_config import check_divisible
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
+from .training_pictures import training_pictures
 
 
 class CodeBatch(NamedTuple):
@@ -55,7 +56,7 @@ class PictureCodes:
         self.data, self.vqgan, self.ranks = data, vqgan, ranks
         side = data.size // vqgan.downsampling_factor
         self.grid = (side, side)
-        self.files = list_images(data.train)
+        self.files = training_pictures(data, ranks)
         self.stream = ImageStream(
             self.files, size=data.size, resize=data.resize, crop=data.crop, flip=data.flip,
             region=data.train_region, seed=seed, cache=data.cache,

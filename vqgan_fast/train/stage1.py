@@ -53,7 +53,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
     with join_ranks(config.device) as ranks:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
-        crops = TrainingCrops(data, config.seed)
+        crops = TrainingCrops(data, config.seed, ranks)
         shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.
