@@ -1,12 +1,7 @@
 """Pictures and codes as training data."""
 
-from .codes import (
-    Codes,
-    codebook_fingerprint,
-    read_codes,
-    tokenize_images,
-    write_codes,
-)
+from .code_folder import Place, read_codes, write_code_folder
+from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
 from .held_out import HeldOut, held_out_crops
 from .images import DataError, UnreadableImageError, list_images, read_image
 from .keypoints import Keypoints
@@ -14,7 +9,7 @@ from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentatio
 from .order import SampleOrder, rank_positions
 from .pairs import PairedBatch, PairedStream, Pairs, pair_by_name
 from .shard_index import index_shard
-from .shards import ShardedPictures, ShardMember, list_shards
+from .shards import ShardedPictures, ShardMember, list_shards, open_pictures
 from .stream import Batch, ImageStream, batches, to_model_range, to_pixels
 
 __all__ = [
@@ -32,6 +27,7 @@ __all__ = [
     "PairedBatch",
     "PairedStream",
     "Pairs",
+    "Place",
     "SampleOrder",
     "Segmentation",
     "ShardMember",
@@ -43,6 +39,7 @@ __all__ = [
     "index_shard",
     "list_images",
     "list_shards",
+    "open_pictures",
     "pair_by_name",
     "rank_positions",
     "read_codes",
@@ -50,5 +47,6 @@ __all__ = [
     "to_model_range",
     "to_pixels",
     "tokenize_images",
+    "write_code_folder",
     "write_codes",
 ]

@@ -15,7 +15,7 @@ from typing import overload
 
 import numpy as np
 
-from .images import DataError
+from .images import DataError, PictureFile, list_images
 from .shard_index import Member, Shard, index_shard
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -128,6 +128,17 @@ class ShardedPictures(Sequence[ShardMember]):
         offset, size = self._places[number][row].tolist()
         name = self._names[number][row].decode()
         return ShardMember(self.shards[number], Member(name, offset, size))
+
+
+def open_pictures(path: str | os.PathLike[str]) -> Sequence[PictureFile]:
+    """The pictures of a folder, of a `.txt` list, or of the tar shards that a pattern names.
+
+    Raises:
+        DataError: as `list_images`, `list_shards`, `ShardedPictures`.
+    """
+    if os.fspath(path).endswith(".tar"):
+        return ShardedPictures(list_shards(path))
+    return list_images(path)
 
 
 class _OpenShard:
