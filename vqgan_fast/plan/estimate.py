@@ -63,19 +63,19 @@ def on_a_card(
     blocks = 2 * memory.largest_block * width // 4 + memory.largest_block
     return CardMemory(
         part(memory.weights), memory.fixed, part(memory.average), part(memory.optimizer),
-        part(memory.gradients), blocks, memory.working, reserve,
+        part(memory.gradients), blocks, memory.activations, reserve,
     )  # fmt: skip
 
 
-def largest_batch(working: Mapping[int, int], beside: int, capacity: int) -> int:
-    """The most samples on a card; working memory grows by the same for each.
+def largest_batch(activations: Mapping[int, int], beside: int, capacity: int) -> int:
+    """The most samples on a card; activations grow by the same for each.
 
     Args:
-        working: bytes of working memory of two batch sizes.
-        beside: bytes of everything but the working memory.
+        activations: bytes of activations and temporaries of two batch sizes.
+        beside: bytes of everything else.
         capacity: bytes of the card.
     """
-    (few, at_few), (many, at_many) = sorted(working.items())
+    (few, at_few), (many, at_many) = sorted(activations.items())
     each = max(1, -(-(at_many - at_few) // (many - few)))
     return max(0, few + (capacity - beside - at_few) // each)
 

@@ -40,7 +40,8 @@ class StepMemory:
     average: int  # averaged weights
     optimizer: int
     gradients: int
-    working: int  # activations, and what operators return on the way
+    working: int  # activations and temporaries, as far as the peak exceeds the gradients
+    activations: int  # activations and temporaries at their own peak, earlier than the gradients'
     largest_block: int  # of the trained weights
 
     @property
@@ -118,7 +119,8 @@ class Rehearsal:
                 # Gradients of the micro-batches before lie there already.
                 for _ in range(min(2, self.config.optim.accumulate)):
                     run(setting)
-            peak = allocations.peak
+            parameters = [p for part in self._trained for p in part.parameters()]
+            activations = allocations.peak_without(p.grad for p in parameters if p.grad is not None)
             for part in self._trained:
                 part.zero_grad()
         return StepMemory(
@@ -127,7 +129,8 @@ class Rehearsal:
             average=self._average,
             optimizer=2 * self._weights,  # Adam's two moments
             gradients=self._weights,
-            working=max(0, peak - self._weights),
+            working=max(0, allocations.peak - self._weights),
+            activations=activations,
             largest_block=max(
                 (_bytes(block.parameters()) for block in _blocks(self._trained)), default=0
             ),

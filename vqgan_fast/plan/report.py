@@ -48,14 +48,20 @@ def make_plan(
     for setting in settings:
         memory = rehearsal.step(setting)
         other = 1 if setting.batch_size > 1 else 2
-        working = {
-            setting.batch_size: memory.working,
-            other: rehearsal.step(replace(setting, batch_size=other)).working,
+        activations = {
+            setting.batch_size: memory.activations,
+            other: rehearsal.step(replace(setting, batch_size=other)).activations,
         }
         card = on_a_card(
             memory, gpus, sharded=sharded, precision=setting.precision, reserve_gib=reserve_gib
         )
         beside = card.total - card.working
+
+        def most(gib: float, card=card, beside=beside, setting=setting, activations=activations):
+            capacity = round(gib * GIB)
+            fits = setting.batch_size * (card.total <= capacity)
+            return max(fits, largest_batch(activations, beside, capacity))
+
         rows.append({
             "batch_size": setting.batch_size,
             "precision": setting.precision,
@@ -65,8 +71,7 @@ def make_plan(
             "gradients": memory.gradients,
             "fits": None if memory_gib is None else card.total <= memory_gib * GIB,
             "largest_batch": {
-                f"{capacity:g}": largest_batch(working, beside, round(capacity * GIB))
-                for capacity in capacities
+                f"{capacity:g}": most(capacity) for capacity in capacities
             },
         })  # fmt: skip
     plan = {
