@@ -31,6 +31,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 OUR_USER_ERRORS = (
     ("vqgan_fast.evaluate", "MetricWeightsError"),
     ("vqgan_fast.losses", "PerceptualWeightsError"),
+    ("vqgan_fast.sampling", "ClassifierWeightsError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )
 
