@@ -2,7 +2,7 @@
 
     python examples/guided.py runs/demo/stage1 photo.jpg --colour 0.9 0.5 0.2
     python examples/guided.py runs/demo/stage1 photo.jpg --structure other.jpg
-    python examples/guided.py runs/big photo.jpg --clip clip/ --prompt "a sea" --prompt "people:-0.3"
+    python examples/guided.py runs/big photo.jpg --clip clip/ --prompt "a sea" --prompt "man:-0.3"
     python examples/guided.py runs/big random --size 256 --clip clip/ --prompt "a lighthouse"
 
 --colour and --structure need no network and no further weights. They show how a score is written:

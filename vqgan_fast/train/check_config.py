@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
 from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
@@ -29,6 +30,7 @@ CHOICES = {
     "condition": ("sos",),
     "model.quantizer": tuple(QUANTIZERS),
     "transformer": ("gpt", "window_gpt"),
+    "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -178,6 +180,11 @@ def _check_transformer(config: TransformerRun) -> None:
         raise ConfigError(
             "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
             f"the sequence, got {config.gpt.n_unmasked}"
+        )
+    if config.transformer != "gpt" and config.gpt.ordering != ROW_MAJOR:
+        raise ConfigError(
+            f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
+            f"no other, got {config.gpt.ordering}"
         )
 
 

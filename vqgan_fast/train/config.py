@@ -62,6 +62,7 @@ class GPTConfig:
     resid_pdrop: float = 0.0
     attn_pdrop: float = 0.0
     n_unmasked: int = 0
+    ordering: str = "row_major"  # or spiral_in, spiral_out, z_curve, subsample, alternate
 
 
 @dataclass

@@ -139,7 +139,7 @@ def build_transformer(
     sizes = dict(vars(config))
     if kind == "gpt":
         return GPT(vocab_size, length, **sizes)
-    del sizes["n_unmasked"]
+    del sizes["n_unmasked"], sizes["ordering"]
     return WindowGPT(vocab_size, **sizes)
 
 
