@@ -5,6 +5,7 @@ from .discriminator import PatchGANDiscriminator
 from .gpt import GPT
 from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
+from .pixel_snail import PixelSNAIL
 from .taming import load_taming_transformer
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
@@ -16,6 +17,7 @@ __all__ = [
     "LabelCondition",
     "LatentTransformer",
     "PatchGANDiscriminator",
+    "PixelSNAIL",
     "SOSCondition",
     "WindowGPT",
     "load_taming_transformer",

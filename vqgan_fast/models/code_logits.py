@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .orderings import ROW_MAJOR, ordered_cells, ranks_of_cells
+from .pixel_snail import PixelSNAIL
 from .window_gpt import WindowGPT
 
 
@@ -15,12 +16,12 @@ def code_logits(transformer: nn.Module, condition: Tensor, codes: Tensor) -> Ten
     What comes before is a matter of the transformer's `ordering`; the logits stand row by row.
 
     Args:
-        transformer: a GPT or a WindowGPT, or one wrapped for data-parallel training.
-        condition: (B, T) tokens; a WindowGPT takes one, or (B, h, w).
+        transformer: a GPT, a WindowGPT or a PixelSNAIL, or one wrapped for data-parallel training.
+        condition: (B, T) tokens; a WindowGPT or PixelSNAIL takes one, or (B, h, w).
         codes: (B, h, w), or (B, h w) for a GPT that reads row by row.
     """
     model = getattr(transformer, "module", transformer)
-    if isinstance(model, WindowGPT):
+    if isinstance(model, WindowGPT | PixelSNAIL):
         return transformer(codes, condition)
     in_order = codes.flatten(1)
     if model.ordering != ROW_MAJOR:

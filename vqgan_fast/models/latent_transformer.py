@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from .code_logits import code_logits
 from .conditions import build_condition
 from .gpt import GPT
+from .pixel_snail import PixelSNAIL
 from .pretrained import CONFIG_FILE, read_config, saved_class, write_config
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
+
+Transformer = GPT | WindowGPT | PixelSNAIL
 
 
 class LatentTransformer(nn.Module):
@@ -27,7 +30,7 @@ class LatentTransformer(nn.Module):
     Args:
         first_stage_model: encodes images to codes and decodes codes to images.
         cond_stage_model: gives the tokens before the codes, see `conditions`.
-        transformer: the GPT or WindowGPT that is trained.
+        transformer: the GPT, WindowGPT or PixelSNAIL that is trained.
         pkeep: probability with which each input code is kept in training; the others are replaced
             by random tokens, which regularises small data sets. 1 keeps all.
 
@@ -41,7 +44,7 @@ class LatentTransformer(nn.Module):
         self,
         first_stage_model: VQGAN,
         cond_stage_model: nn.Module,
-        transformer: GPT | WindowGPT,
+        transformer: Transformer,
         pkeep: float = 1.0,
     ) -> None:
         super().__init__()
@@ -169,7 +172,7 @@ class LatentTransformer(nn.Module):
         return torch.where(keep.to(codes.device), codes, random.to(codes.device))
 
 
-def load_transformer(folder: Path) -> GPT | WindowGPT:
+def load_transformer(folder: Path) -> Transformer:
     """The transformer that a folder's config.json names; errors as `from_pretrained`."""
-    kind = WindowGPT if saved_class(folder) == WindowGPT.__name__ else GPT
-    return kind.from_pretrained(folder)
+    kinds = {kind.__name__: kind for kind in (GPT, WindowGPT, PixelSNAIL)}
+    return kinds.get(saved_class(folder), GPT).from_pretrained(folder)

@@ -29,7 +29,7 @@ CHOICES = {
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
     "model.quantizer": tuple(QUANTIZERS),
-    "transformer": ("gpt", "window_gpt"),
+    "transformer": ("gpt", "window_gpt", "pixel_snail"),
     "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
@@ -176,10 +176,10 @@ def _check_transformer(config: TransformerRun) -> None:
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
         )
-    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+    if config.transformer != "gpt" and config.gpt.n_unmasked:
         raise ConfigError(
-            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
-            f"the sequence, got {config.gpt.n_unmasked}"
+            f"gpt.n_unmasked must be 0 for transformer = {config.transformer}, whose condition is "
+            f"no part of the sequence, got {config.gpt.n_unmasked}"
         )
     if config.transformer != "gpt" and config.gpt.ordering != ROW_MAJOR:
         raise ConfigError(

@@ -182,7 +182,9 @@ class TransformerRun(Run):
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
     condition: str = "sos"
-    transformer: str = "gpt"  # or window_gpt: relative positions in a window, fast on any grid
+    # gpt; window_gpt: relative positions in a window, fast on any grid; pixel_snail: the paper's
+    # convolutional baseline, of gpt.n_layer blocks and gpt.n_embd channels.
+    transformer: str = "gpt"
     pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
     gpt: GPTConfig = field(default_factory=GPTConfig)
     data: TransformerDataConfig = field(default_factory=TransformerDataConfig)
