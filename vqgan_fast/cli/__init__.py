@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, evaluate, info, reconstruct, sample, tokenize, train
+from . import convert, demo, evaluate, info, reconstruct, sample, study, tokenize, train
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -23,6 +23,7 @@ COMMANDS: dict[str, ModuleType] = {
     "tokenize": tokenize,
     "convert": convert,
     "evaluate": evaluate,
+    "study": study,
     "info": info,
 }
 

@@ -1,5 +1,6 @@
 """The networks: VQGAN, its discriminator, and the transformer over its codes."""
 
+from .colour_codes import ColourCodes
 from .conditions import LabelCondition, SOSCondition
 from .discriminator import PatchGANDiscriminator
 from .gpt import GPT
@@ -13,6 +14,7 @@ from .window_gpt import WindowGPT
 __all__ = [
     "GPT",
     "VQGAN",
+    "ColourCodes",
     "KVCache",
     "LabelCondition",
     "LatentTransformer",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .code_logits import code_logits
+from .colour_codes import ColourCodes
 from .conditions import build_condition
 from .gpt import GPT
 from .pixel_snail import PixelSNAIL
@@ -42,7 +43,7 @@ class LatentTransformer(nn.Module):
 
     def __init__(
         self,
-        first_stage_model: VQGAN,
+        first_stage_model: VQGAN | ColourCodes,
         cond_stage_model: nn.Module,
         transformer: Transformer,
         pkeep: float = 1.0,
@@ -151,7 +152,7 @@ class LatentTransformer(nn.Module):
         """
         folder = Path(folder)
         config = read_config(folder, cls.__name__)
-        first_stage = VQGAN.from_pretrained(folder / "vqgan")
+        first_stage = load_first_stage(folder / "vqgan")
         transformer = load_transformer(folder / "gpt")
         try:
             condition = build_condition(config.pop("condition", None))
@@ -170,6 +171,12 @@ class LatentTransformer(nn.Module):
             self.transformer.vocab_size, codes.shape, generator=generator, device=device
         )
         return torch.where(keep.to(codes.device), codes, random.to(codes.device))
+
+
+def load_first_stage(folder: Path) -> VQGAN | ColourCodes:
+    """The first stage that a folder's config.json names; errors as `from_pretrained`."""
+    kind = ColourCodes if saved_class(folder) == ColourCodes.__name__ else VQGAN
+    return kind.from_pretrained(folder)
 
 
 def load_transformer(folder: Path) -> Transformer:

@@ -25,6 +25,7 @@ CHOICES = {
     "data.maps.unpaired": ("refuse", "skip"),
     "loss.kind": ("vqgan", "segmentation"),
     "loss.disc_loss": ("hinge", "vanilla"),
+    "loss.pixel_loss": ("l1", "mse"),
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),

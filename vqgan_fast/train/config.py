@@ -45,6 +45,7 @@ class LossConfig:
     disc_num_layers: int = 3
     disc_ndf: int = 64
     use_actnorm: bool = False
+    pixel_loss: str = "l1"  # or mse, as in VQ-VAE
     codebook_weight: float = 1.0
     perceptual_weight: float = 1.0
     perceptual_net: str = "vgg"  # or alex, squeeze
