@@ -24,10 +24,11 @@ INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
+.PHONY: help demo study test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
+	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
 	@echo 'make sanitize    the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
@@ -47,6 +48,9 @@ demo: $(VENV)/.demo build
 	echo "The environment stands (it took $$((ready - $(STARTED))) s). Starting the demo."; \
 	$(BIN)/vqgan-fast demo $(if $(DATA),--data "$(DATA)") $(ARGS); \
 	echo "Environment: $$((ready - $(STARTED))) s. Demo: $$(($$(date +%s) - ready)) s."
+
+study: $(VENV)/.demo build
+	@$(BIN)/vqgan-fast study --page docs/study.md $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.test build
 	@$(BIN)/python -m pytest $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..demo.photos import photographs, write_list
 from ..demo.settings import settle_perceptual_loss, versions
 from ..losses import PerceptualLoss
 from ..models.pretrained import replacing
-from ..train import save_config
+from ..train import ConfigError, save_config
 from ..train.config import LossConfig
 from ..train.run_log import say
 from .measure import measure_first_stage, measure_prior
@@ -21,6 +22,7 @@ from .report import draw_plots, draw_sheets, write_page
 from .stages import is_finished, make_codes, make_first_stage, make_prior
 
 LIST_FILE = "photographs.txt"
+SETTINGS = "settings.json"
 CONFIGS = "configs"
 LAUNCHER = "torchrun --nproc-per-node 8 -m vqgan_fast"
 CAUTION = """
@@ -101,7 +103,32 @@ def prepare(config: str, output: Path, data: Path | None, validation: Path | Non
     if data is None:
         data = output / LIST_FILE
         write_list(photographs(), data)
-    return load_plan(config, output, Pictures(data, validation))
+    plan = load_plan(config, output, Pictures(data, validation))
+    _refuse_another_study(plan)
+    return plan
+
+
+def _refuse_another_study(plan: Plan) -> None:
+    """What is finished in a folder is kept, so it must be what this study asks for.
+
+    Raises:
+        ConfigError: the folder holds a study with other settings.
+    """
+    runs = {**plan.first_stages, **plan.priors}
+    settings = {
+        "crops_per_picture": plan.crops_per_picture,
+        "colours": {name: stage.colours for name, stage in plan.first_stages.items()},
+        "runs": {name: asdict(entry.run) for name, entry in runs.items()},
+    }
+    text = json.dumps(settings, indent=2, sort_keys=True) + "\n"
+    path = plan.output / SETTINGS
+    if path.is_file() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(
+            f"{plan.output} holds a study with other settings or pictures ({path}), whose models "
+            "would be taken for those of this one: choose another --output"
+        )
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_configs(plan: Plan, launcher: str = LAUNCHER) -> list[str]:
