@@ -181,7 +181,7 @@ def test_a_clock_that_starts_again_is_counted_on() -> None:
 def test_nats_at_a_time_lie_between_the_entries_around_it() -> None:
     curve = [{"minutes": 1.0, "nll": 4.0}, {"minutes": 3.0, "nll": 2.0}]
     assert [nll_at(curve, minutes) for minutes in (1.0, 2.0, 3.0, 9.0)] == [4.0, 3.0, 2.0, 2.0]
-    with pytest.raises(ValueError, match="minutes must be at least 1, got 0.5"):
+    with pytest.raises(ValueError, match=r"minutes must be at least 1, got 0\.5"):
         nll_at(curve, 0.5)
 
 
