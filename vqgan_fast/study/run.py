@@ -69,11 +69,13 @@ def run_study(
 
     say("measuring")
     perceptual, described = _perceptual()
+    losses = plan.comparisons.get("losses", [])
     results = {
         "about": _about(plan, config, data),
         "comparisons": plan.comparisons,
         "first_stages": {
-            name: measure_first_stage(stage, perceptual)
+            # LPIPS tells losses apart; its network takes no crops as small as those of f1.
+            name: measure_first_stage(stage, perceptual if name in losses else None)
             for name, stage in plan.first_stages.items()
         },
         "priors": {name: measure_prior(plan, prior) for name, prior in plan.priors.items()},
