@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, evaluate, info, plan, reconstruct, sample, shard, tokenize, train
+from . import convert, demo, evaluate, info, plan, reconstruct, sample, shard, study, tokenize, train
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
@@ -25,6 +25,7 @@ COMMANDS: dict[str, ModuleType] = {
     "tokenize": tokenize,
     "convert": convert,
     "evaluate": evaluate,
+    "study": study,
     "info": info,
 }
 
@@ -33,6 +34,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 OUR_USER_ERRORS = (
     ("vqgan_fast.evaluate", "MetricWeightsError"),
     ("vqgan_fast.losses", "PerceptualWeightsError"),
+    ("vqgan_fast.sampling", "ClassifierWeightsError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ EXAMPLES = """\
   vqgan-fast sample runs/gpt --size 64x256 --output wide/
   vqgan-fast sample runs/gpt --grid 64x64 --schedule block --weights bfloat16 --tile 32
   vqgan-fast sample runs/gpt --number 4 --best-of 64
+  vqgan-fast sample runs/classes --cond 281 --acceptance-rate 0.05 --classifier resnet101 r101.pth
   vqgan-fast sample runs/classes --cond 281 --uncond 1000 --guidance 1:4
   vqgan-fast sample runs/gpt --complete photo.png --mask hole.png
 """
@@ -63,8 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.best_of is not None and args.best_of < args.number:
-        raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
+    _settle_candidates(args)
     if args.mask is not None and args.complete is None:
         raise ValueError("--mask needs --complete, the picture that it is a mask of")
     model = load_transformer(args.run_folder)
@@ -104,6 +105,23 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
 
 
+def _settle_candidates(args: argparse.Namespace) -> None:
+    """How many are drawn for the --number that are kept, in `best_of`; None keeps all."""
+    if args.acceptance_rate is not None:
+        args.best_of = math.ceil(args.number / args.acceptance_rate)
+    if args.best_of is not None and args.best_of < args.number:
+        raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
+    if args.classifier is None:
+        if args.label is not None:
+            raise ValueError("--label needs --classifier")
+        return
+    if args.best_of is None:
+        raise ValueError("--classifier chooses among candidates: give --best-of or another rate")
+    args.label = args.cond if args.label is None else args.label
+    if args.label is None:
+        raise ValueError("--classifier needs --label, the class that it is to be sure of")
+
+
 def _batches(
     model: LatentTransformer,
     args: argparse.Namespace,
@@ -134,15 +152,20 @@ def _best(
     options: dict[str, Any],
     files: Sequence[Path],
 ) -> Tensor:
-    from ..sampling import sample_best
+    from ..sampling import classifier_score, load_classifier, sample_best
 
+    score, meaning = None, "nats per code"
+    if args.classifier is not None:
+        classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
+        score, meaning = classifier_score(classifier, args.label), f"log p(class {args.label})"
     best = sample_best(
         model, _cond(model, args, 1), seeds=[args.seed], candidates=args.best_of, keep=args.number,
-        batch=args.batch, **options,
+        score=score, batch=args.batch, **options,
     )  # fmt: skip
     _write(best.images[0], files)
-    for file, score, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
-        print(f"{file.name}: seed {int(seed)}, {float(score):.4f} nats per code")
+    for file, value, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
+        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
+    print(f"kept {args.number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
     return best.images[0]
 
 

@@ -66,11 +66,28 @@ def _add_draw(group: argparse._ArgumentGroup) -> None:
         "(default: all)",
     )
     group.add_argument("--greedy", action="store_true", help="always take the likeliest code")
-    group.add_argument(
+    candidates = group.add_mutually_exclusive_group()
+    candidates.add_argument(
         "--best-of",
         type=positive,
         metavar="N",
         help="draw N candidates, keep the --number likeliest ones",
+    )
+    candidates.add_argument(
+        "--acceptance-rate",
+        type=_share,
+        metavar="SHARE",
+        help="the same, told by the share of the candidates that is kept, such as 0.05",
+    )
+    group.add_argument(
+        "--classifier",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="keep those of which this classifier of torchvision is surest, such as resnet101 with "
+        "a file of its weights",
+    )
+    group.add_argument(
+        "--label", type=int, help="the class for --classifier (default: that of --cond)"
     )
 
 
@@ -153,6 +170,13 @@ def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text}")
     return value
 
 

@@ -1,10 +1,12 @@
 """The networks: VQGAN, its discriminator, and the transformer over its codes."""
 
+from .colour_codes import ColourCodes
 from .conditions import LabelCondition, SOSCondition
 from .discriminator import PatchGANDiscriminator
 from .gpt import GPT
 from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
+from .pixel_snail import PixelSNAIL
 from .taming import load_taming_transformer
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
@@ -12,10 +14,12 @@ from .window_gpt import WindowGPT
 __all__ = [
     "GPT",
     "VQGAN",
+    "ColourCodes",
     "KVCache",
     "LabelCondition",
     "LatentTransformer",
     "PatchGANDiscriminator",
+    "PixelSNAIL",
     "SOSCondition",
     "WindowGPT",
     "load_taming_transformer",

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from .code_logits import code_logits
+from .colour_codes import ColourCodes
 from .conditions import build_condition
 from .gpt import GPT
+from .pixel_snail import PixelSNAIL
 from .pretrained import CONFIG_FILE, read_config, saved_class, write_config
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
+
+Transformer = GPT | WindowGPT | PixelSNAIL
 
 
 class LatentTransformer(nn.Module):
@@ -27,7 +31,7 @@ class LatentTransformer(nn.Module):
     Args:
         first_stage_model: encodes images to codes and decodes codes to images.
         cond_stage_model: gives the tokens before the codes, see `conditions`.
-        transformer: the GPT or WindowGPT that is trained.
+        transformer: the GPT, WindowGPT or PixelSNAIL that is trained.
         pkeep: probability with which each input code is kept in training; the others are replaced
             by random tokens, which regularises small data sets. 1 keeps all.
 
@@ -39,9 +43,9 @@ class LatentTransformer(nn.Module):
 
     def __init__(
         self,
-        first_stage_model: VQGAN,
+        first_stage_model: VQGAN | ColourCodes,
         cond_stage_model: nn.Module,
-        transformer: GPT | WindowGPT,
+        transformer: Transformer,
         pkeep: float = 1.0,
     ) -> None:
         super().__init__()
@@ -148,7 +152,7 @@ class LatentTransformer(nn.Module):
         """
         folder = Path(folder)
         config = read_config(folder, cls.__name__)
-        first_stage = VQGAN.from_pretrained(folder / "vqgan")
+        first_stage = load_first_stage(folder / "vqgan")
         transformer = load_transformer(folder / "gpt")
         try:
             condition = build_condition(config.pop("condition", None))
@@ -169,7 +173,13 @@ class LatentTransformer(nn.Module):
         return torch.where(keep.to(codes.device), codes, random.to(codes.device))
 
 
-def load_transformer(folder: Path) -> GPT | WindowGPT:
-    """The transformer that a folder's config.json names; errors as `from_pretrained`."""
-    kind = WindowGPT if saved_class(folder) == WindowGPT.__name__ else GPT
+def load_first_stage(folder: Path) -> VQGAN | ColourCodes:
+    """The first stage that a folder's config.json names; errors as `from_pretrained`."""
+    kind = ColourCodes if saved_class(folder) == ColourCodes.__name__ else VQGAN
     return kind.from_pretrained(folder)
+
+
+def load_transformer(folder: Path) -> Transformer:
+    """The transformer that a folder's config.json names; errors as `from_pretrained`."""
+    kinds = {kind.__name__: kind for kind in (GPT, WindowGPT, PixelSNAIL)}
+    return kinds.get(saved_class(folder), GPT).from_pretrained(folder)

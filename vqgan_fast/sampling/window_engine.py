@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from .. import ops
+from ..models.orderings import ordered_cells
 from .board import Board
 from .engine import MAX_TOKENS, Draws, Engine
 from .packed import PackedTransformer
@@ -47,6 +48,9 @@ class WindowEngine(Engine):
         ranks = np.arange(window**2)
         # From a window's first cell to each of its cells, in the grid's raster order.
         self.window_cells = ranks // window * board.width + ranks % window
+        # The same in the order in which the transformer reads codes.
+        cells = ordered_cells(packed.model.ordering, window, window).numpy()
+        self.code_cells = self.window_cells[cells]
         # The number of condition tokens before a window's codes, for each stream.
         columns = [*board.condition_columns, board.constant_column]
         self.prefixes = [
@@ -94,7 +98,7 @@ class WindowEngine(Engine):
         visit = np.repeat(np.arange(len(plan)), counts)
         positions = np.arange(len(visit)) + (starts - np.cumsum(counts) + counts)[visit]
         corners = (top * board.width + left)[visit]
-        codes = board.code_column + corners + self.window_cells[np.maximum(positions - prefix, 0)]
+        codes = board.code_column + corners + self.code_cells[np.maximum(positions - prefix, 0)]
         if board.is_spatial[stream]:
             condition = corners + self.window_cells[np.minimum(positions, prefix - 1)]
         else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
 from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
@@ -24,11 +25,13 @@ CHOICES = {
     "data.maps.unpaired": ("refuse", "skip"),
     "loss.kind": ("vqgan", "segmentation"),
     "loss.disc_loss": ("hinge", "vanilla"),
+    "loss.pixel_loss": ("l1", "mse"),
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
     "condition": ("sos",),
     "model.quantizer": tuple(QUANTIZERS),
-    "transformer": ("gpt", "window_gpt"),
+    "transformer": ("gpt", "window_gpt", "pixel_snail"),
+    "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -196,10 +199,15 @@ def _check_transformer(config: TransformerRun) -> None:
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
         )
-    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+    if config.transformer != "gpt" and config.gpt.n_unmasked:
         raise ConfigError(
-            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
-            f"the sequence, got {config.gpt.n_unmasked}"
+            f"gpt.n_unmasked must be 0 for transformer = {config.transformer}, whose condition is "
+            f"no part of the sequence, got {config.gpt.n_unmasked}"
+        )
+    if config.transformer != "gpt" and config.gpt.ordering != ROW_MAJOR:
+        raise ConfigError(
+            f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
+            f"no other, got {config.gpt.ordering}"
         )
 
 

@@ -45,6 +45,7 @@ class LossConfig:
     disc_num_layers: int = 3
     disc_ndf: int = 64
     use_actnorm: bool = False
+    pixel_loss: str = "l1"  # or mse, as in VQ-VAE
     codebook_weight: float = 1.0
     perceptual_weight: float = 1.0
     perceptual_net: str = "vgg"  # or alex, squeeze
@@ -62,6 +63,7 @@ class GPTConfig:
     resid_pdrop: float = 0.0
     attn_pdrop: float = 0.0
     n_unmasked: int = 0
+    ordering: str = "row_major"  # or spiral_in, spiral_out, z_curve, subsample, alternate
 
 
 @dataclass
@@ -183,7 +185,9 @@ class TransformerRun(Run):
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
     condition: str = "sos"
-    transformer: str = "gpt"  # or window_gpt: relative positions in a window, fast on any grid
+    # gpt; window_gpt: relative positions in a window, fast on any grid; pixel_snail: the paper's
+    # convolutional baseline, of gpt.n_layer blocks and gpt.n_embd channels.
+    transformer: str = "gpt"
     pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
     gpt: GPTConfig = field(default_factory=GPTConfig)
     data: TransformerDataConfig = field(default_factory=TransformerDataConfig)

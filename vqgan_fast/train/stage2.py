@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vqgan_fast.data import to_pixels
-from vqgan_fast.models import GPT, LatentTransformer, WindowGPT
+from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import build_condition
 
@@ -137,13 +137,13 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
 def build_transformer(
     kind: str, config: GPTConfig, vocab_size: int, length: int
-) -> GPT | WindowGPT:
-    """The transformer that `transformer: gpt` or `window_gpt` names; `length` is for the former."""
+) -> GPT | WindowGPT | PixelSNAIL:
+    """The transformer that `transformer` names; `length` is for a GPT."""
     sizes = dict(vars(config))
     if kind == "gpt":
         return GPT(vocab_size, length, **sizes)
-    del sizes["n_unmasked"]
-    return WindowGPT(vocab_size, **sizes)
+    del sizes["n_unmasked"], sizes["ordering"]
+    return (WindowGPT if kind == "window_gpt" else PixelSNAIL)(vocab_size, **sizes)
 
 
 @torch.no_grad()
