@@ -1,10 +1,11 @@
 """The networks: VQGAN, its discriminator, and the transformer over its codes."""
 
-from .conditions import LabelCondition, SOSCondition
+from .conditions import CombinedCondition, LabelCondition, SOSCondition
 from .discriminator import PatchGANDiscriminator
 from .gpt import GPT
 from .kv_cache import KVCache
 from .latent_transformer import LatentTransformer
+from .map_conditions import CodesCondition, CoordinateCondition
 from .taming import load_taming_transformer
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
@@ -12,6 +13,9 @@ from .window_gpt import WindowGPT
 __all__ = [
     "GPT",
     "VQGAN",
+    "CodesCondition",
+    "CombinedCondition",
+    "CoordinateCondition",
     "KVCache",
     "LabelCondition",
     "LatentTransformer",
