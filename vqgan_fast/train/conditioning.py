@@ -45,6 +45,7 @@ class Conditioning:
     Args:
         config: the run.
         vqgan: its first stage.
+        stage: of a trained model; None builds a new one.
 
     Attributes:
         stage: makes tokens of what the maps of a crop hold, see `vqgan_fast.models.conditions`.
@@ -53,12 +54,17 @@ class Conditioning:
         ConfigError, DataError: a VQGAN that does not fit, class folders that are none.
     """
 
-    def __init__(self, config: TransformerRun, vqgan: VQGAN) -> None:
+    def __init__(
+        self, config: TransformerRun, vqgan: VQGAN, stage: Condition | None = None
+    ) -> None:
         self.data, self.parts = config.data, config.condition.parts or [config.condition]
         self.several = bool(config.condition.parts)
         self.classes: list[str] = []
         if any(part.kind == "label" for part in self.parts):
             self.classes = class_names(_folder(config.data.train))
+        if stage is not None:
+            self.stage = stage
+            return
         stages = [self._stage(part, vqgan, number) for number, part in enumerate(self.parts)]
         self.stage = CombinedCondition(stages) if self.several else stages[0]
 
