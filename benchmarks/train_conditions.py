@@ -21,10 +21,10 @@ from skimage import data as skimage_data
 
 from vqgan_fast.train import load_config, train
 
-SIZE = 64
+SIZE = 32
 SMALL_VQGAN = [
-    "model.codebook_size=128", "model.embed_dim=16", "model.ch=32", "model.ch_mult=[1,1,2,2]",
-    "model.num_res_blocks=1", "model.attn_resolutions=[]", "model.resolution=64",
+    "model.codebook_size=128", "model.embed_dim=16", "model.ch=32", "model.ch_mult=[1,1,2]",
+    "model.num_res_blocks=1", "model.attn_resolutions=[]", "model.resolution=32",
     "model.z_channels=32", "model.legacy=false", "codebook.restart_after=50",
 ]  # fmt: skip
 NO_GAME = [
@@ -57,8 +57,8 @@ def main() -> None:
 
     stereo = write_stereo_pair(root / "stereo_pair")
     tasks = [
-        ("segmentation", "segmentation", *(args.segmentation or (None, None))),
         ("stereo_depth", "depth", str(stereo / "pictures"), str(stereo / "maps")),
+        ("segmentation", "segmentation", *(args.segmentation or (None, None))),
         ("depth", "depth", *(args.depth or (None, None))),
         ("edges", "edges", args.photos, None),
         ("super_resolution", "super_resolution", args.photos, None),
@@ -70,7 +70,7 @@ def main() -> None:
             continue
         row = {"task": name, "maps": None}
         data = [f"data.train={pictures}", f"data.validation={pictures}", *SHARED]
-        resize = f"data.resize={300 if config != 'coordinates' else 256}"
+        resize = "data.resize=160"
         first = root / f"vqgan_of_{Path(pictures).name}"  # shared by tasks on the same pictures
         run("vqgan.yaml", first, args.vqgan_steps,
             [*SMALL_VQGAN, *NO_GAME, *data, resize])  # fmt: skip
