@@ -13,7 +13,19 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, evaluate, info, plan, reconstruct, sample, shard, study, tokenize, train
+from . import (
+    convert,
+    demo,
+    evaluate,
+    info,
+    plan,
+    reconstruct,
+    sample,
+    shard,
+    study,
+    tokenize,
+    train,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,

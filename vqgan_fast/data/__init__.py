@@ -1,8 +1,9 @@
 """Pictures and codes as training data."""
 
+from .classes import ClassLabel, class_labels, class_names
 from .code_folder import Place, read_codes, write_code_folder
 from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
-from .held_out import HeldOut, held_out_crops
+from .held_out import HeldOut, HeldOutPairs, held_out_crops, held_out_pairs
 from .images import DataError, UnreadableImageError, list_images, read_image
 from .keypoints import Keypoints
 from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentation
@@ -14,6 +15,7 @@ from .stream import Batch, ImageStream, batches, to_model_range, to_pixels
 
 __all__ = [
     "Batch",
+    "ClassLabel",
     "Codes",
     "Coordinates",
     "CropMap",
@@ -21,6 +23,7 @@ __all__ = [
     "Depth",
     "Edges",
     "HeldOut",
+    "HeldOutPairs",
     "ImageStream",
     "Keypoints",
     "LowResolution",
@@ -34,8 +37,11 @@ __all__ = [
     "ShardedPictures",
     "UnreadableImageError",
     "batches",
+    "class_labels",
+    "class_names",
     "codebook_fingerprint",
     "held_out_crops",
+    "held_out_pairs",
     "index_shard",
     "list_images",
     "list_shards",

@@ -5,19 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .conditions import Tokens, token_sequence
 from .orderings import ROW_MAJOR, ordered_cells, ranks_of_cells
 from .pixel_snail import PixelSNAIL
 from .window_gpt import WindowGPT
 
 
-def code_logits(transformer: nn.Module, condition: Tensor, codes: Tensor) -> Tensor:
+def code_logits(transformer: nn.Module, condition: Tokens, codes: Tensor) -> Tensor:
     """Logits (B, h w, V) of each code, given the condition and the codes before it.
 
     What comes before is a matter of the transformer's `ordering`; the logits stand row by row.
 
     Args:
         transformer: a GPT, a WindowGPT or a PixelSNAIL, or one wrapped for data-parallel training.
-        condition: (B, T) tokens; a WindowGPT or PixelSNAIL takes one, or (B, h, w).
+        condition: tokens; a WindowGPT or PixelSNAIL takes (B, 1) or (B, h, w).
         codes: (B, h, w), or (B, h w) for a GPT that reads row by row.
     """
     model = getattr(transformer, "module", transformer)
@@ -34,6 +35,7 @@ def code_logits(transformer: nn.Module, condition: Tensor, codes: Tensor) -> Ten
         in_order = in_order[:, cells]
     # The last code predicts nothing, and rows before the condition's last token predict the
     # condition.
+    condition = token_sequence(condition)
     sequence = torch.cat([condition, in_order], dim=1)[:, :-1]
     logits = transformer(sequence, logits_from=condition.shape[1] - 1)
     if model.ordering == ROW_MAJOR:

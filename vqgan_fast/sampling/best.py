@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..models import LatentTransformer
+from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
 from .packed import pack
@@ -42,7 +44,7 @@ class Best(NamedTuple):
 
 def sample_best(
     model: LatentTransformer,
-    cond: Tensor | None = None,
+    cond: Tokens | None = None,
     grid: tuple[int, int] | None = None,
     *,
     candidates: int = 16,
@@ -83,16 +85,19 @@ def sample_best(
     if cond is None:
         cond = model.cond_stage_model(1, model.transformer.head.weight.device)
     packed = options.pop("transformer", None) or pack(model.transformer, weights)
-    first_seeds = image_seeds(seeds, len(cond))
-    scores_of = _one_for_each(score, len(cond))
+    number = len(cond[0] if isinstance(cond, tuple) else cond)
+    first_seeds = image_seeds(seeds, number)
     kept = []
-    for row, first, score_of in zip(cond.split(1), first_seeds, scores_of, strict=True):
+    for row, (first, score_of) in enumerate(
+        zip(first_seeds, _one_for_each(score, number), strict=True)
+    ):
         best: list[Tensor] = []
         for numbers in torch.arange(candidates).split(batch):
             part_seeds = first + numbers  # int64 wraps as 64-bit seeds do
+            own = map_tokens(itemgetter([row] * len(numbers)), cond)
             images, codes, logprobs = sample(
-                model, row.expand(len(numbers), *row.shape[1:]), grid, seeds=part_seeds,
-                transformer=packed, return_codes=True, return_logprobs=True, **options,
+                model, own, grid, seeds=part_seeds, transformer=packed, return_codes=True,
+                return_logprobs=True, **options,
             )  # fmt: skip
             scores = _likelihood(logprobs) if score_of is None else score_of(images)
             part = [images, codes, _checked(scores, len(images)), part_seeds]

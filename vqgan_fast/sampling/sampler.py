@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..models import GPT, WindowGPT
+from ..models.conditions import Tokens
 from ..models.orderings import ROW_MAJOR, ordered_cells
 from ..quantizers.checks import check_integer
 from .board import Board
@@ -34,7 +35,7 @@ Callback = Callable[[int, int, Tensor], object]
 @torch.compiler.disable
 def sample_codes(
     gpt: GPT | WindowGPT | PackedTransformer,
-    cond: Tensor,
+    cond: Tokens,
     grid: tuple[int, int],
     *,
     window: int = 16,
@@ -47,7 +48,7 @@ def sample_codes(
     min_p: float | None = None,
     greedy: bool = False,
     guidance: Guidance = 1.0,
-    uncond: Tensor | None = None,
+    uncond: Tokens | None = None,
     return_logprobs: bool = False,
     num_codes: int | None = None,
     seeds: Seeds | None = None,
@@ -71,7 +72,8 @@ def sample_codes(
             or a WindowGPT; or what :func:`pack` made of one.
         cond: (B, T) int64 tokens that stand before every window (an sos token, a class), or (B, H,
             W) tokens of a second grid (codes, coordinates) that is cropped with the window, T =
-            window^2 of them. A WindowGPT takes (B, 1) or (B, H, W).
+            window^2 of them; or a tuple of such parts, which stand one behind the other. A
+            WindowGPT takes (B, 1) or (B, H, W).
         grid: (H, W), in codes, at least the window in both directions (a WindowGPT takes any).
         window: side of the window, in codes: that of the grids that gpt was trained on. A GPT that
             reads codes in another order than row by row draws grids of one window only.
@@ -91,7 +93,7 @@ def sample_codes(
         guidance: logits become uncond + guidance * (cond - uncond). A number, or a function of the
             share of the cells that come before in raster order, in [0, 1). 1 is the condition
             alone. Another number doubles the work.
-        uncond: the condition of the second term, (B or 1, T') or (B or 1, H, W) tokens.
+        uncond: the condition of the second term, tokens as `cond`, for B or 1 images.
         return_logprobs: return log-probabilities too: of each code given those before it, at
             temperature 1 and before the filters, under guidance if there is any; 0 at known cells.
         num_codes: draw codes in [0, num_codes) only, for a vocabulary that holds other tokens
@@ -127,7 +129,7 @@ def sample_codes(
     code_grid = CodeGrid(*height_and_width("grid", grid), 1 if packed.is_native else window)
 
     cond = check_condition("cond", cond, packed, code_grid, None)
-    batch = cond.shape[0]
+    batch = len(cond[0])
     conditions, scales = [cond], None
     if uncond is not None:
         uncond = check_condition("uncond", uncond, packed, code_grid, batch)

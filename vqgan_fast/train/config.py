@@ -85,6 +85,23 @@ class MapConfig:
 
 
 @dataclass
+class ConditionPart(MapConfig):
+    """What stands before the codes: `kind` is sos (nothing), label (the folder of the picture is
+    its class), coordinates, or a kind of map, of which the codes are taken."""
+
+    kind: str = "sos"  # type: ignore[assignment]
+    vqgan: str | None = None  # of maps: the VQGAN that encodes them; null is the first stage itself
+    n_tokens: int = 1024  # of coordinates
+
+
+@dataclass
+class ConditionConfig(ConditionPart):
+    """One condition, or with `parts` several of them, one behind the other."""
+
+    parts: list[ConditionPart] = field(default_factory=list)
+
+
+@dataclass
 class DataConfig:
     """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
 
@@ -184,7 +201,8 @@ class TransformerRun(Run):
 
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
-    condition: str = "sos"
+    condition: ConditionConfig = field(default_factory=ConditionConfig)  # or its kind alone
+    cond_drop_prob: float = 0.0  # share of the samples without their condition, for guidance
     # gpt; window_gpt: relative positions in a window, fast on any grid; pixel_snail: the paper's
     # convolutional baseline, of gpt.n_layer blocks and gpt.n_embd channels.
     transformer: str = "gpt"

@@ -65,7 +65,7 @@ def build_config(
     Raises:
         ConfigError: as `load_config`.
     """
-    layers = [(given, source), (changes or {}, "the command line")]
+    layers = [(expand(given), source), (expand(changes or {}), "the command line")]
     stage = {**given, **layers[1][0]}.get("stage", "vqgan")
     if stage not in STAGES:
         raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} in {source}")
@@ -80,6 +80,12 @@ def build_config(
     if check:
         check_config(config)
     return config
+
+
+def expand(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Short forms written out: `condition: sos` is `condition: {kind: sos}`."""
+    condition = given.get("condition")
+    return {**given, "condition": {"kind": condition}} if isinstance(condition, str) else {**given}
 
 
 def save_config(config: Run, path: Path) -> None:
