@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from .crops import (
     resized_size,
     tile_crops,
 )
-from .images import DataError, UnreadableImageError, read_image, read_size
+from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
 
 
 class HeldOut(NamedTuple):
@@ -29,7 +28,7 @@ class HeldOut(NamedTuple):
 
 
 def held_out_crops(
-    files: Sequence[Path],
+    files: Sequence[PictureFile],
     *,
     size: int,
     resize: int | None = None,
@@ -78,7 +77,7 @@ def held_out_crops(
     return HeldOut(torch.stack(crops), tuple(skipped))
 
 
-def _read_or_none(file: Path, resize: int | None) -> Image.Image | None:
+def _read_or_none(file: PictureFile, resize: int | None) -> Image.Image | None:
     try:
         return resize_shorter_side(read_image(file), resize)
     except UnreadableImageError:

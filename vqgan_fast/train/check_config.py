@@ -96,13 +96,29 @@ def _check_data(data: DataConfig) -> None:
                 f"data.{name} must be [left, top, right, bottom] with 0 <= left < right <= 1 and "
                 f"0 <= top < bottom <= 1, got {region}"
             )
+    if data.train is not None and data.train.endswith(".tar"):
+        raise ConfigError(f"tar files are given as data.shards, got data.train = {data.train}")
     for name in ("train", "validation"):
         _check_exists(f"data.{name}", getattr(data, name))
+    _check_shards(data.shards)
+
+
+def _check_shards(shards: Any) -> None:
+    names = shards if isinstance(shards, list) else [shards]
+    if shards is not None and not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"data.shards must be a pattern of tar files, or a list of patterns, got {shards!r}"
+        )
+    if not names:
+        raise ConfigError("data.shards must name at least one tar file, got an empty list")
 
 
 def _check_vqgan(config: VQGANRun) -> None:
-    if config.data.train is None:
-        raise ConfigError("data.train must be given: a folder of pictures, or a .txt list of them")
+    if (config.data.train is None) == (config.data.shards is None):
+        raise ConfigError(
+            "data.train must be given: a folder of pictures, or a .txt list of them; or, instead "
+            f"of it, data.shards. Got {'neither' if config.data.train is None else 'both'}"
+        )
     model, maps = config.model, config.data.maps
     _check_maps(config.data, maps)
     labels = maps.kind == "segmentation"
@@ -148,6 +164,10 @@ def _check_maps(data: DataConfig, maps: MapConfig) -> None:
         raise ConfigError(f"data.maps.sigma must be above 0, got {maps.sigma}")
     if maps.factor < 2:
         raise ConfigError(f"data.maps.factor must be at least 2, got {maps.factor}")
+    if maps.kind is not None and data.shards is not None:
+        raise ConfigError(
+            f"data.maps.kind = {maps.kind} goes with the pictures of data.train, not data.shards"
+        )
     needed = maps.kind in (*FILE_MAPS, "keypoints")
     for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
         key, path = f"data.maps.{name}", getattr(maps, name)
@@ -166,10 +186,12 @@ def _check_transformer(config: TransformerRun) -> None:
         )
     _check_exists("first_stage", config.first_stage)
     data = config.data
-    if (data.train is None) == (data.codes is None):
+    given = [n for n in ("train", "shards", "codes") if getattr(data, n) is not None]
+    if len(given) != 1:
         raise ConfigError(
-            "exactly one of data.train (pictures) and data.codes (what `vqgan-fast tokenize` "
-            f"wrote) must be given, got {'neither' if data.train is None else 'both'}"
+            "exactly one of data.train (pictures), data.shards (pictures in tar files) and "
+            "data.codes (what `vqgan-fast tokenize` wrote) must be given, got "
+            f"{' and '.join(given) or 'neither'}"
         )
     _check_exists("data.codes", data.codes)
     if config.gpt.n_embd % config.gpt.n_head:

@@ -27,6 +27,7 @@ from vqgan_fast.models import VQGAN
 from .check_config import check_divisible
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
+from .training_pictures import training_pictures
 
 
 class CodeBatch(NamedTuple):
@@ -55,7 +56,7 @@ class PictureCodes:
         self.data, self.vqgan, self.ranks = data, vqgan, ranks
         side = data.size // vqgan.downsampling_factor
         self.grid = (side, side)
-        self.files = list_images(data.train)
+        self.files = training_pictures(data, ranks)
         self.stream = ImageStream(
             self.files, size=data.size, resize=data.resize, crop=data.crop, flip=data.flip,
             region=data.train_region, seed=seed, cache=data.cache,
@@ -73,7 +74,7 @@ class PictureCodes:
 
 
 class FileCodes:
-    """Codes from a file that `vqgan-fast tokenize` wrote; arguments of `open_codes`."""
+    """Codes that `vqgan-fast tokenize` wrote; arguments of `open_codes`."""
 
     def __init__(self, data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Ranks) -> None:
         codes = read_codes(data.codes)
@@ -83,10 +84,11 @@ class FileCodes:
                 "codebooks differ; run `vqgan-fast tokenize` with this one"
             )
         self.data, self.ranks = data, ranks
-        self.tokens = codes.tokens
-        self.grid = (codes.tokens.shape[1], codes.tokens.shape[2])
+        self.codes = codes
+        count, *grid = codes.shape
+        self.grid = tuple(grid)
         self.files = []
-        self.order = SampleOrder(len(codes.tokens), seed)
+        self.order = SampleOrder(count, seed)
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         size, ranks = self.data.batch_size, self.ranks
@@ -94,7 +96,7 @@ class FileCodes:
             first = start + number * size * ranks.world_size
             positions = list(rank_positions(first, size, ranks.rank, ranks.world_size))
             rows = [self.order.locate(position)[1] for position in positions]
-            codes = self.tokens[rows].to(ranks.device, torch.int64)
+            codes = self.codes.rows(rows).to(ranks.device, torch.int64)
             yield CodeBatch(codes, positions, ())
 
 

@@ -89,6 +89,8 @@ class DataConfig:
     """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
 
     train: str | None = None
+    # Instead of train: tar shards, a pattern such as photos-{000000..000127}.tar, or a list.
+    shards: Any = None
     validation: str | None = None  # held-out pictures: figures at every log step, and grids
     validation_crops: int = 64  # at most this many held-out crops
     size: int = 256  # side of a crop in pixels

@@ -20,6 +20,7 @@ from vqgan_fast.models.conditions import build_condition
 
 from .code_source import held_out_codes, open_codes, replace_codes
 from .config import GPTConfig, TransformerRun
+from .data_wait import DataWait
 from .distributed import join_ranks
 from .evaluation import held_out_nll, predictions
 from .first_stage import load_first_stage
@@ -77,7 +78,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
         gpt.train()
         parallel = ranks.parallel(gpt)
-        source = codes.batches(samples)
+        wait = DataWait(ranks)
+        source = wait.watch(codes.batches(samples))
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
@@ -110,6 +112,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 stopping = stop.agreed() or done == optim.steps
                 if stopping or done % cadence.every == 0:
                     values = {**meter.means(ranks), "skipped_images": skipped.report()}
+                    values["data_wait"] = wait.share()
                     if held_out is not None:
                         with autocast(config, ranks):
                             values["val_nll"] = held_out_nll(

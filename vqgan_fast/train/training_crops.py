@@ -28,6 +28,8 @@ from vqgan_fast.data import (
 
 from .check_config import FILE_MAPS
 from .config import ConfigError, DataConfig, MapConfig
+from .distributed import Ranks
+from .training_pictures import training_pictures
 
 
 class TrainingCrops:
@@ -48,7 +50,7 @@ class TrainingCrops:
         ConfigError, DataError: what is asked for is not there, or does not fit.
     """
 
-    def __init__(self, data: DataConfig, seed: int) -> None:
+    def __init__(self, data: DataConfig, seed: int, ranks: Ranks) -> None:
         self.kind: CropMap | None = None
         settings = {"size": data.size, "resize": data.resize}
         training = {
@@ -56,7 +58,7 @@ class TrainingCrops:
             "seed": seed, "cache": data.cache,
         }  # fmt: skip
         if data.maps.kind is None:
-            self.stream = ImageStream(list_images(data.train), **training)
+            self.stream = ImageStream(training_pictures(data, ranks), **training)
             self.held_out = load_held_out(data)
             return
         files, self.kind = open_maps(data.train, data.maps.folder, data.maps)
