@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,11 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_one_command_trains_measures_and_writes_the_page(
-    config: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(study, "_perceptual", lambda: (None, "none"))  # it looks for a network
     output, page = tmp_path / "out", tmp_path / "docs" / "study.md"
@@ -87,19 +92,28 @@ def test_one_command_trains_measures_and_writes_the_page(
 
     # The same command again trains nothing, and tells the same; a run that is not done goes on.
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
-    metrics = output / "priors" / "f2_spiral_in" / "metrics.jsonl"
-    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
+    cut_short(output / "priors" / "f2_spiral_in")
     assert cli.main([str(argument) for argument in argv]) == 0
     changed = {p for p in output.rglob("*.safetensors") if p.stat().st_mtime_ns != before.get(p)}
+    assert changed
     assert all("f2_spiral_in" in str(path) for path in changed)
     again = json.loads((output / "study.json").read_text())
-    assert again["priors"]["f2_spiral_in"]["steps"] in (2, 3)
+    for key in ("steps", "nll"):
+        assert again["priors"]["f2_spiral_in"][key] == results["priors"]["f2_spiral_in"][key]
     for name in ("f1", "f2", "f2_vqvae"):
         assert again["first_stages"][name] == results["first_stages"][name]
 
     # Other settings are another study.
     config.write_text(config.read_text().replace("colours: 8", "colours: 9"))
     assert cli.main([str(argument) for argument in argv]) == cli.USER_ERROR
+    assert "holds a study with other settings" in capsys.readouterr().err
+
+
+def cut_short(run_dir: Path) -> None:
+    """As if the run had been killed before its last step."""
+    shutil.rmtree(run_dir / "checkpoints" / "step_000003")
+    metrics = run_dir / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
 
 
 def test_configurations_for_a_cluster_are_those_of_the_runs(

@@ -32,7 +32,7 @@ PICTURES = {
 INTRODUCTION = """\
 # The paper's comparisons
 
-Written by `vqgan-fast study`; every figure, plot and picture below comes from one run of it.
+Written by `vqgan-fast study`, with every figure, plot and picture below.
 
 """
 
