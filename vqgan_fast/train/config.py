@@ -121,6 +121,8 @@ class DataConfig:
     cache: bool = False  # keep the resized pictures in memory; no worker processes then
     num_workers: int = 4
     batch_size: int = 8  # per rank
+    # Samples of a step, over all ranks: batch_size follows from it, on any number of ranks.
+    global_batch_size: int | None = None
 
 
 @dataclass
@@ -181,6 +183,7 @@ class Run:
     resume: bool = False
     seed: int = 0
     device: str = "auto"  # or cpu, cuda
+    rank_timeout_minutes: float = 30.0  # how long ranks wait for one that does not answer
 
 
 @dataclass

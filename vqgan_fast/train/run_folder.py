@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from .checkpoint import PREFIX, newest_checkpoint, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
+from .launch import LAUNCH, is_restart, launch_id
 from .load_config import expand, save_config
 from .run_log import say
 
@@ -36,8 +37,8 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
         The newest checkpoint that is whole if the run is resumed, None to start from step 0.
 
     Raises:
-        ConfigError: the folder is in use and `resume` is off, it is no run's folder, or it is the
-            folder of a run with another model.
+        ConfigError: the folder is in use and `resume` is off (a restart by torchrun needs none), it
+            is no run's folder, or it is the folder of a run with another model.
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     run_dir, found = Path(config.run_dir), -1
@@ -54,18 +55,20 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:
-    """Make the run's folder, with the configuration as it is used."""
+    """Make the run's folder, with the configuration as it is used and the launch it belongs to."""
     run_dir = Path(config.run_dir)
     if ranks.is_main:
         (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
+        if launch_id() is not None:
+            (run_dir / LAUNCH).write_text(launch_id())
     ranks.wait()
     return run_dir
 
 
 def _check_resumable(config: Run, run_dir: Path) -> list[str]:
     """Refuse a folder that this run must not go on in; what else has changed, for the user."""
-    if not config.resume:
+    if not config.resume and not is_restart(run_dir):
         raise ConfigError(
             f"run_dir {run_dir} is not empty, and a run never overwrites another: choose another "
             "run_dir, or go on from its newest checkpoint with resume=true"
@@ -73,10 +76,10 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     # A key that an older version did not know had what is now its default.
-    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
+    defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
     written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
-    before = {**defaults, **_flatten(written)}
-    now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    before = {**defaults, **flatten(written)}
+    now = flatten(OmegaConf.to_container(OmegaConf.structured(config)))
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -101,11 +104,12 @@ def _newest_step(run_dir: Path) -> int:
     return step_of(checkpoint)
 
 
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
     flat = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -17,6 +17,7 @@ from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
+from .agreement import start_together
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .data_wait import DataWait
@@ -50,8 +51,9 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, cadence = config.data, config.optim, config.log
-    with join_ranks(config.device) as ranks:
+    with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
+        config = start_together(config, ranks)
+        data, optim, cadence = config.data, config.optim, config.log
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         crops = TrainingCrops(data, config.seed, ranks)

@@ -20,6 +20,7 @@ from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
+from .agreement import start_together
 from .code_source import (
     SHOWN,
     CodeBatch,
@@ -52,8 +53,9 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, cadence = config.data, config.optim, config.log
-    with join_ranks(config.device) as ranks:
+    with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
+        config = start_together(config, ranks)
+        data, optim, cadence = config.data, config.optim, config.log
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)

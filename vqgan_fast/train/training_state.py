@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from .agreement import check_same_weights
 from .checkpoint import load_tensors, read_state, save_checkpoint
 from .distributed import Ranks
 
@@ -38,7 +39,9 @@ class TrainingState:
 
         Raises:
             FloatingPointError: a weight is NaN or infinite; nothing is written.
+            RanksDifferError: ranks no longer hold the same; nothing is written.
         """
+        check_same_weights(self.shared, self.ranks, step)
         floating = {k: v for k, v in self.shared.items() if v.is_floating_point() and v.numel()}
         sound = torch.stack([v.isfinite().all() for v in floating.values()]).tolist()
         for name, is_sound in zip(floating, sound, strict=True):

@@ -1,0 +1,106 @@
+"""Ranks under torchrun's own agent, which restarts them: for tests that kill some of them.
+
+    python tests/train/elastic.py SCENARIOS.json
+
+SCENARIOS.json holds a list of launches, one after the other. Ranks are forked from this process,
+which has imported torch once: a launch takes a second where torchrun takes ten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # by the optimizers' first use otherwise, in every rank of every life
+from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from vqgan_fast.train import build_config, checkpoint, train
+from vqgan_fast.train.run_log import RunLog
+
+
+def launch(scenario: dict[str, Any]) -> str:
+    """Runs one launch to its end; "done", or what failed.
+
+    A scenario holds `config` and may hold `ranks`, `double`, `faults` (a list of [life, rank,
+    kind, number], `life` counting torchrun's starts from 0) and `config_of_rank` ({rank: keys}).
+    """
+    config = LaunchConfig(
+        1, 1, scenario.get("ranks", 2), run_id=f"test{time.monotonic_ns()}", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=len(scenario.get("faults", ())),
+        monitor_interval=0.05, start_method="fork",
+    )  # fmt: skip
+    try:
+        elastic_launch(config, run_rank)(scenario)
+    except ChildFailedError as error:
+        return str(error)
+    return "done"
+
+
+def run_rank(scenario: dict[str, Any]) -> None:
+    """One rank of one life."""
+    torch.set_num_threads(1)
+    if scenario.get("double"):
+        torch.set_default_dtype(torch.float64)
+    rank, life = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    for fault_life, fault_rank, kind, number in scenario.get("faults", ()):
+        if (fault_life, fault_rank) == (life, rank):
+            FAULTS[kind](number)
+    given = {**scenario["config"], **scenario.get("config_of_rank", {}).get(str(rank), {})}
+    try:
+        train(build_config(given))
+    except (ValueError, RuntimeError) as error:
+        print(f"rank {rank}: {type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def on_call(owner: Any, name: str, number: int, act: Any) -> None:
+    """Do something before the `number`-th call of a method from now on, the first is 1."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            act()
+        return original(*arguments, **more)
+
+    setattr(owner, name, counted)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def change_a_weight() -> None:
+    """One bit of one number of this rank's model, as a broken memory would."""
+    import gc
+
+    from vqgan_fast.models import VQGAN
+
+    (model,) = (thing for thing in gc.get_objects() if isinstance(thing, VQGAN))
+    model.quantize.codebook.detach().view(torch.int32)[0, 0] ^= 1
+
+
+FAULTS = {
+    "kill in step": lambda number: on_call(torch.Tensor, "backward", number, kill),
+    "kill in checkpoint": lambda number: on_call(FileSystemWriter, "write_data", number, kill),
+    "kill before the rename": lambda number: on_call(checkpoint, "_write_json", number, kill),
+    "SIGTERM": lambda number: on_call(
+        RunLog, "advance", number, lambda: os.kill(os.getppid(), signal.SIGTERM)
+    ),
+    "bit flip": lambda number: on_call(RunLog, "advance", number, change_a_weight),
+}
+
+
+if __name__ == "__main__":
+    for scenario in json.loads(Path(sys.argv[1]).read_text()):
+        start = time.monotonic()
+        outcome = launch(scenario)
+        print(json.dumps({"outcome": outcome, "seconds": time.monotonic() - start}), flush=True)
