@@ -8,6 +8,7 @@ which has imported torch once: a launch takes a second where torchrun takes ten.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -19,28 +20,33 @@ from typing import Any
 import torch
 import torch._dynamo  # by the optimizers' first use otherwise, in every rank of every life
 from torch.distributed.checkpoint import FileSystemWriter
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
 
-from vqgan_fast.train import build_config, checkpoint, train
+from vqgan_fast.train import build_config, checkpoint_writer, train
 from vqgan_fast.train.run_log import RunLog
 
 
 def launch(scenario: dict[str, Any]) -> str:
-    """Runs one launch to its end; "done", or what failed.
+    """Runs one launch to its end; "done", or what ended it.
 
-    A scenario holds `config` and may hold `ranks`, `double`, `faults` (a list of [life, rank,
-    kind, number], `life` counting torchrun's starts from 0) and `config_of_rank` ({rank: keys}).
+    A scenario holds `config` and may hold `ranks`, `double`, `restarts` (allowed ones), `faults` (a
+    list of [life, rank, kind, number], `life` counting torchrun's starts from 0) and
+    `config_of_rank` ({rank: keys}).
     """
     config = LaunchConfig(
         1, 1, scenario.get("ranks", 2), run_id=f"test{time.monotonic_ns()}", rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=len(scenario.get("faults", ())),
+        rdzv_endpoint="localhost:0", max_restarts=scenario.get("restarts", 0),
         monitor_interval=0.05, start_method="fork",
     )  # fmt: skip
     try:
         elastic_launch(config, run_rank)(scenario)
     except ChildFailedError as error:
         return str(error)
+    except SignalException as signalled:
+        return signalled.sigval.name
     return "done"
 
 
@@ -57,7 +63,7 @@ def run_rank(scenario: dict[str, Any]) -> None:
     try:
         train(build_config(given))
     except (ValueError, RuntimeError) as error:
-        print(f"rank {rank}: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
 
 
@@ -78,24 +84,20 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def change_a_weight() -> None:
-    """One bit of one number of this rank's model, as a broken memory would."""
-    import gc
-
-    from vqgan_fast.models import VQGAN
-
-    (model,) = (thing for thing in gc.get_objects() if isinstance(thing, VQGAN))
-    model.quantize.codebook.detach().view(torch.int32)[0, 0] ^= 1
+def flip_a_bit() -> None:
+    """One bit of one weight of this rank, as a broken memory would."""
+    (model,) = (thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel))
+    next(model.parameters()).detach().view(torch.int32)[0, 0] ^= 1
 
 
 FAULTS = {
     "kill in step": lambda number: on_call(torch.Tensor, "backward", number, kill),
     "kill in checkpoint": lambda number: on_call(FileSystemWriter, "write_data", number, kill),
-    "kill before the rename": lambda number: on_call(checkpoint, "_write_json", number, kill),
+    "kill before the rename": lambda number: on_call(checkpoint_writer, "write_json", number, kill),
     "SIGTERM": lambda number: on_call(
         RunLog, "advance", number, lambda: os.kill(os.getppid(), signal.SIGTERM)
     ),
-    "bit flip": lambda number: on_call(RunLog, "advance", number, change_a_weight),
+    "bit flip": lambda number: on_call(RunLog, "advance", number, flip_a_bit),
 }
 
 

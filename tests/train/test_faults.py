@@ -1,78 +1,93 @@
-"""Ranks that are killed, restarted, added and taken away: the losses go on as if nothing was."""
+"""Ranks that are killed, restarted, added and taken away: the losses go on as if nothing was.
+
+These are stage 2, whose checkpoints have few tensors; `faults.py` does more (`make faults`).
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
-import elastic
-import torch
-from safetensors.torch import load_file
-from tiny import read_metrics, vqgan_run
+import pytest
+from launches import assert_same_run, run_launches
+from tiny import read_metrics, transformer_run
 
-HERE = Path(__file__).parent
 # Six samples of eleven pictures a step: batches cross the ends of epochs.
-STAGE_1 = {
-    "data__global_batch_size": 6, "data__size": 16, "optim__steps": 8, "log__checkpoint_every": 3,
-    "optim__ema_decay": 0.8, "model__dropout": 0.1, "codebook__restart_dead_codes": True,
-    "codebook__restart_after": 4,
-}  # fmt: skip
-STAGE_2 = {
-    "data__global_batch_size": 6, "pkeep": 0.8, "gpt__resid_pdrop": 0.1, "optim__steps": 8,
-    "log__checkpoint_every": 3, "optim__accumulate": 3,
+CHANGES = {
+    "data__global_batch_size": 6, "pkeep": 0.8, "gpt__n_layer": 1, "optim__steps": 8,
+    "log__checkpoint_every": 3,
 }  # fmt: skip
 
 
-def run(tmp_path, scenarios) -> tuple[list[str], str]:
-    """The outcome of each launch, and all that was said."""
-    file = tmp_path / "scenarios.json"
-    file.write_text(json.dumps(scenarios))
-    path = [HERE.parent.parent, HERE.parent, HERE, os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
-        [sys.executable, elastic.__file__, file],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line)["outcome"] for line in done.stdout.splitlines()], done.stderr
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory, pictures, first_stage):
+    """The folder of all runs, what their launches ended with, and what was said."""
+    folder = tmp_path_factory.mktemp("launches")
 
+    def config(name, **changes):
+        given = {"data__train": str(pictures), **CHANGES, **changes}
+        return asdict(transformer_run(first_stage, folder / name, **given))
 
-def weights(run_dir):
-    (file,) = (*run_dir.glob("vqgan/*.safetensors"), *run_dir.glob("model/gpt/*.safetensors"))
-    return load_file(file)
-
-
-def assert_same_run(run_dir, expected_dir, steps=8):
-    """The same log at every step and the same weights, bit for bit."""
-    entries = read_metrics(run_dir)
-    assert [entry["step"] for entry in entries] == list(range(1, steps + 1))
-    assert entries == read_metrics(expected_dir)
-    expected = weights(expected_dir)
-    assert all(torch.equal(value, expected[key]) for key, value in weights(run_dir).items())
-
-
-def test_killed_ranks_start_again_from_the_last_checkpoint(tmp_path, pictures):
-    def config(name):
-        return asdict(vqgan_run(pictures, tmp_path / name, **STAGE_1))
-
+    dropout = {"gpt__resid_pdrop": 0.1, "optim__accumulate": 3}
     faults = [
-        [0, 1, "kill in step", 9],  # two backward passes a step: in the middle of step 5
+        [0, 1, "kill in step", 14],  # three backward passes a step: in the middle of step 5
         [1, 1, "kill in checkpoint", 1],  # that of step 6
         [2, 0, "kill before the rename", 2],  # it once more: all is written but the manifest
+        [3, 0, "SIGTERM", 4],  # to torchrun, in step 7
     ]
-    outcomes, told = run(
-        tmp_path,
-        [
-            {"config": config("undisturbed"), "ranks": 2},
-            {"config": config("killed"), "ranks": 2, "faults": faults},
-        ],
-    )
-    assert outcomes == ["done", "done"], told
-    assert told.count("resuming from") == 3 and told.count("step_000003") == 3
-    assert_same_run(tmp_path / "killed", tmp_path / "undisturbed")
-    names = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
-    assert names == ["step_000003", "step_000006", "step_000008"]
+    launches = {
+        "undisturbed": {"config": config("undisturbed", **dropout)},
+        "killed": {"config": config("killed", **dropout), "faults": faults, "restarts": 3},
+        "resumed": {"config": config("killed", resume=True, **dropout)},
+        "two": {"config": config("two", optim__steps=20)},
+        "2": {"config": config("2-3-2", optim__steps=7)},
+        "3": {"config": config("2-3-2", optim__steps=14, resume=True), "ranks": 3},
+        "2 again": {"config": config("2-3-2", optim__steps=20, resume=True)},
+        "unlike": {"config": config("unlike"), "config_of_rank": {"1": {"seed": 3}}},
+        "broken": {"config": config("broken"), "faults": [[0, 1, "bit flip", 2]]},
+    }
+    outcomes, told = run_launches(folder, list(launches.values()))
+    return folder, dict(zip(launches, outcomes, strict=True)), told
+
+
+def test_killed_ranks_start_again_from_the_last_checkpoint(launched):
+    folder, outcomes, told = launched
+    assert outcomes["undisturbed"] == outcomes["resumed"] == "done", told
+    # After the second and third kill, step 3 is still the last good one.
+    assert told.count("killed/checkpoints/step_000003") == 3
+    assert_same_run(folder / "killed", folder / "undisturbed")
+    assert [entry["step"] for entry in read_metrics(folder / "killed")] == list(range(1, 9))
+    names = sorted(path.name for path in (folder / "killed" / "checkpoints").iterdir())
+    assert names[-2:] == ["step_000007", "step_000008"]
+
+
+def test_a_signal_to_torchrun_ends_in_a_checkpoint(launched):
+    _, outcomes, told = launched
+    assert outcomes["killed"] == "SIGTERM", told
+    assert "stopped by SIGTERM at step 7" in told
+    assert "resuming from" in told and "killed/checkpoints/step_000007" in told
+
+
+def test_the_number_of_ranks_may_change(launched):
+    folder, outcomes, told = launched
+    for name in ("two", "2", "3", "2 again"):
+        assert outcomes[name] == "done", told
+    changed, two = read_metrics(folder / "2-3-2"), read_metrics(folder / "two")
+    assert len(changed) == len(two) == 20
+    for entry, expected in zip(changed, two, strict=True):
+        assert entry == pytest.approx(expected, rel=1e-5)
+    assert any(entry != expected for entry, expected in zip(changed, two, strict=True))
+
+
+def test_ranks_that_are_not_alike_are_refused(launched):
+    folder, outcomes, told = launched
+    assert "exitcode  : 2" in outcomes["unlike"]
+    assert "the ranks of a run must be alike: seed is 0 on rank 0" in told
+    assert "and 3 on rank 1" in told
+    assert not (folder / "unlike").exists()
+
+
+def test_ranks_that_come_apart_are_noticed_before_they_are_saved(launched):
+    folder, outcomes, told = launched
+    assert "exitcode  : 2" in outcomes["broken"]
+    assert "RanksDifferError: gpt/" in told and "not the same on all 2 ranks after step 3" in told
+    assert list((folder / "broken" / "checkpoints").iterdir()) == []

@@ -170,6 +170,7 @@ class LogConfig:
     images_every: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    checkpoint_in_background: bool = False  # training goes on while one is written
     tensorboard: bool = True
     progress: bool = True
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .checkpoint import PREFIX, newest_checkpoint, step_of
+from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
 from .launch import LAUNCH, is_restart, launch_id
 from .load_config import expand, save_config
 from .run_log import say
+from .stopping import too_short
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
@@ -38,7 +39,8 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
 
     Raises:
         ConfigError: the folder is in use and `resume` is off (a restart by torchrun needs none), it
-            is no run's folder, or it is the folder of a run with another model.
+            is no run's folder, or it is the folder of a run with another model, or the time allowed
+            is shorter than the last checkpoint took.
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     run_dir, found = Path(config.run_dir), -1
@@ -51,7 +53,13 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
                 say(f"resumed with {change}")
             found = _newest_step(run_dir)
     found = ranks.largest([found])[0]
-    return None if found < 0 else run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+    if found < 0:
+        return None
+    checkpoint = run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+    limit, seconds = config.optim.max_minutes, read_state(checkpoint).get("seconds", 0.0)
+    if limit is not None and seconds > 60 * limit:
+        raise ConfigError(too_short(limit, seconds))
+    return checkpoint
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:

@@ -18,6 +18,7 @@ from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .agreement import start_together
+from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .data_wait import DataWait
@@ -47,7 +48,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
 
     Raises:
         ConfigError, DataError, PerceptualWeightsError: what was asked for cannot be done.
-        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
+            cannot be written.
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
@@ -100,7 +102,11 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
-        ):
+            CheckpointWriter(
+                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
+                cadence.checkpoint_in_background,
+            ) as writer,
+        ):  # fmt: skip
             skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
@@ -159,11 +165,15 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(best, crops, shown, ranks.device))
                 if stopping or done % cadence.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
+                    state.save(writer, done, samples)
+                    stop.reserve_seconds = writer.seconds
                     if ranks.is_main:
                         best.save_pretrained(run_dir / "vqgan")
                 if stopping:
                     break
+            writer.finish()
+            if stop.warning():
+                log.warn(stop.warning())
             log.farewell(stop.reason())
         stop.raise_if_interrupted()
         return TrainingResult(run_dir, done, log.last)

@@ -21,6 +21,7 @@ from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
 from .agreement import start_together
+from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
     CodeBatch,
@@ -49,7 +50,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
     Raises:
         ConfigError, DataError: what was asked for cannot be done.
-        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
+            cannot be written.
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
@@ -103,7 +105,11 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
-        ):
+            CheckpointWriter(
+                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
+                cadence.checkpoint_in_background,
+            ) as writer,
+        ):  # fmt: skip
             skipped = SkippedFiles(codes.files, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
             done = first
@@ -145,11 +151,15 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(model, shown))
                 if stopping or done % cadence.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
+                    state.save(writer, done, samples)
+                    stop.reserve_seconds = writer.seconds
                     if ranks.is_main:
                         model.save_pretrained(run_dir / "model")
                 if stopping:
                     break
+            writer.finish()
+            if stop.warning():
+                log.warn(stop.warning())
             log.farewell(stop.reason())
         stop.raise_if_interrupted()
         return TrainingResult(run_dir, done, log.last)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .agreement import check_same_weights
-from .checkpoint import load_tensors, read_state, save_checkpoint
+from .checkpoint import load_tensors, read_state
+from .checkpoint_writer import CheckpointWriter
 from .distributed import Ranks
 
 
@@ -29,17 +30,17 @@ class TrainingState:
         self.shared, self.ranks = dict(shared), ranks
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
-    def save(self, folder: Path, step: int, samples: int, keep: int) -> None:
+    def save(self, writer: CheckpointWriter, step: int, samples: int) -> None:
         """Write a checkpoint; every rank calls it.
 
         Args:
             step: finished steps.
             samples: training samples seen, of all ranks.
-            keep: checkpoints to keep.
 
         Raises:
             FloatingPointError: a weight is NaN or infinite; nothing is written.
             RanksDifferError: ranks no longer hold the same; nothing is written.
+            CheckpointError: it cannot be written.
         """
         check_same_weights(self.shared, self.ranks, step)
         floating = {k: v for k, v in self.shared.items() if v.is_floating_point() and v.numel()}
@@ -49,7 +50,7 @@ class TrainingState:
                 check_finite(name, math.nan, step)
         tensors = {**self.shared, **self.own, **self._random_states()}
         state = {"step": step, "samples": samples, "world_size": self.ranks.world_size}
-        save_checkpoint(folder, step, tensors, state, keep, self.ranks)
+        writer.save(step, tensors, state)
 
     def restore(self, checkpoint: Path) -> tuple[int, int]:
         """Go on from a checkpoint; every rank calls it.
