@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vqgan_fast.train import build_config, checkpoint_writer, train
 from vqgan_fast.train.run_log import RunLog
+from vqgan_fast.train.stopping import StopRequest
 
 
 def launch(scenario: dict[str, Any]) -> str:
@@ -84,6 +85,19 @@ def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def end_launch_at(number: int) -> None:
+    """What Slurm does to torchrun, in a step that lasts until torchrun has passed it on."""
+    noted: list[int] = []
+    on_call(StopRequest, "_note", 1, lambda: noted.append(1))
+
+    def end() -> None:
+        os.kill(os.getppid(), signal.SIGTERM)
+        while not noted:
+            time.sleep(0.01)
+
+    on_call(RunLog, "advance", number, end)
+
+
 def flip_a_bit() -> None:
     """One bit of one weight of this rank, as a broken memory would."""
     (model,) = (thing for thing in gc.get_objects() if isinstance(thing, DistributedDataParallel))
@@ -94,9 +108,7 @@ FAULTS = {
     "kill in step": lambda number: on_call(torch.Tensor, "backward", number, kill),
     "kill in checkpoint": lambda number: on_call(FileSystemWriter, "write_data", number, kill),
     "kill before the rename": lambda number: on_call(checkpoint_writer, "write_json", number, kill),
-    "SIGTERM": lambda number: on_call(
-        RunLog, "advance", number, lambda: os.kill(os.getppid(), signal.SIGTERM)
-    ),
+    "SIGTERM": end_launch_at,
     "bit flip": lambda number: on_call(RunLog, "advance", number, flip_a_bit),
 }
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import pytest
-from launches import assert_same_run, run_launches
+import torch
+from launches import assert_same_run, run_launches, weights
 from tiny import read_metrics, transformer_run
+
+from vqgan_fast.models import GPT, LatentTransformer
 
 # Six samples of eleven pictures a step: batches cross the ends of epochs.
 CHANGES = {
@@ -28,6 +31,12 @@ def launched(tmp_path_factory, pictures, first_stage):
         return asdict(transformer_run(first_stage, folder / name, **given))
 
     dropout = {"gpt__resid_pdrop": 0.1, "optim__accumulate": 3}
+    averaged = {
+        "optim__ema_decay": 0.8, "optim__accumulate": 2, "data__global_batch_size": 12,
+        "data__validation": str(pictures), "data__validation_crops": 5,
+        "optim__activation_checkpointing": True,
+    }  # fmt: skip
+    sharded = {**averaged, "optim__sharded": True}
     faults = [
         [0, 1, "kill in step", 14],  # three backward passes a step: in the middle of step 5
         [1, 1, "kill in checkpoint", 1],  # that of step 6
@@ -42,6 +51,14 @@ def launched(tmp_path_factory, pictures, first_stage):
         "2": {"config": config("2-3-2", optim__steps=7)},
         "3": {"config": config("2-3-2", optim__steps=14, resume=True), "ranks": 3},
         "2 again": {"config": config("2-3-2", optim__steps=20, resume=True)},
+        "sharded": {"config": config("sharded", **sharded)},
+        "sharded 2": {"config": config("2-3-whole", **{**sharded, "optim__steps": 3})},
+        "sharded 3": {
+            "config": config("2-3-whole", resume=True, **{**sharded, "optim__steps": 6}),
+            "ranks": 3,
+        },
+        "whole": {"config": config("2-3-whole", resume=True, **averaged)},
+        "never sharded": {"config": config("never-sharded", **averaged)},
         "unlike": {"config": config("unlike"), "config_of_rank": {"1": {"seed": 3}}},
         "broken": {"config": config("broken"), "faults": [[0, 1, "bit flip", 2]]},
     }
@@ -76,6 +93,21 @@ def test_the_number_of_ranks_may_change(launched):
     for entry, expected in zip(changed, two, strict=True):
         assert entry == pytest.approx(expected, rel=1e-5)
     assert any(entry != expected for entry, expected in zip(changed, two, strict=True))
+
+
+def test_sharded_weights_are_the_same_training(launched):
+    folder, outcomes, told = launched
+    for name in ("sharded", "sharded 2", "sharded 3", "whole", "never sharded"):
+        assert outcomes[name] == "done", told
+    expected = read_metrics(folder / "never-sharded")
+    assert len(expected) == 8 and "val_nll" in expected[0]
+    for name in ("sharded", "2-3-whole"):
+        for entry, one in zip(read_metrics(folder / name), expected, strict=True):
+            assert entry == pytest.approx(one, rel=1e-5), name
+    assert isinstance(LatentTransformer.from_pretrained(folder / "sharded/model").transformer, GPT)
+    for key, value in weights(folder / "never-sharded").items():
+        for name in ("sharded", "2-3-whole"):
+            torch.testing.assert_close(weights(folder / name)[key], value, rtol=1e-3, atol=1e-5)
 
 
 def test_ranks_that_are_not_alike_are_refused(launched):

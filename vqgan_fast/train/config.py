@@ -143,6 +143,8 @@ class OptimConfig:
     max_minutes: float | None = None  # stop, with a checkpoint, after this long
     precision: str = "fp32"  # or bf16: autocast
     ema_decay: float | None = None  # of averaged weights, which are then the ones exported
+    # Less memory, a third more time: blocks are computed again in the backward pass.
+    activation_checkpointing: bool = False
 
 
 @dataclass
@@ -150,6 +152,7 @@ class TransformerOptimConfig(OptimConfig):
     """As above, with AdamW's weight decay (of Linear weights only)."""
 
     weight_decay: float = 0.01
+    sharded: bool = False  # cut weights, gradients and optimizer state over the ranks (FSDP2)
 
 
 @dataclass

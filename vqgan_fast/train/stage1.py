@@ -28,6 +28,7 @@ from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
 from .run_log import RunLog
+from .sharding import checkpoint_activations
 from .skipped import SkippedFiles
 from .stopping import StopRequest
 from .training_crops import TrainingCrops
@@ -70,6 +71,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
             loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
         average = averaged(model, optim.ema_decay)
         best = model if average is None else average.module  # the one that is measured and kept
+        if optim.activation_checkpointing:
+            checkpoint_activations([model])
         rate = learning_rate(config, ranks)
         optimizer = adam(model, rate)
         disc_optimizer = adam(loss.discriminator, rate) if game else None

@@ -40,6 +40,7 @@ from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
 from .run_log import RunLog
+from .sharding import checkpoint_activations, shard, whole_state_dict
 from .skipped import SkippedFiles
 from .stopping import StopRequest
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
@@ -83,6 +84,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         gpt = gpt.to(ranks.device)
         average = averaged(gpt, optim.ema_decay)
         best = gpt if average is None else average.module  # the one that is measured and kept
+        if optim.activation_checkpointing:
+            checkpoint_activations([gpt])
+        sharded = optim.sharded and ranks.world_size > 1
+        if sharded:
+            for module in {gpt, best}:
+                shard(module, config, ranks)
         model = LatentTransformer(vqgan, condition, best, config.pkeep, null_token)
         rate = learning_rate(config, ranks)
         optimizer = torch.optim.AdamW(
@@ -98,7 +105,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         run_dir = create_run_folder(config, ranks)
 
         gpt.train()
-        parallel = ranks.parallel(gpt)
+        parallel = gpt if sharded else ranks.parallel(gpt)
         wait = DataWait(ranks)
         source = wait.watch(codes.batches(samples))
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
@@ -153,8 +160,9 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 if stopping or done % cadence.checkpoint_every == 0:
                     state.save(writer, done, samples)
                     stop.reserve_seconds = writer.seconds
+                    weights = whole_state_dict(best)
                     if ranks.is_main:
-                        model.save_pretrained(run_dir / "model")
+                        model.save_pretrained(run_dir / "model", weights)
                 if stopping:
                     break
             writer.finish()
