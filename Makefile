@@ -29,10 +29,11 @@ WORKERS = -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 IN_PARALLEL = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
+.PHONY: help demo study test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
+	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
 	@echo 'make sanitize    the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
@@ -52,6 +53,9 @@ demo: $(VENV)/.demo build
 	echo "The environment stands (it took $$((ready - $(STARTED))) s). Starting the demo."; \
 	$(BIN)/vqgan-fast demo $(if $(DATA),--data "$(DATA)") $(ARGS); \
 	echo "Environment: $$((ready - $(STARTED))) s. Demo: $$(($$(date +%s) - ready)) s."
+
+study: $(VENV)/.demo build
+	@$(BIN)/vqgan-fast study --page docs/study.md $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 test: $(VENV)/.test build
 	@$(IN_PARALLEL) $(BIN)/python -m pytest $(WORKERS) $(ARGS)
