@@ -228,9 +228,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="85M, and more grids")
     parser.add_argument("--timed", type=int, default=24, help="passes timed of each run")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument(
-        "--output", type=Path, help="a folder for sampling_<size>_<CPU>.json and .md"
-    )
+    parser.add_argument("--output", type=Path, help="a folder for sampling_*.json and .md")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)

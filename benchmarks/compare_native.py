@@ -57,7 +57,7 @@ def main() -> None:
         )
         side = config.data.size // model.first_stage_model.downsampling_factor
         for sheet, grid in (("samples", (side, side)), ("wide", (side, 4 * side))):
-            images = sample(model, grid=grid, window=side, seeds=range(8), top_k=256)
+            images = sample(model, grid=grid, window=side, seeds=range(8))
             picture_grid(images).save(args.runs / f"{kind}_{sheet}.png")
     tables.add("Nats a code", rows)
     for file in tables.write(args.output, "native_vs_absolute"):

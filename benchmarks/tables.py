@@ -52,7 +52,7 @@ class Tables:
         }  # fmt: skip
         files = [folder / f"{name}.{kind}" for kind in ("json", "md")]
         files[0].write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-        files[1].write_text("\n".join(self._markdown(machine, level)), encoding="utf-8")
+        files[1].write_text("\n".join(self._markdown(machine, level)).rstrip() + "\n", "utf-8")
         return files
 
     def _markdown(self, machine: dict[str, Any], level: str) -> list[str]:
