@@ -71,8 +71,6 @@ def read_weights(path: str | os.PathLike[str], use_ema: bool | None = None) -> d
             holds no averaged weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
     content = _read(path)
     weights = content.get("state_dict", content)
     last = content.get("current_model_state")  # only WeightAveraging writes it, beside its average
@@ -95,7 +93,16 @@ def read_weights(path: str | os.PathLike[str], use_ema: bool | None = None) -> d
     return weights
 
 
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """`state_dict` as a checkpoint has it, or all of it if it has none; else as `read_weights`."""
+    path = Path(path)
+    content = _read(path)
+    return _only_tensors(content.get("state_dict", content), path)
+
+
 def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
