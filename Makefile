@@ -9,6 +9,8 @@ TORCH ?= torch torchvision
 DATA ?=
 # Further arguments for pytest or the demo.
 ARGS ?=
+# Tests run in a process for each core, each with one thread; those of threads ask for more themselves.
+JOBS ?= logical
 # How many rows `make exactness` compares.
 ROWS ?= 1e7
 
@@ -22,13 +24,17 @@ STARTED := $(shell date +%s)
 # The big downloads and the end result; pip's other hundred lines only where something goes wrong.
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
+# A file's tests stay together, as what they share is made once.
+WORKERS = -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+IN_PARALLEL = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
+.PHONY: help demo study test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
-	@echo 'make test        every test; ARGS="-k name" for some'
+	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
+	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
 	@echo 'make sanitize    the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make bench       benchmarks of the ops, with their peers'
@@ -48,8 +54,11 @@ demo: $(VENV)/.demo build
 	$(BIN)/vqgan-fast demo $(if $(DATA),--data "$(DATA)") $(ARGS); \
 	echo "Environment: $$((ready - $(STARTED))) s. Demo: $$(($$(date +%s) - ready)) s."
 
+study: $(VENV)/.demo build
+	@$(BIN)/vqgan-fast study --page docs/study.md $(if $(DATA),--data "$(DATA)") $(ARGS)
+
 test: $(VENV)/.test build
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(IN_PARALLEL) $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.test
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
@@ -57,7 +66,7 @@ lint: $(VENV)/.test
 	@$(BIN)/pre-commit run --all-files --show-diff-on-failure
 
 sanitize: $(VENV)/.test
-	@$(BIN)/python tests/sanitized.py $(ARGS)
+	@$(IN_PARALLEL) $(BIN)/python tests/sanitized.py $(WORKERS) $(ARGS)
 
 bench: $(VENV)/.bench build
 	@$(BIN)/python -m pytest benchmarks -q --benchmark-quiet $(ARGS)

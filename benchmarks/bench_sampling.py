@@ -60,11 +60,11 @@ def engine(model: GPT | WindowGPT, cond: torch.Tensor, grid, schedule: str, weig
     unknown = np.zeros(grid, dtype=bool)
     if schedule == "native":
         steps = [list(ring_steps(unknown, model.reach, "wavefront"))]
-        return RingEngine(packed, Board([cond], codes, VOCAB), draws, steps, 2**34)
+        return RingEngine(packed, Board([(cond,)], codes, VOCAB), draws, steps, 2**34)
     code_grid = CodeGrid(*grid, WINDOW)
     cells = exact_cells(code_grid) if schedule == "exact" else block_cells(code_grid, 8)
     steps = [list(wavefront_steps(cells, unknown, WINDOW))]
-    return WindowEngine(packed, Board([cond], codes), draws, WINDOW, steps, 2**34)
+    return WindowEngine(packed, Board([(cond,)], codes), draws, WINDOW, steps, 2**34)
 
 
 def seconds_of_a_run(run: Engine, timed: int) -> tuple[float, float, int]:

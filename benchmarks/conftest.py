@@ -1,7 +1,7 @@
 """What the benchmarks share: an op and its peers timed in turn, after their results were compared.
 
     make bench                  a choice of shapes, in about ten minutes
-    make bench ARGS=--full      every shape, in about forty
+    make bench ARGS=--full      every shape, in about forty; --part=1/5 .. 5/5 a part of them each
 
 One line is printed for each case: shape, our median and spread, our rate and its share of the FMA
 peak measured in the same rounds, and every peer's time as a multiple of ours (above 1: we are
@@ -32,6 +32,7 @@ from vqgan_fast import ops
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmarks of the ops")
     group.addoption("--full", action="store_true", help="every shape, not a choice of them")
+    group.addoption("--part", default="1/1", help="which of how many parts of the cases to run")
     group.addoption(
         "--case-seconds", type=float, default=2.0, help="time for a case, its peers included"
     )
@@ -41,6 +42,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "threads" in metafunc.fixturenames:
         counts = sorted({1, machine.all_threads()})
         metafunc.parametrize("threads", counts, ids=[f"{n}t" for n in counts], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves the cases of --part: every so many-th, so that all parts take about as long."""
+    number, _, parts = config.getoption("--part").partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise pytest.UsageError(f"--part must be I/N with 1 <= I <= N, got {number}/{parts}")
+    chosen = items[int(number) - 1 :: int(parts)]
+    left = set(items) - set(chosen)
+    config.hook.pytest_deselected(items=[item for item in items if item in left])
+    items[:] = chosen
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict) -> None:

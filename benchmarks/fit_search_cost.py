@@ -1,19 +1,27 @@
 """Fits the constants of csrc/kernels/cpu/nearest_code_cost.cpp, and tells what the choice costs.
 
-    VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py           one level, on one thread
-    python benchmarks/fit_search_cost.py --check                       the choice alone
+    VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure avx2.json
+    python benchmarks/fit_search_cost.py fit avx2.json        prints a level's rows of the table
+    python benchmarks/fit_search_cost.py check avx2.json      the choice of the op as it is now
 
-Every way is forced on a grid of sizes, with the codebook packed before and anew. A fit prints the
-rows of the table; the check compares the way that the op takes by itself with the fastest one.
+`measure` forces every way on a grid of sizes, on one thread, with the codebook packed before and
+anew. The ways take turns, and beside them a search that is the same in every round: the median of
+the times as multiples of its time does not change with the clock of the CPU. It takes minutes on a
+machine that does nothing else; --slice 1/4 .. 4/4 measure a part each, into the same file. The
+choice is checked by the times of the way that is chosen: noise cannot make it look better or worse
+than another.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
+import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,6 +32,12 @@ from vqgan_fast import _native, ops
 
 WAYS = ("direct", "fp32", "int16", "boxes")
 MOST_PRODUCTS = 4e8
+# A turn calls so often that it takes about this long; a size has as many rounds as fit.
+TURN_SECONDS, SIZE_SECONDS = 3e-4, 0.25
+LEAST_ROUNDS, MOST_ROUNDS = 5, 41
+# The search that is the same in every round, by the direct way, and its nanoseconds: any number
+# near the truth, for only ratios matter.
+YARDSTICK, YARDSTICK_NS = (16, 512, 64), 3e4
 # Cycles that a row costs among boxes, by D: A (K / 1024)^p. nearest_code_cost.cpp has the same.
 BOXES = {
     1: (120, 0.19),
@@ -36,42 +50,90 @@ BOXES = {
     16: (3600, 0.9),
 }
 
-
-def best_time(call: Callable[[], object], budget: float = 0.02) -> float:
-    """Seconds of the fastest of some calls."""
-    call()
-    times: list[float] = []
-    start = time.perf_counter()
-    while len(times) < 3 or time.perf_counter() - start < budget:
-        begin = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begin)
-    return min(times)
+Size = tuple[int, int, int]
+# Nanoseconds by way and by whether the codebook was packed before.
+Times = dict[tuple[str, bool], float]
 
 
-def times_of(n: int, k: int, d: int, ways: tuple[str, ...]) -> dict[tuple[str, bool], float]:
-    """Nanoseconds by way and by whether the codebook was packed before."""
-    torch.manual_seed(n + k + d)
-    z, codebook = torch.randn(n, d), torch.randn(k, d)
-    times = {}
-    for way, kept in itertools.product(ways, (True, False)):
-        os.environ["VQGAN_FAST_SCREEN"] = way
-        os.environ["VQGAN_FAST_CACHE_MB"] = "256" if kept else "0"
-        ops.nearest_code_counters(reset=True)
-        seconds = best_time(lambda: ops.nearest_code(z, codebook))
-        counters = ops.nearest_code_counters()
-        if way == "auto" or counters[f"calls_{way}"] > 0:
-            times[way, kept] = 1e9 * seconds
-    return times
-
-
-def sizes() -> list[tuple[int, int, int]]:
+def sizes() -> list[Size]:
     grid = itertools.product(
         (1, 4, 16, 64, 256, 1024, 4096),
         (64, 256, 1024, 4096, 16384),
         (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256),
     )
     return [(n, k, d) for n, k, d in grid if n * k * d <= MOST_PRODUCTS]
+
+
+def take(way: str, kept: bool) -> None:
+    os.environ["VQGAN_FAST_SCREEN"] = way
+    os.environ["VQGAN_FAST_CACHE_MB"] = "256" if kept else "0"
+
+
+def way_taken() -> str | None:
+    counters = ops.nearest_code_counters(reset=True)
+    return next((way for way in WAYS if counters[f"calls_{way}"] > 0), None)
+
+
+def tensors_of(size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    n, k, d = size
+    torch.manual_seed(n + k + d)
+    return torch.randn(n, d), torch.randn(k, d)
+
+
+def seconds_of(call: Callable[[], object], count: int) -> float:
+    call()
+    begin = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - begin) / count
+
+
+def times_of(size: Size) -> Times:
+    """Of every way that holds for the codebook; "call" is what a call without rows costs."""
+    z, codebook = tensors_of(size)
+    no_rows = z[:0]
+    calls: dict[tuple[str, bool], Callable[[], object]] = {}
+    for way, kept in itertools.product(WAYS, (True, False)):
+        take(way, kept)
+        way_taken()
+        ops.nearest_code(z, codebook)
+        if way_taken() == way:
+            calls[way, kept] = lambda: ops.nearest_code(z, codebook)
+    calls["call", True] = lambda: ops.nearest_code(no_rows, codebook)
+    yardstick = tensors_of(YARDSTICK)
+    calls["direct", None] = lambda: ops.nearest_code(*yardstick)
+    counts: dict[tuple, int] = {}
+    shares: dict[tuple, list[float]] = {of: [] for of in calls}
+    start = time.perf_counter()
+    for done in range(1 + MOST_ROUNDS):
+        if done > LEAST_ROUNDS and time.perf_counter() - start > SIZE_SECONDS:
+            break
+        seconds = {}
+        for (way, kept), call in calls.items():
+            take("auto" if way == "call" else way, bool(kept))
+            seconds[way, kept] = seconds_of(call, counts.get((way, kept), 1))
+        if not counts:  # the first round
+            counts = {of: max(1, int(TURN_SECONDS / spent)) for of, spent in seconds.items()}
+            continue
+        for of in calls:
+            shares[of].append(seconds[of] / seconds["direct", None])
+    del shares["direct", None]
+    return {of: YARDSTICK_NS * statistics.median(values) for of, values in shares.items()}
+
+
+def measure(file: Path, part: str) -> None:
+    number, parts = (int(x) for x in part.split("/"))
+    stored = json.loads(file.read_text()) if file.exists() else []
+    for size in tqdm(sizes()[number - 1 :: parts], unit="size"):
+        stored += [[*size, way, kept, ns] for (way, kept), ns in times_of(size).items()]
+    file.write_text(json.dumps(stored))
+
+
+def load(file: Path) -> dict[Size, Times]:
+    measured: dict[Size, Times] = {}
+    for n, k, d, way, kept, ns in json.loads(file.read_text()):
+        measured.setdefault((n, k, d), {})[way, kept] = ns
+    return measured
 
 
 def boxes_cycles(k: int, d: int) -> float:
@@ -81,19 +143,31 @@ def boxes_cycles(k: int, d: int) -> float:
     return a * (k / 1024) ** p
 
 
-def fit(features: list[list[float]], times: list[float]) -> np.ndarray:
-    """Least squares of the relative errors, no coefficient below 0."""
-    weights = 1 / np.array(times)
-    return nnls(np.array(features) * weights[:, None], np.ones(len(times)))[0]
+def fit(name: str, features: list[list[float]], times: list[float], calls: list[float]) -> None:
+    """Least squares of the errors relative to whole calls, of which the times are parts.
+
+    No coefficient is below 0.
+    """
+    weights = 1 / np.array(calls)
+    found = nnls(np.array(features) * weights[:, None], np.array(times) * weights)[0]
+    error = 1 + (np.array(features) @ found - np.array(times)) * weights
+    print(f"{name:14s}", *(f"{x:.4g}," for x in found), end="  ")
+    print(f"ratio {np.percentile(error, 5):.2f} to {np.percentile(error, 95):.2f}")
 
 
-def fit_level() -> None:
-    measured = {size: times_of(*size, WAYS) for size in tqdm(sizes(), unit="size")}
+def dense_features(n: int, k: int, d: int) -> list[float]:
+    """nearest_code_cost.cpp has the same factor on a crowded line."""
+    times = 4 if d == 1 and k > 128 else 1
+    return [1, *(times * x for x in (n, n * d, n * k, n * k * d))]
+
+
+def fit_level(measured: dict[Size, Times]) -> None:
+    call_time = statistics.median(times["call", True] for times in measured.values())
     hash_time = {(n, k, d): 100 + 0.2 * k * d for n, k, d in measured}
     print(
-        _native.cpu_features()["selected"],
-        "call, row, row_element, pair, pair_element, code, code_element",
+        "call, row, row_element, pair, pair_element, code, code_element; packing begins with what"
     )
+    print("is kPackCall whatever is packed")
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]
         if way == "boxes":
@@ -102,48 +176,60 @@ def fit_level() -> None:
         elif way == "direct":
             features = [[1, n, n * d, n * k, n * k * d, k, k * d] for n, k, d in have]
         else:
-            features = [[1, n, n * d, n * k, n * k * d] for n, k, d in have]
-        kept = [
-            measured[size][way, True] - (hash_time[size] if way != "direct" else 0) for size in have
-        ]
-        search = fit(features, kept)
-        error = np.array(features) @ search / np.array(kept)
-        print(f"{way:7s} search", *(f"{x:.4g}," for x in search), end="  ")
-        print(f"ratio {np.percentile(error, 5):.2f} to {np.percentile(error, 95):.2f}")
+            features = [dense_features(*size) for size in have]
+        hashing = 0 if way == "direct" else 1
+        kept = [measured[size][way, True] - call_time - hashing * hash_time[size] for size in have]
+        fit(f"{way} search", features, kept, [measured[size][way, True] for size in have])
         if way == "direct":
             continue
-        few = [
-            size for size in have if measured[size][way, False] > 1.1 * measured[size][way, True]
+        anew = [measured[size][way, False] for size in have]
+        packing = [
+            call - measured[size][way, True] + hash_time[size]
+            for call, size in zip(anew, have, strict=True)
         ]
-        packing = [measured[size][way, False] - measured[size][way, True] for size in few]
         if way == "boxes":
-            features = [[k, k * max(0, np.log2(k / 32)), k * d] for _, k, d in few]
+            features = [[1, k, k * max(0, np.log2(k / 32)), k * d] for _, k, d in have]
         else:
-            features = [[k, k * d] for _, k, d in few]
-        pack = fit(features, packing)
-        error = np.array(features) @ pack / np.array(packing)
-        print(f"{way:7s} pack  ", *(f"{x:.4g}," for x in pack), end="  ")
-        print(f"ratio {np.percentile(error, 5):.2f} to {np.percentile(error, 95):.2f}")
+            far = {(k, d): 1.9 if 4 * k * d > 2 << 20 else 1 for _, k, d in have}
+            features = [[1, k, far[k, d] * k * d] for _, k, d in have]
+        fit(f"{way} pack", features, packing, anew)
 
 
-def check_choice() -> None:
+def check_choice(measured: dict[Size, Times], most: int) -> None:
     """The sizes at which the op's own choice loses most against the fastest way."""
     lost = []
-    for size in tqdm(sizes(), unit="size"):
-        times = times_of(*size, (*WAYS, "auto"))
+    for size, times in measured.items():
+        z, codebook = tensors_of(size)
         for kept in (True, False):
-            best = min((times[way, kept], way) for way in WAYS if (way, kept) in times)
-            lost.append((times["auto", kept] / best[0], size, kept, best[1]))
+            take("auto", kept)
+            for _ in range(1 + kept):
+                way_taken()
+                ops.nearest_code(z, codebook)
+            chosen = way_taken()
+            best = min((way for way in WAYS if (way, kept) in times), key=lambda w: times[w, kept])
+            lost.append((times[chosen, kept] / times[best, kept], size, kept, chosen, best))
     lost.sort(reverse=True)
     ratios = np.array([entry[0] for entry in lost])
     print(f"{len(lost)} cases: mean {ratios.mean():.3f}, above 1.05: {(ratios > 1.05).mean():.1%}")
-    for ratio, (n, k, d), kept, best_way in lost[:40]:
-        print(f"{ratio:.2f}  {n} x {k} x {d}, packed {'before' if kept else 'anew'}: {best_way}")
+    for ratio, (n, k, d), kept, chosen, best in lost[:most]:
+        packed = "packed before" if kept else "packed anew"
+        print(f"{ratio:.2f}  {n} x {k} x {d}, {packed}: {chosen}, {best} is faster")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("measure", "fit", "check"))
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--slice", default="1/1", help="of the sizes, for `measure`")
+    parser.add_argument("--most", type=int, default=40, help="lines that `check` prints")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    check_choice() if arguments.check else fit_level()
+    print("SIMD level", _native.cpu_features()["selected"])
+    if arguments.what == "measure":
+        measure(arguments.file, arguments.slice)
+    elif arguments.what == "fit":
+        fit_level(load(arguments.file))
+    else:
+        check_choice(load(arguments.file), arguments.most)

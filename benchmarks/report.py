@@ -4,7 +4,8 @@
     python benchmarks/report.py runs/bench.json
 
 writes benchmarks/results/cpu_<CPU>.json, .md and .png (`make bench-cpu` does both), and prints the
-goals and the losing shapes. Every figure is a median; every ratio is of one run, in turn.
+goals and the losing shapes. Every figure is a median; every ratio is of one run, in turn. The files
+of several --part make one report.
 """
 
 from __future__ import annotations
@@ -21,14 +22,24 @@ from goals import LISTED, Case, goals, of, shape, where
 RESULTS = Path(__file__).with_name("results")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The machine, the date and the cases of a file that pytest-benchmark wrote."""
-    measured = json.loads(path.read_text())
-    return {
-        "date": measured["datetime"][:16].replace("T", " "),
-        "machine": measured["machine_info"]["vqgan_fast"],
-        "cases": [entry["extra_info"] for entry in measured["benchmarks"] if entry["extra_info"]],
-    }
+def load(paths: list[Path]) -> dict[str, Any]:
+    """The machine, the date and the cases of files that pytest-benchmark wrote on one machine.
+
+    Date and peaks are the first file's.
+    """
+    files = [json.loads(path.read_text()) for path in paths]
+    machine = files[0]["machine_info"]["vqgan_fast"]
+    for path, file in zip(paths, files, strict=True):
+        other = file["machine_info"]["vqgan_fast"]
+        if any(other[key] != machine[key] for key in ("cpu", "simd", "torch", "commit")):
+            raise ValueError(f"{path} was not measured like {paths[0]}: {other} against {machine}")
+    cases = [
+        entry["extra_info"] for file in files for entry in file["benchmarks"] if entry["extra_info"]
+    ]
+    # Parts take every so many-th case: put together, those of a kind stand in the order of shapes.
+    if len(files) > 1:
+        cases.sort(key=lambda case: case["shape"])
+    return {"date": files[0]["datetime"][:16].replace("T", " "), "machine": machine, "cases": cases}
 
 
 # --- Tables ---------------------------------------------------------------------------------------
@@ -245,7 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("measured", type=Path, help="what pytest-benchmark wrote")
+    parser.add_argument("measured", type=Path, nargs="+", help="what pytest-benchmark wrote")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     report = load(arguments.measured)

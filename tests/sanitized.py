@@ -1,8 +1,9 @@
 """Builds the CPU libraries with AddressSanitizer and UndefinedBehaviorSanitizer and tests them.
 
-`make sanitize` runs this; arguments go to pytest, by default the tests of the ops and of the numpy
-face. It fails if a test fails or if any process has left a report, and prints the reports. The
-package as installed is not touched: build/sanitize holds a copy with the libraries of this build.
+`make sanitize` runs this; arguments go to pytest. Where none names a test, it runs those of the ops
+and of the numpy face. It fails if a test fails or if any process has left a report, and prints the
+reports. The package as installed is not touched: build/sanitize holds a copy with the libraries of
+this build.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def main(arguments: list[str]) -> int:
     )
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
+    named = any((ROOT / argument.partition("::")[0]).exists() for argument in arguments)
+    tests = [] if named else TESTS
     left_out = " and ".join(f"not {name}" for name in LEFT_OUT)
     options = ["-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"), "-k", left_out]
     # Beside the other, gcc's UndefinedBehaviorSanitizer does not heed log_path: what it prints must
@@ -75,7 +78,7 @@ def main(arguments: list[str]) -> int:
     options.append("--capture=sys")
     # In the copy's folder: Python and the processes that tests start look there first.
     status = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *map(absolute, arguments or TESTS)],
+        [sys.executable, "-m", "pytest", *options, *map(absolute, [*arguments, *tests])],
         cwd=FOLDER,
         env=under_sanitizers,
     ).returncode

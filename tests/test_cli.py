@@ -252,6 +252,9 @@ def test_sample_larger_than_the_window(
         (("--temperature", "-1"), "temperature"),
         (("--guidance", "2"), "uncond must be given"),
         (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
+        (("--classifier", "resnet18", "no.pth"), "give --best-of"),
+        (("--best-of", "8", "--classifier", "resnet18", "no.pth"), "needs --label"),
+        (("--label", "8"), "--label needs --classifier"),
         (("--schedule", "native"), "schedule must be"),
         (("--mask", "hole.png"), "--mask needs --complete"),
         (("--complete", "no.png"), "there is no picture no.png"),
@@ -274,7 +277,10 @@ def test_sample_refuses(
 
 
 def test_sample_takes_every_option(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from vqgan_fast import sampling
 
@@ -303,7 +309,17 @@ def test_sample_takes_every_option(
     assert [seen[-1]["guidance"](share) for share in (0, 0.5)] == [1, 3]
     assert seen[-1]["uncond"].tolist() == [[3]]
     assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
-    assert len(pictures("--best-of", 3)) == 1
+    assert pictures("--best-of", 3) == pictures("--acceptance-rate", 0.4)
+
+    from torchvision.models import squeezenet1_1
+
+    weights = tmp_path / "weights.pth"
+    torch.save(squeezenet1_1(num_classes=3).state_dict(), weights)
+    capsys.readouterr()
+    pictures("--best-of", 2, "--classifier", "squeezenet1_1", weights, "--label", 2)
+    told = capsys.readouterr().out
+    assert "log p(class 2)" in told
+    assert "kept 1 of 2: acceptance rate 50.00%" in told
 
 
 def test_sample_completes_a_picture(trained: Path, photos: Path, tmp_path: Path) -> None:

@@ -27,9 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"models", "quantizers", "ops"},
     "train": {"losses", "data", "models", "quantizers", "ops"},
     "sampling": {"models", "quantizers", "ops"},
+    "guidance": {"sampling", "models", "quantizers", "ops"},
 }
 # The programs stand on top: they may use every part, and no part may use them.
-PROGRAMS = {"cli", "demo", "evaluate", "report", "__main__"}
+PROGRAMS = {"cli", "demo", "evaluate", "plan", "report", "study", "__main__"}
 
 
 def part_of(path: Path) -> str:

@@ -55,6 +55,18 @@ def test_usage_is_that_of_the_window() -> None:
     assert ours.eval()(z)[1] == (None, None, None, 0)
 
 
+def test_usage_in_half_precision() -> None:
+    # bf16 cannot hold index 16383: the window, whose type follows the model's, says 16384.
+    args = (16384, 2, 0.25, 0.0, False, True)
+    ours, peer = pair(VectorQuantizer(*args), DenseLlamaGen(*args))
+    for module in (ours.bfloat16(), peer.bfloat16()):
+        module.embedding.weight.data.fill_(-1)
+        module.embedding.weight.data[-1] = 1
+    z = torch.ones(1, 2, 2, 2, dtype=torch.bfloat16)
+    assert float(ours(z)[1][3]) == pytest.approx(float(peer(z)[1][3]))
+    assert int(ours.codebook_used[-1]) == 16384
+
+
 def test_more_latents_than_the_window_holds() -> None:
     ours = VectorQuantizer(8, 2, 0.25, 0.0, False, True)
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -19,11 +20,23 @@ sys.path.append(str(HERE.parent / "ops"))  # search_cases, for when tests/ops it
 
 @pytest.fixture(scope="session")
 def kernel_library(tmp_path_factory):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return Kernels(build(tmp_path_factory.mktemp("emulated")))
+    # Workers share their temporary folder's parent: the first builds, the others wait for it.
+    folder = tmp_path_factory.getbasetemp().parent / "emulated"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        library = folder / "kernels.so"
+        return Kernels(library if library.exists() else build(folder))
+
+
+def build(folder: Path) -> Path:
+    """The shared library of all kernels, made in `folder`."""
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
     compiler = next((name for name in names if name and shutil.which(name)), None)
     if compiler is None:
         pytest.skip("needs a C++ compiler")
-    folder = tmp_path_factory.mktemp("emulated")
     includes = ["-I", str(HERE / "emulated"), "-I", str(ROOT / "csrc")]
     # No contraction: device code is compared with the CPU's sums to the bit.
     # Fibers jump between stacks, which fortified libraries take for a fault.
@@ -47,7 +60,7 @@ def kernel_library(tmp_path_factory):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(run, jobs))
     run(link)
-    return Kernels(library)
+    return library
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import taming_peer
 import torch
 from torch.nn import functional as F
 
-from vqgan_fast.models.conditions import SOSCondition, build_condition
+from vqgan_fast.models.condition_files import build_condition
+from vqgan_fast.models.conditions import SOSCondition
 from vqgan_fast.models.gpt import GPT
 from vqgan_fast.models.latent_transformer import LatentTransformer
 from vqgan_fast.models.vqgan import VQGAN
@@ -147,10 +148,13 @@ def test_save_and_load(tmp_path: Path, images: torch.Tensor) -> None:
     [
         ({"condition": "sos"}, r"condition must be a mapping with a name, got 'sos'"),
         ({"condition": None}, "condition must be a mapping with a name, got None"),
-        ({"condition": {}}, r"condition must be one of \['label', 'sos'\], got None"),
+        (
+            {"condition": {}},
+            r"condition must be one of \['codes', .*'sos'\], got None",
+        ),
         (
             {"condition": {"name": ["sos"]}},
-            r"condition must be one of \['label', 'sos'\], got \['sos'\]",
+            r"condition must be one of \['codes', .*'sos'\], got \['sos'\]",
         ),
         ({"condition": {"name": "sos", "tokens": 1}}, "unexpected keyword argument 'tokens'"),
         ({"condition": {"name": "sos", "token": 1.5}}, r"token must be an integer, got 1\.5"),
@@ -195,5 +199,8 @@ def test_bad_input(images: torch.Tensor) -> None:
         make(token=30)
     with pytest.raises(ValueError, match="token must be at least 0, got -1"):
         SOSCondition(-1)
-    with pytest.raises(ValueError, match=r"one of \['label', 'sos'\], got 'class'"):
+    with pytest.raises(
+        ValueError,
+        match=r"one of \['codes', .*'sos'\], got 'class'",
+    ):
         build_condition({"name": "class"})

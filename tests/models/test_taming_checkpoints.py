@@ -250,7 +250,8 @@ def test_what_lightning_puts_around_the_weights_is_passed_over(tmp_path, monkeyp
 
 
 def test_the_allow_list_ends_with_the_load(tmp_path) -> None:
-    before = set(torch.serialization.get_safe_globals())  # torch keeps a set: its order means nothing
+    # Compared as sets: torch promises no order.
+    before = set(torch.serialization.get_safe_globals())
     VQGAN.from_taming(*small(tmp_path))
     assert set(torch.serialization.get_safe_globals()) == before
 

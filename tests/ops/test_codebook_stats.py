@@ -57,11 +57,13 @@ def test_images_of_every_type(dtype: torch.dtype) -> None:
 
 
 # Rows sorted by code, or in their own order with a few columns at a time, or all of them; one code
-# with nearly all rows; far more codes than rows, so that few sums are open at a time.
+# with nearly all rows; far more codes than rows, so that few sums are open at a time, and so many
+# that those without rows are cleared past the caches.
 SPREADS = {
     "wide": (6000, 100, 90),
     "narrow": (6000, 100, 7),
     "more codes than rows": (700, 50000, 33),
+    "past the caches": (700, 40000, 32),
     "many open sums": (40000, 60000, 6),
 }
 
@@ -78,6 +80,7 @@ def test_the_same_bits_at_every_thread_count_and_layout(spread: str, collapsed: 
     for z in (images.movedim(1, -1), images.movedim(1, -1).contiguous()):
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
+            torch.full((num_codes, d), torch.nan)  # memory that comes again is not all zeros
             assert_is_plain(z, indices, num_codes)
 
 

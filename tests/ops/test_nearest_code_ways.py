@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from search_cases import CASES, assert_is_oracle, oracle
+from torch import Tensor
 
 from vqgan_fast import ops
 
@@ -83,6 +84,37 @@ def test_rows_that_only_some_blocks_leave_open(way: str) -> None:
     z[700:2200] = near
     codebook = torch.cat([codebook, cluster])
     assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+
+
+def latents_amid_codes(n: int, k: int, d: int) -> tuple[Tensor, Tensor]:
+    """Codes on a sphere: no box of them can be left out for a latent in its middle."""
+    codebook = torch.nn.functional.normalize(torch.randn(k, d), dim=1)
+    return 1e-3 * torch.randn(n, d), codebook
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_some_latents_tell_nothing_of_the_others(way: str) -> None:
+    """The first block among the boxes is slow; what comes behind it is ordinary and stays there."""
+    z, codebook = latents_amid_codes(110, 8192, 4)
+    z[24:] = torch.nn.functional.normalize(torch.randn(86, 4), dim=1)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        ops.nearest_code_counters(reset=True)
+        assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+        if way in ("auto", "boxes"):
+            assert ops.nearest_code_counters()["rows_direct"] <= 24
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_boxes_that_leave_nothing_out(way: str) -> None:
+    """Rows go on to another screen, if there may be one, and else stay."""
+    z, codebook = latents_amid_codes(1000, 4096, 4)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        ops.nearest_code_counters(reset=True)
+        assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+        if way == "boxes":
+            assert ops.nearest_code_counters()["rows_direct"] == 0
 
 
 def test_fast_chooses_among_the_nearest(way: str) -> None:

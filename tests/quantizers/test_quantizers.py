@@ -173,6 +173,8 @@ def test_residual_stages_and_shared_codebooks() -> None:
     assert torch.equal(info.counts, torch.cat(counts))
     with pytest.raises(ValueError, match=r"with Q from 1 to 3, got \(2, 4, 5, 4\)"):
         quantizer.lookup(torch.zeros(2, 4, 5, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="indices must be"):
+        quantizer.lookup(torch.tensor(1))
 
 
 def test_cosine_does_not_see_lengths() -> None:

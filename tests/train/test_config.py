@@ -121,10 +121,10 @@ def test_mistakes_in_stage_1_are_named(given, content, overrides, message):
         (["first_stage=null"], "first_stage must be given"),
         (["first_stage=nowhere"], "first_stage points to nowhere, which does not exist"),
         (["data.train=null"], "exactly one of .* must be given, got neither"),
-        (["data.codes=photos"], "exactly one of .* must be given, got both"),
+        (["data.codes=photos"], "exactly one of .* must be given, got train and codes"),
         (["pkeep=1.1"], "pkeep must be between 0 and 1"),
         (["gpt.n_head=3"], r"gpt\.n_embd must be a multiple of gpt\.n_head = 3, got 1024"),
-        (["condition=class"], "condition must be one of sos, got 'class'"),
+        (["condition=class"], "condition.kind must be one of sos, label, .*, got 'class'"),
         (["model.ch=32"], "model in the command line belongs to stage: vqgan"),
     ],
 )

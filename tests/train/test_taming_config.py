@@ -131,13 +131,13 @@ def test_stage_2_becomes_ours(read):
     config = read(STAGE_2, ["first_stage=photos"])
     assert isinstance(config, TransformerRun)
     assert (config.gpt.n_layer, config.gpt.n_head, config.gpt.n_embd) == (3, 8, 96)
-    assert (config.pkeep, config.condition, config.first_stage) == (0.95, "sos", "photos")
+    assert (config.pkeep, config.condition.kind, config.first_stage) == (0.95, "sos", "photos")
     assert (config.data.train, config.data.batch_size) == ("train.txt", 3)
 
 
 def test_a_condition_can_be_left_out(read):
     change = put("model.params.unconditional", False)
-    assert read(STAGE_2, ["first_stage=photos", "condition=sos"], change).condition == "sos"
+    assert read(STAGE_2, ["first_stage=photos", "condition=sos"], change).condition.kind == "sos"
 
 
 def test_overrides_win_in_our_own_keys(read):

@@ -13,16 +13,31 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from .. import __version__
-from . import convert, demo, evaluate, info, reconstruct, sample, tokenize, train
+from . import (
+    convert,
+    demo,
+    evaluate,
+    info,
+    plan,
+    reconstruct,
+    sample,
+    shard,
+    study,
+    tokenize,
+    train,
+)
 
 COMMANDS: dict[str, ModuleType] = {
     "demo": demo,
     "train": train,
     "sample": sample,
     "reconstruct": reconstruct,
+    "plan": plan,
+    "shard": shard,
     "tokenize": tokenize,
     "convert": convert,
     "evaluate": evaluate,
+    "study": study,
     "info": info,
 }
 
@@ -31,6 +46,7 @@ USER_ERROR, INTERRUPTED = 2, 130
 OUR_USER_ERRORS = (
     ("vqgan_fast.evaluate", "MetricWeightsError"),
     ("vqgan_fast.losses", "PerceptualWeightsError"),
+    ("vqgan_fast.sampling", "ClassifierWeightsError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )
 
@@ -75,7 +91,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args, left = parser.parse_known_args(argv)
     # argparse gives a list of positional arguments up at the first option behind it; in
     # `train CONFIG --resume key=value` the settings are left over.
-    if args.command == "train" and all("=" in text and text[0] != "-" for text in left):
+    if args.command in ("train", "plan") and all("=" in text and text[0] != "-" for text in left):
         args.overrides += left
     elif left:
         parser.error(f"unrecognized arguments: {' '.join(left)}")

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
     from ..models import VQGAN
 
 
-def known_codes(model: VQGAN, picture: Path, mask: Path | None) -> tuple[Tensor, tuple[int, int]]:
+Box = tuple[int, int, int, int]
+
+
+def known_codes(
+    model: VQGAN,
+    picture: Path,
+    mask: Path | None,
+    draw_box: Box | None = None,
+    keep_box: Box | None = None,
+) -> tuple[Tensor, tuple[int, int]]:
     """Codes (H, W) of a picture, -1 where new ones are to be drawn, and (H, W).
 
     Args:
@@ -19,10 +28,16 @@ def known_codes(model: VQGAN, picture: Path, mask: Path | None) -> tuple[Tensor,
             downsampling factor.
         picture: a file.
         mask: a picture of the same size, white where new pixels are wanted: a cell is drawn anew if
-            any of its pixels is. None means the lower half.
+            any of its pixels is.
+        draw_box, keep_box: instead of a mask, the pixels (left, top, right, bottom) that are drawn
+            anew, or all but those. With none of the three it is the lower half.
+
+    A code that is drawn sees the kept ones before it in raster order, not those behind it: what
+    stands above and to the left of a hole leads into it, what is below is met by chance.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or no picture; the sizes do not fit.
+        FileNotFoundError, ValueError: a file is missing or no picture; the sizes do not fit;
+            nothing is to be drawn.
     """
     import torch
     import torch.nn.functional as F
@@ -39,17 +54,32 @@ def known_codes(model: VQGAN, picture: Path, mask: Path | None) -> tuple[Tensor,
     )
     with torch.no_grad():
         codes = model.encode_indices(x)[0].cpu()
-    if mask is None:
-        codes[height // 2 :] = -1
-        return codes, (height, width)
-    wanted = _read(mask)
-    if wanted.shape != pixels.shape:
-        raise ValueError(
-            f"--mask must be as large as the picture, {pixels.shape[3]} x {pixels.shape[2]} "
-            f"pixels, got {wanted.shape[3]} x {wanted.shape[2]}"
-        )
-    white = (wanted.float().mean(1, keepdim=True) > 127).float()
-    codes[F.max_pool2d(white, factor)[0, 0, :height, :width] > 0] = -1
+    wanted = torch.zeros(1, 1, *pixels.shape[2:])
+    if mask is not None:
+        white = _read(mask)
+        if white.shape != pixels.shape:
+            raise ValueError(
+                f"--mask must be as large as the picture, {pixels.shape[3]} x {pixels.shape[2]} "
+                f"pixels, got {mask} of {white.shape[3]} x {white.shape[2]}"
+            )
+        wanted = (white.float().mean(1, keepdim=True) > 127).float()
+    elif draw_box or keep_box:
+        left, top, right, bottom = draw_box or keep_box
+        if right > pixels.shape[3] or bottom > pixels.shape[2]:
+            raise ValueError(
+                f"the box must lie in {picture}, {pixels.shape[3]} x {pixels.shape[2]} pixels, got "
+                f"{left},{top},{right},{bottom}"
+            )
+        wanted[..., top:bottom, left:right] = 1
+        if keep_box:
+            wanted = 1 - wanted
+    else:
+        wanted[..., factor * (height // 2) :, :] = 1
+    drawn = F.max_pool2d(wanted, factor)[0, 0, :height, :width] > 0
+    if not drawn.any():
+        what = f"--mask {mask} is empty: no pixel is white" if mask else "the box leaves nothing"
+        raise ValueError(f"{what}, so that there is nothing to draw")
+    codes[drawn] = -1
     return codes, (height, width)
 
 

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluate import Pictures, ReconstructionMeasures
+    from ..models import LatentTransformer
 
 SUMMARY = "PSNR, SSIM, LPIPS, FID, codebook usage and likelihood on a folder of pictures"
 DESCRIPTION = """\
 Measures a run of either stage on pictures that it has not been trained on. Of each picture the
 centred square is taken and resized (bilinear, antialiased), as in the paper. rFID compares the
 pictures with their reconstructions, FID and the inception score take a folder of samples that
-you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats.
+you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats; where the
+run has a condition, on the crops that training would take of these pictures, and once more with the
+conditions shuffled between the pictures: the difference is what the condition tells.
 
 FID below some thousands of pictures says little: it falls with their number.
 """
@@ -34,6 +37,7 @@ EXAMPLES = """\
   vqgan-fast evaluate runs/photos held_out/
   vqgan-fast evaluate runs/photos held_out/ --metrics psnr ssim lpips rfid --json figures.json
   vqgan-fast evaluate runs/photos_gpt held_out/ --metrics nll fid is --samples drawn/
+  vqgan-fast evaluate runs/depth held_out/ --maps held_out_depth/ --metrics nll
 """
 METRICS = ("psnr", "ssim", "lpips", "rfid", "fid", "is", "nll")
 DISTRIBUTION = {"rfid", "fid", "is"}  # what needs whole folders, and the InceptionV3
@@ -51,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default=["psnr", "ssim"],
         help=f"of {', '.join(METRICS)} (default: psnr ssim); codebook usage comes with all",
+    )
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        metavar="FOLDER",
+        help="of the pictures, for nll under a condition on maps; of poses the JSON file",
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="side (default: the resolution of the VQGAN)"
@@ -111,7 +121,9 @@ def run(args: argparse.Namespace) -> None:
             for name, value in measures.figures().items()
             if name not in METRICS or name in metrics
         }
-        if "nll" in metrics:
+        if "nll" in metrics and transformer.cond_stage_model.config["name"] != "sos":
+            figures |= _conditional_nll(args, transformer)
+        elif "nll" in metrics:
             figures["nll"] = nll_per_code(transformer, torch.cat(measures.codes).to(device))
         if metrics & DISTRIBUTION:
             figures |= _distances(args, metrics, folder, size, device)
@@ -170,6 +182,29 @@ def _measure(pictures: Pictures, measures: ReconstructionMeasures, folder: Path 
                 _save(reconstructions, folder / "reconstructions", done)
             done += len(images)
             bar.update(len(images))
+
+
+def _conditional_nll(args: argparse.Namespace, model: LatentTransformer) -> dict[str, float]:
+    """With the pictures' own conditions, and with each other's."""
+    from ..data import to_model_range
+    from ..evaluate import nll_per_code
+    from ..train import load_config
+    from ..train.conditioning import Conditioning, shuffled
+
+    device = model.transformer.head.weight.device
+    config = load_config(args.run_folder / "config.yaml")
+    config.data.validation = str(args.images)
+    if args.maps is not None:
+        config.condition.validation_folder = str(args.maps)
+    conditioning = Conditioning(config, model.first_stage_model, model.cond_stage_model)
+    crops = conditioning.held_out()
+    count = len(crops.images)
+    codes = model.encode_to_codes(to_model_range(crops.images, device))
+    true = conditioning.tokens(crops.kinds, crops.maps, count, device)
+    figures = {"nll_crops": count, "nll": nll_per_code(model, codes, args.batch, true)}
+    if count > 1:
+        figures["nll_shuffled"] = nll_per_code(model, codes, args.batch, shuffled(true))
+    return figures
 
 
 def _distances(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import known_codes
+from .condition_input import Given, condition_of_files, held_out_condition, own_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force, refuse_existing, write_picture
 from .sample_options import add_sampling_options, positive, sampling_options
@@ -31,8 +33,11 @@ EXAMPLES = """\
   vqgan-fast sample runs/gpt --size 64x256 --output wide/
   vqgan-fast sample runs/gpt --grid 64x64 --schedule block --weights bfloat16 --tile 32
   vqgan-fast sample runs/gpt --number 4 --best-of 64
+  vqgan-fast sample runs/classes --cond 281 --acceptance-rate 0.05 --classifier resnet101 r101.pth
   vqgan-fast sample runs/classes --cond 281 --uncond 1000 --guidance 1:4
   vqgan-fast sample runs/gpt --complete photo.png --mask hole.png
+  vqgan-fast sample runs/depth --condition depth.png --number 4 --guidance 2
+  vqgan-fast sample runs/depth --held-out --number 8
 """
 
 
@@ -63,10 +68,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    if args.best_of is not None and args.best_of < args.number:
-        raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
-    if args.mask is not None and args.complete is None:
-        raise ValueError("--mask needs --complete, the picture that it is a mask of")
+    _settle_candidates(args)
+    for name in ("mask", "draw_box", "keep_box"):
+        if getattr(args, name) is not None and args.complete is None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} needs --complete, the picture that it is a part of")
     model = load_transformer(args.run_folder)
     folder = args.output or args.run_folder / "samples"
     seeds = range(args.seed, args.seed + args.number)
@@ -74,12 +80,14 @@ def run(args: argparse.Namespace) -> None:
     if args.best_of:
         names = [f"best_{rank:03d}.png" for rank in range(1, args.number + 1)]
     files = [folder / name for name in names]
-    sheet = folder / "grid.png"
-    refuse_existing([*files, sheet] if args.number > 1 else files, args.force)
+    sheet, page = folder / "grid.png", folder / "page.png"
+    sheets = [sheet] if args.number > 1 else []
+    sheets += [page] if args.condition or args.held_out else []
+    refuse_existing([*files, *sheets], args.force)
 
     import torch
 
-    from ..report.pictures import picture_grid
+    from ..report.pictures import comparison, picture_grid
     from ..sampling import pack
 
     model = model.to(choose_device(args.device))
@@ -88,25 +96,48 @@ def run(args: argparse.Namespace) -> None:
     options["progress"] = sys.stderr.isatty()
     if args.complete is not None:
         options["known"], options["grid"] = known_codes(
-            model.first_stage_model, args.complete, args.mask
+            model.first_stage_model, args.complete, args.mask, args.draw_box, args.keep_box
         )
         if args.grid or args.size:
             raise ValueError("--complete decides the size: leave --grid and --size out")
     device = model.transformer.head.weight.device
     if args.uncond is not None:
         options["uncond"] = torch.tensor([[args.uncond]], device=device)
+    given = _given(model, args, options)
     if args.best_of:
-        images = _best(model, args, options, files)
+        images = _best(model, args, given, options, files)
     else:
-        images = torch.cat(list(_batches(model, args, options, seeds, files)))
+        images = torch.cat(list(_batches(model, args, given, options, seeds, files)))
+    if page in sheets:
+        rows = [*given.rows_of(range(args.number)), ("sample", images)]
+        write_picture(comparison(rows), page)
     if args.number > 1:
         write_picture(picture_grid(images), sheet)
     print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
 
 
+def _settle_candidates(args: argparse.Namespace) -> None:
+    """How many are drawn for the --number that are kept, in `best_of`; None keeps all."""
+    if args.acceptance_rate is not None:
+        args.best_of = math.ceil(args.number / args.acceptance_rate)
+    if args.best_of is not None and args.best_of < args.number:
+        raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
+    if args.classifier is None:
+        if args.label is not None:
+            raise ValueError("--label needs --classifier")
+        return
+    if args.best_of is None:
+        raise ValueError("--classifier chooses among candidates: give --best-of or another rate")
+    if args.label is None and (args.cond or "").isdecimal():
+        args.label = int(args.cond)
+    if args.label is None:
+        raise ValueError("--classifier needs --label, the class that it is to be sure of")
+
+
 def _batches(
     model: LatentTransformer,
     args: argparse.Namespace,
+    given: Given,
     options: dict[str, Any],
     seeds: range,
     files: Sequence[Path],
@@ -116,11 +147,12 @@ def _batches(
 
     for first in range(0, args.number, args.batch):
         batch, targets = (part[first : first + args.batch] for part in (seeds, files))
+        cond = given.of(range(first, first + len(batch)))
         if args.preview is not None:
             options["preview"] = lambda _done, _total, images, to=targets: _write(images, to)
             options["preview_every"] = args.preview
         try:
-            images = sample(model, _cond(model, args, len(batch)), seeds=batch, **options).cpu()
+            images = sample(model, cond, seeds=batch, **options).cpu()
         except SamplingInterrupted as interrupted:
             _write_partial(interrupted, targets)
             raise
@@ -131,28 +163,42 @@ def _batches(
 def _best(
     model: LatentTransformer,
     args: argparse.Namespace,
+    given: Given,
     options: dict[str, Any],
     files: Sequence[Path],
 ) -> Tensor:
-    from ..sampling import sample_best
+    from ..sampling import classifier_score, load_classifier, sample_best
 
+    score, meaning = None, "nats per code"
+    if args.classifier is not None:
+        classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
+        score, meaning = classifier_score(classifier, args.label), f"log p(class {args.label})"
     best = sample_best(
-        model, _cond(model, args, 1), seeds=[args.seed], candidates=args.best_of, keep=args.number,
-        batch=args.batch, **options,
+        model, given.of(range(1)), seeds=[args.seed], candidates=args.best_of, keep=args.number,
+        score=score, batch=args.batch, **options,
     )  # fmt: skip
     _write(best.images[0], files)
-    for file, score, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
-        print(f"{file.name}: seed {int(seed)}, {float(score):.4f} nats per code")
+    for file, value, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
+        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
+    print(f"kept {args.number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
     return best.images[0]
 
 
-def _cond(model: LatentTransformer, args: argparse.Namespace, number: int) -> Tensor:
-    import torch
-
-    device = model.transformer.head.weight.device
-    if args.cond is None:
-        return model.cond_stage_model(number, device)
-    return torch.full((number, 1), args.cond, device=device)
+def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str, Any]) -> Given:
+    """The conditions; they decide the grid where nothing else does."""
+    grid = options["grid"]
+    if options["size"] is not None:
+        factor = model.first_stage_model.downsampling_factor
+        grid = tuple(side // factor for side in options["size"])
+    if args.held_out:
+        given = held_out_condition(args.run_folder, model)
+    elif args.condition:
+        given = condition_of_files(model, args.condition, grid)
+    else:
+        given = own_condition(model, args.cond, grid)
+    if given.grid is not None and grid is None:
+        options["grid"] = given.grid
+    return given
 
 
 def _write(images: Tensor, files: Sequence[Path]) -> None:

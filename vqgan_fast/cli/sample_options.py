@@ -66,20 +66,51 @@ def _add_draw(group: argparse._ArgumentGroup) -> None:
         "(default: all)",
     )
     group.add_argument("--greedy", action="store_true", help="always take the likeliest code")
-    group.add_argument(
+    candidates = group.add_mutually_exclusive_group()
+    candidates.add_argument(
         "--best-of",
         type=positive,
         metavar="N",
         help="draw N candidates, keep the --number likeliest ones",
     )
+    candidates.add_argument(
+        "--acceptance-rate",
+        type=_share,
+        metavar="SHARE",
+        help="the same, told by the share of the candidates that is kept, such as 0.05",
+    )
+    group.add_argument(
+        "--classifier",
+        nargs=2,
+        metavar=("NAME", "FILE"),
+        help="keep those of which this classifier of torchvision is surest, such as resnet101 with "
+        "a file of its weights",
+    )
+    group.add_argument(
+        "--label", type=int, help="the class for --classifier (default: that of --cond)"
+    )
 
 
 def _add_condition(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--cond",
-        type=int,
         metavar="TOKEN",
-        help="the condition's token, such as a class (default: the model's own condition)",
+        help="the condition's token, such as a class, or the class's name (default: the model's "
+        "own condition)",
+    )
+    source.add_argument(
+        "--condition",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="maps, for models conditioned on them; their size decides the grid. Of edges: the "
+        "picture; of low_resolution: the small picture; of poses: a JSON file in COCO's format",
+    )
+    source.add_argument(
+        "--held-out",
+        action="store_true",
+        help="the conditions of the run's held-out pictures; page.png shows both beside samples",
     )
     group.add_argument(
         "--uncond", type=int, metavar="TOKEN", help="the token of no condition, for --guidance"
@@ -98,12 +129,20 @@ def _add_condition(group: argparse._ArgumentGroup) -> None:
         metavar="PICTURE",
         help="keep a part of this picture and draw the rest; its size decides the grid",
     )
-    group.add_argument(
+    part = group.add_mutually_exclusive_group()
+    part.add_argument(
         "--mask",
         type=Path,
         metavar="PICTURE",
         help="white where --complete draws anew (default: the lower half)",
     )
+    for name, what in (("draw", "draw anew inside"), ("keep", "keep only what is inside")):
+        part.add_argument(
+            f"--{name}-box",
+            type=_box,
+            metavar="LEFT,TOP,RIGHT,BOTTOM",
+            help=f"{what} this box of pixels of the --complete picture",
+        )
 
 
 def _add_speed(group: argparse._ArgumentGroup) -> None:
@@ -156,6 +195,13 @@ def positive(text: str) -> int:
     return value
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text}")
+    return value
+
+
 def _gigabytes(text: str) -> int:
     value = float(text)
     if not value > 0:
@@ -169,6 +215,16 @@ def _guidance(text: str) -> float | Callable[[float], float]:
         return float(first)
     begin, end = float(first), float(last)
     return lambda share: begin + share * (end - begin)
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"expected LEFT,TOP,RIGHT,BOTTOM in pixels, got {text!r}")
+    left, top, right, bottom = map(int, parts)
+    if left >= right or top >= bottom:
+        raise argparse.ArgumentTypeError(f"expected LEFT < RIGHT and TOP < BOTTOM, got {text!r}")
+    return left, top, right, bottom
 
 
 def _height_x_width(text: str) -> tuple[int, int]:

@@ -3,33 +3,45 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .models import RUN_HELP, add_device, choose_device, load_vqgan
 from .outputs import add_force, refuse_existing
 
-SUMMARY = "write a folder's codes to a safetensors file that stage 2 trains from"
+if TYPE_CHECKING:
+    from ..train.distributed import Ranks
+
+SUMMARY = "write the codes of pictures to safetensors files that stage 2 trains from"
 DESCRIPTION = """\
-Encodes crops of pictures to codes once, so that stage 2 need not do so at every step. The file
-holds one tensor `tokens` (pictures, height, width) and a fingerprint of the codebook; stage 2 reads
-it with data.codes=FILE. With --crops 1 each picture gives the crop in its middle, with more of
-them each gives that many random crops.
+Encodes crops of pictures to codes once, so that stage 2 need not do so at every step. With
+--crops 1 each picture gives the crop in its middle, with more of them each gives that many random
+crops.
+
+An output that ends in .safetensors is one file. Any other is a folder of such files, for many
+pictures: torchrun encodes them in several processes, and the same command goes on where one was
+killed. Stage 2 reads either with data.codes=OUTPUT, and refuses codes of another VQGAN.
 """
 EXAMPLES = """\
   vqgan-fast tokenize runs/photos photos/ --output codes.safetensors
   vqgan-fast tokenize runs/photos photos/ --crops 20 --flip --output codes.safetensors
-  vqgan-fast train transformer.yaml first_stage=runs/photos data.codes=codes.safetensors
+  torchrun --nproc-per-node 8 -m vqgan_fast tokenize runs/photos 'p-{000..127}.tar' --output codes/
+  vqgan-fast train transformer.yaml first_stage=runs/photos data.codes=codes/
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", type=Path, help=RUN_HELP + ", of either stage")
     parser.add_argument(
-        "images", metavar="IMAGES", type=Path, help="a folder of pictures, or a .txt list of them"
+        "images",
+        metavar="IMAGES",
+        type=Path,
+        help="a folder of pictures, a .txt list of them, or a pattern of tar shards",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write"
+        "--output", type=Path, required=True, help="the .safetensors file, or the folder of them"
     )
     parser.add_argument(
         "--size",
@@ -51,22 +63,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, default=0, help="seed of random crops and flips (default: 0)"
     )
     parser.add_argument("--batch", type=int, default=16, help="crops encoded at once (default: 16)")
+    parser.add_argument(
+        "--per-file",
+        type=int,
+        default=16384,
+        metavar="N",
+        help="crops in each file of a folder; a killed process loses less (default: 16384)",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that read pictures (default: 0)"
+    )
     add_device(parser)
     add_force(parser)
 
 
 def run(args: argparse.Namespace) -> None:
+    from ..train.distributed import Ranks, join_ranks
+
+    _check(args)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _tokenize(args, Ranks(0, 1, choose_device(args.device)))
+        return
+    if args.output.suffix == ".safetensors":
+        raise ValueError(f"--output must be a folder for several processes, got {args.output}")
+    with join_ranks(args.device) as ranks:
+        _tokenize(args, ranks)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("crops", 1), ("batch", 1), ("per_file", 1), ("workers", 0)):
+        if getattr(args, name) < least:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} must be at least {least}, got {getattr(args, name)}")
+    if args.output.suffix not in ("", ".safetensors"):
+        raise ValueError(f"--output must end in .safetensors or be a folder, got {args.output}")
+    if args.output.suffix == ".safetensors":
+        refuse_existing([args.output], args.force)
+    elif args.force:
+        raise ValueError("--force is for a file; a folder is gone on with, or removed by hand")
+
+
+def _tokenize(args: argparse.Namespace, ranks: Ranks) -> None:
     from tqdm.auto import tqdm
 
-    from ..data import ImageStream, list_images, tokenize_images, write_codes
+    from ..data import (
+        ImageStream,
+        Place,
+        open_pictures,
+        tokenize_images,
+        write_code_folder,
+        write_codes,
+    )
 
-    for name in ("crops", "batch"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"--{name} must be at least 1, got {getattr(args, name)}")
-    if args.output.suffix != ".safetensors":
-        raise ValueError(f"--output must end in .safetensors, got {args.output}")
-    refuse_existing([args.output], args.force)
-    model = load_vqgan(args.run_folder).to(choose_device(args.device))
+    model = load_vqgan(args.run_folder).to(ranks.device)
     size = model.config["resolution"] if args.size is None else args.size
     factor = model.downsampling_factor
     if size < 1 or size % factor:
@@ -75,7 +124,7 @@ def run(args: argparse.Namespace) -> None:
         )
     resize = size if args.resize is None else args.resize
     stream = ImageStream(
-        list_images(args.images),
+        open_pictures(args.images),
         size=size,
         resize=resize or None,
         crop="center" if args.crops == 1 else "random",
@@ -83,17 +132,28 @@ def run(args: argparse.Namespace) -> None:
         seed=args.seed,
         shuffle=False,
     )
-    with tqdm(unit="crop", desc="encoding") as bar:
+    with tqdm(unit="crop", desc="encoding", disable=not ranks.is_main) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        tokens, skipped = tokenize_images(
-            model, stream, crops_per_image=args.crops, batch_size=args.batch, progress=show
-        )
-    write_codes(args.output, tokens, model.quantize.codebook)
-    for name in skipped:
-        print(f"skipped, cannot be read: {name}", file=sys.stderr)
-    count, height, width = tokens.shape
-    print(f"{count} crops of {height} x {width} codes in {args.output}; {len(skipped)} skipped")
+        settings = {
+            "crops_per_image": args.crops, "batch_size": args.batch, "num_workers": args.workers,
+            "progress": show,
+        }  # fmt: skip
+        if args.output.suffix:
+            tokens, skipped = tokenize_images(model, stream, **settings)
+            write_codes(args.output, tokens, model.quantize.codebook)
+            rows = len(tokens)
+        else:
+            place = Place(ranks.rank, ranks.world_size, ranks.wait)
+            done = write_code_folder(
+                args.output, model, stream, crops_per_file=args.per_file, place=place, **settings
+            )
+            rows, skipped = done.rows, done.skipped
+    if ranks.is_main:
+        for name in skipped:
+            print(f"skipped, cannot be read: {name}", file=sys.stderr)
+        side = size // factor
+        print(f"{rows} crops of {side} x {side} codes in {args.output}; {len(skipped)} skipped")

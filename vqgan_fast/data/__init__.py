@@ -1,22 +1,21 @@
 """Pictures and codes as training data."""
 
-from .codes import (
-    Codes,
-    codebook_fingerprint,
-    read_codes,
-    tokenize_images,
-    write_codes,
-)
-from .held_out import HeldOut, held_out_crops
+from .classes import ClassLabel, class_labels, class_names
+from .code_folder import Place, read_codes, write_code_folder
+from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
+from .held_out import HeldOut, HeldOutPairs, held_out_crops, held_out_pairs
 from .images import DataError, UnreadableImageError, list_images, read_image
 from .keypoints import Keypoints
 from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentation
 from .order import SampleOrder, rank_positions
 from .pairs import PairedBatch, PairedStream, Pairs, pair_by_name
+from .shard_index import index_shard
+from .shards import ShardedPictures, ShardMember, list_shards, open_pictures
 from .stream import Batch, ImageStream, batches, to_model_range, to_pixels
 
 __all__ = [
     "Batch",
+    "ClassLabel",
     "Codes",
     "Coordinates",
     "CropMap",
@@ -24,19 +23,29 @@ __all__ = [
     "Depth",
     "Edges",
     "HeldOut",
+    "HeldOutPairs",
     "ImageStream",
     "Keypoints",
     "LowResolution",
     "PairedBatch",
     "PairedStream",
     "Pairs",
+    "Place",
     "SampleOrder",
     "Segmentation",
+    "ShardMember",
+    "ShardedPictures",
     "UnreadableImageError",
     "batches",
+    "class_labels",
+    "class_names",
     "codebook_fingerprint",
     "held_out_crops",
+    "held_out_pairs",
+    "index_shard",
     "list_images",
+    "list_shards",
+    "open_pictures",
     "pair_by_name",
     "rank_positions",
     "read_codes",
@@ -44,5 +53,6 @@ __all__ = [
     "to_model_range",
     "to_pixels",
     "tokenize_images",
+    "write_code_folder",
     "write_codes",
 ]

@@ -1,14 +1,17 @@
 """Codes of pictures in a safetensors file: what `vqgan-fast tokenize` writes and stage 2 trains on.
 
-The file holds one tensor `tokens` (M, h, w) int32 and, as its metadata, the codebook's size and a
+A file holds one tensor `tokens` (M, h, w) int32 and, as its metadata, the codebook's size and a
 fingerprint of the codebook, so that codes are never read with another VQGAN's codebook by mistake.
+Many codes go into a folder of such files (`code_folder.py`).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,17 +21,41 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vqgan_fast.models import VQGAN
+from vqgan_fast.models.pretrained import replacing
 
 from .images import DataError
 from .stream import ImageStream, batches, to_model_range
 
 
 class Codes(NamedTuple):
-    """`tokens` (M, h, w) int32 below codebook_size; `codebook` is the codebook's fingerprint."""
+    """`parts` are tensors (M_i, h, w) int32 of codes below codebook_size, one for each file.
 
-    tokens: Tensor
+    They lie in the files, which the ranks of a machine share, until they are read.
+    `codebook` is the codebook's fingerprint.
+    """
+
+    parts: tuple[Tensor, ...]
     codebook_size: int
     codebook: str
+
+    @property
+    def tokens(self) -> Tensor:
+        """All of them, (M, h, w) int32."""
+        return self.parts[0] if len(self.parts) == 1 else torch.cat(self.parts)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(M, h, w)."""
+        return (sum(map(len, self.parts)), *self.parts[0].shape[1:])
+
+    def rows(self, numbers: Sequence[int]) -> Tensor:
+        """The codes (B, h, w) int32 of B pictures by their number below M."""
+        ends = list(itertools.accumulate(map(len, self.parts)))
+        picked = []
+        for number in numbers:
+            part = bisect_right(ends, number)
+            picked.append(self.parts[part][number - ends[part]])  # counted from the part's end
+        return torch.stack(picked)
 
 
 def codebook_fingerprint(codebook: Tensor) -> str:
@@ -37,51 +64,57 @@ def codebook_fingerprint(codebook: Tensor) -> str:
     return f"{zlib.crc32(values):08x}"
 
 
-def write_codes(path: str | os.PathLike[str], tokens: Tensor, codebook: Tensor) -> None:
+def write_codes(
+    path: str | os.PathLike[str],
+    tokens: Tensor,
+    codebook: Tensor,
+    notes: Mapping[str, str] | None = None,
+    empty: bool = False,
+) -> None:
     """Write codes atomically: the file is there whole or not at all.
 
     Args:
         path: the file; its folder is made if need be.
         tokens: (M, h, w) integers.
         codebook: (K, D), the codebook that the tokens point into.
+        notes: further metadata.
+        empty: M may be 0.
 
     Raises:
         DataError: tokens has another shape, or a token is out of range.
     """
     path = Path(path)
-    _check_tokens(tokens, codebook.shape[0], "tokens")
+    check_tokens(tokens, codebook.shape[0], "tokens", empty)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": "vqgan_fast.codes",
         "codebook_size": str(codebook.shape[0]),
         "codebook": codebook_fingerprint(codebook),
+        **(notes or {}),
     }
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, unfinished, metadata)
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, unfinished, metadata)
 
 
-def read_codes(path: str | os.PathLike[str]) -> Codes:
-    """Read what `write_codes` wrote.
+def read_code_file(path: Path) -> tuple[Tensor, dict[str, str]]:
+    """The tokens of one file, not looked at yet, and its metadata.
 
     Raises:
-        DataError: no such file, not such a file, or a token outside the codebook.
+        DataError: it is no file of codes, or not whole.
     """
-    if not Path(path).is_file():
-        raise DataError(f"there is no file of codes {path}; `vqgan-fast tokenize` writes one")
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
             tokens = opened.get_tensor("tokens")
-            codebook_size, codebook = int(metadata["codebook_size"]), metadata["codebook"]
+        int(metadata["codebook_size"]), metadata["codebook"]
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise DataError(f"{path} is no file of codes as `tokenize` writes it: {error}") from error
-    _check_tokens(tokens, codebook_size, str(path))
-    return Codes(tokens, codebook_size, codebook)
+    return tokens, metadata
 
 
-def _check_tokens(tokens: Tensor, codebook_size: int, name: str) -> None:
-    if tokens.ndim != 3 or tokens.numel() == 0 or tokens.dtype.is_floating_point:
+def check_tokens(tokens: Tensor, codebook_size: int, name: str, empty: bool = False) -> None:
+    """Raise a DataError if these are no codes (M, h, w) of the codebook; `empty`: M may be 0."""
+    if tokens.ndim != 3 or (tokens.numel() == 0 and not empty) or tokens.dtype.is_floating_point:
         raise DataError(
             f"{name} must be integers (M, h, w), none of them 0, got {tokens.dtype} "
             f"{tuple(tokens.shape)}"
@@ -101,6 +134,7 @@ def tokenize_images(
     stream: ImageStream,
     *,
     crops_per_image: int = 1,
+    positions: range | None = None,
     batch_size: int = 8,
     num_workers: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -114,6 +148,7 @@ def tokenize_images(
     Args:
         model: in eval mode, on the device that is to do the work.
         crops_per_image: how many crops of each picture, each with its own random crop and flip.
+        positions: a part of the stream instead of all of it.
         progress: called with (crops done, crops in all) after each batch.
 
     Returns:
@@ -128,20 +163,28 @@ def tokenize_images(
             f"{model.quantize.codes_per_latent}"
         )
     device = next(model.parameters()).device
-    total = crops_per_image * stream.order.num_samples
+    if positions is None:
+        positions = range(crops_per_image * stream.order.num_samples)
     tokens, skipped = [], {}
-    count = -(-total // batch_size)
-    for batch in batches(stream, batch_size, count=count, num_workers=num_workers):
+    source = batches(
+        stream, batch_size, start=positions.start, count=-(-len(positions) // batch_size),
+        num_workers=num_workers,
+    )  # fmt: skip
+    for batch in source:
         skipped.update(dict.fromkeys(batch.skipped))
         keep = [
             i
             for i, position in enumerate(batch.positions)
-            if position < total
+            if position < positions.stop
             and str(stream.files[stream.order.locate(position)[1]]) not in skipped
         ]
         if keep:
             indices = model.encode_indices(to_model_range(batch.images[keep], device))
             tokens.append(indices.to("cpu", torch.int32))
         if progress is not None:
-            progress(min(batch.positions[-1] + 1, total), total)
+            done = min(batch.positions[-1] + 1, positions.stop) - positions.start
+            progress(done, len(positions))
+    if not tokens:
+        side = stream.size // model.downsampling_factor
+        return torch.empty(0, side, side, dtype=torch.int32), tuple(skipped)
     return torch.cat(tokens), tuple(skipped)

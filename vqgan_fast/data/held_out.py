@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +17,9 @@ from .crops import (
     resized_size,
     tile_crops,
 )
-from .images import DataError, UnreadableImageError, read_image, read_size
+from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
+from .maps import CropMap
+from .stream import View, channels_first
 
 
 class HeldOut(NamedTuple):
@@ -28,8 +29,22 @@ class HeldOut(NamedTuple):
     skipped: tuple[str, ...]
 
 
+class HeldOutPairs(NamedTuple):
+    """`images` and `skipped` as above, and for each of the `kinds` of maps `maps` (V, C, S, S)."""
+
+    images: Tensor
+    skipped: tuple[str, ...]
+    kinds: tuple[CropMap, ...]
+    maps: tuple[Tensor, ...]
+
+    def drawn(self, count: int) -> list[Tensor]:
+        """For each kind the maps of the first crops as uint8 pictures (count, 3, S', S')."""
+        parts = zip(self.kinds, self.maps, strict=True)
+        return [kind.draw(kind.to_model(maps[:count])) for kind, maps in parts]
+
+
 def held_out_crops(
-    files: Sequence[Path],
+    files: Sequence[PictureFile],
     *,
     size: int,
     resize: int | None = None,
@@ -48,8 +63,31 @@ def held_out_crops(
     Raises:
         DataError: a region holds no crop (the file is named), or no file can be read.
     """
+    images, skipped, *_ = held_out_pairs(
+        files, (), size=size, resize=resize, region=region, limit=limit
+    )
+    return HeldOut(images, skipped)
+
+
+def held_out_pairs(
+    files: Sequence[PictureFile],
+    kinds: Sequence[CropMap],
+    *,
+    size: int,
+    resize: int | None = None,
+    region: Sequence[float] = WHOLE_PICTURE,
+    limit: int | None = None,
+) -> HeldOutPairs:
+    """The crops of `held_out_crops`, and the maps of each.
+
+    Args:
+        kinds: of maps; one made of files has a file for each picture.
+
+    Raises:
+        DataError: as there; a map cannot be used.
+    """
     tiles, skipped = [], []
-    for file in files:
+    for index, file in enumerate(files):
         try:
             width, height = resized_size(*read_size(file), resize)
         except UnreadableImageError:
@@ -61,24 +99,26 @@ def held_out_crops(
                 f"{file}: the held-out region {tuple(region)} of its {width} x {height} pixels "
                 f"holds no crop of {size} x {size}"
             )
-        tiles += [(file, box) for box in boxes]
+        tiles += [(index, box) for box in boxes]
     if limit is not None and len(tiles) > limit:
-        tiles = [tiles[index] for index in np.linspace(0, len(tiles) - 1, limit).astype(int)]
-    crops, opened, image = [], None, None
-    for file, box in tiles:
-        if file != opened:
-            opened, image = file, _read_or_none(file, resize)
+        tiles = [tiles[number] for number in np.linspace(0, len(tiles) - 1, limit).astype(int)]
+    crops, cut_maps, opened, image = [], [], None, None
+    for index, box in tiles:
+        if index != opened:
+            opened, image = index, _read_or_none(files[index], resize)
             if image is None:
-                skipped.append(str(file))
+                skipped.append(str(files[index]))
         if image is not None:
-            pixels = np.array(image.crop(box)).transpose(2, 0, 1)
-            crops.append(torch.from_numpy(np.ascontiguousarray(pixels)))
+            pixels, view = np.asarray(image), View(box, mirrored=False)
+            crops.append(channels_first(view.cut(pixels)))
+            cut_maps.append([channels_first(kind.crop(index, pixels, view)) for kind in kinds])
     if not crops:
         raise DataError(f"none of the {len(files)} held-out pictures can be read, {files[0]} first")
-    return HeldOut(torch.stack(crops), tuple(skipped))
+    stacked = tuple(torch.stack(of_a_kind) for of_a_kind in zip(*cut_maps, strict=True))
+    return HeldOutPairs(torch.stack(crops), tuple(skipped), tuple(kinds), stacked)
 
 
-def _read_or_none(file: Path, resize: int | None) -> Image.Image | None:
+def _read_or_none(file: PictureFile, resize: int | None) -> Image.Image | None:
     try:
         return resize_shorter_side(read_image(file), resize)
     except UnreadableImageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -17,6 +18,16 @@ class DataError(ValueError):
 
 class UnreadableImageError(DataError):
     """One file that cannot be decoded: truncated, damaged, missing, or not a picture."""
+
+
+class Stored(Protocol):
+    """A picture that is no file of its own, such as `vqgan_fast.data.ShardMember`."""
+
+    def open(self) -> BinaryIO:
+        """Its bytes."""
+
+
+PictureFile = str | os.PathLike[str] | Stored
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
@@ -75,7 +86,7 @@ def _resolve(line: str, beside: Path) -> Path:
     return candidate if candidate.exists() else Path(line)
 
 
-def read_image(path: str | os.PathLike[str]) -> Image.Image:
+def read_image(path: PictureFile) -> Image.Image:
     """A file as an RGB picture, upright (EXIF orientation applied), 8 bits a channel.
 
     16-bit pictures are scaled to 8 bits, grey ones repeated over the channels, CMYK and palettes
@@ -83,29 +94,38 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
 
     Raises:
         UnreadableImageError: the file cannot be decoded, whatever the reason.
+        DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(_source(path)) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened))
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error ...
         raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
 
 
-def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def read_size(path: PictureFile) -> tuple[int, int]:
     """(width, height) of the upright picture, from the file's header alone.
 
     Raises:
         UnreadableImageError: there is no header that can be read.
+        DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(_source(path)) as opened:
             width, height = opened.size
             rotated = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+    except DataError:
+        raise
     except Exception as error:
         raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
     return (height, width) if rotated else (width, height)
+
+
+def _source(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
+    """What Pillow opens."""
+    return path if isinstance(path, str | os.PathLike) else path.open()
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

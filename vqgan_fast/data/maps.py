@@ -186,9 +186,14 @@ class LowResolution(CropMap):
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         image = Image.fromarray(np.ascontiguousarray(view.cut(picture)))
-        small = (max(1, image.width // self.factor), max(1, image.height // self.factor))
-        bicubic = Image.Resampling.BICUBIC
-        return np.asarray(image.resize(small, bicubic).resize(image.size, bicubic))
+        size = (max(1, image.width // self.factor), max(1, image.height // self.factor))
+        small = image.resize(size, Image.Resampling.BICUBIC)
+        return np.asarray(small.resize(image.size, Image.Resampling.BICUBIC))
+
+    def enlarged(self, small: Image.Image) -> Image.Image:
+        """A small picture, `factor` times as large."""
+        size = (small.width * self.factor, small.height * self.factor)
+        return small.resize(size, Image.Resampling.BICUBIC)
 
 
 class Coordinates(CropMap):

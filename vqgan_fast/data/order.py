@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 # What a random number is for. Each purpose has a stream of its own, so that none disturbs another.
-ORDER, AUGMENTATION, CODE_DROPOUT, DEAD_CODES = range(4)
+ORDER, AUGMENTATION, CODE_DROPOUT, DEAD_CODES, CONDITION_DROPOUT = range(5)
 
 
 def counter_generator(seed: int, purpose: int, epoch: int, position: int) -> np.random.Generator:

@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from .crops import (
     resize_shorter_side,
     resized_size,
 )
-from .images import DataError, UnreadableImageError, read_image, read_size
+from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
 from .order import AUGMENTATION, SampleOrder, counter_generator, rank_positions
 
 
@@ -64,7 +63,7 @@ class ImageStream(Dataset[Sample]):
     A file that cannot be read gives its places to the next readable file of the list.
 
     Args:
-        files: the pictures, as `list_images` returns them.
+        files: the pictures, as `list_images` returns them, or a `ShardedPictures`.
         size: side S of the crops in pixels.
         resize: each picture's shorter side becomes this many pixels before cropping; None keeps it.
         crop: "random" or "center".
@@ -80,7 +79,7 @@ class ImageStream(Dataset[Sample]):
 
     def __init__(
         self,
-        files: Sequence[Path],
+        files: Sequence[PictureFile],
         *,
         size: int,
         resize: int | None = None,
@@ -93,7 +92,7 @@ class ImageStream(Dataset[Sample]):
     ) -> None:
         if crop not in ("random", "center"):
             raise ValueError(f"crop must be 'random' or 'center', got {crop!r}")
-        self.files = list(files)
+        self.files = files
         self.size, self.resize, self.crop, self.flip, self.region = size, resize, crop, flip, region
         self.seed = seed
         self.order = SampleOrder(len(self.files), seed, shuffle)
@@ -147,7 +146,7 @@ class ImageStream(Dataset[Sample]):
             return self._cached[index]
         return np.asarray(resize_shorter_side(read_image(self.files[index]), self.resize))
 
-    def _region(self, width: int, height: int, file: Path) -> Box:
+    def _region(self, width: int, height: int, file: PictureFile) -> Box:
         box = region_box(width, height, self.region)
         if not fits(box, self.size):
             raise DataError(

@@ -1,7 +1,7 @@
 """Stage-1 loss of the VQGAN (Esser, Rombach, Ommer, CVPR 2021, Eq. 5 to 7).
 
 Generator:      nll + lambda * disc_factor * g + codebook_weight * quantizer loss
-    nll         mean |x - x_hat| + perceptual_weight * LPIPS(x, x_hat)
+    nll         mean |x - x_hat|, or (x - x_hat)^2, + perceptual_weight * LPIPS(x, x_hat)
     g           -mean D(x_hat)
     lambda      disc_weight * clamp(|grad nll| / (|grad g| + 1e-4), 0, 1e4), gradients at the
                 decoder's last layer, averaged over ranks
@@ -37,6 +37,7 @@ def vanilla_loss(logits_real: Tensor, logits_fake: Tensor) -> Tensor:
     return 0.5 * (F.softplus(-logits_real).mean() + F.softplus(logits_fake).mean())
 
 
+PIXEL_LOSSES = {"l1": F.l1_loss, "mse": F.mse_loss}
 DISCRIMINATOR_LOSSES = {"hinge": hinge_loss, "vanilla": vanilla_loss}
 
 
@@ -52,10 +53,12 @@ class VQGANLoss(nn.Module):
         disc_loss: "hinge" or "vanilla".
         disc_num_layers, disc_ndf, disc_in_channels, use_actnorm: of the PatchGAN discriminator.
         perceptual: the perceptual loss; None builds the paper's, `PerceptualLoss("vgg")`.
+        pixel_loss: "l1", or "mse" as in VQ-VAE (which has neither LPIPS nor a discriminator:
+            perceptual_weight = disc_factor = 0).
 
     Raises:
-        ValueError: an unknown `disc_loss`, a negative weight or factor, or what the discriminator
-            refuses.
+        ValueError: an unknown `disc_loss` or `pixel_loss`, a negative weight or factor, or what the
+            discriminator refuses.
     """
 
     def __init__(
@@ -71,11 +74,16 @@ class VQGANLoss(nn.Module):
         disc_in_channels: int = 3,
         use_actnorm: bool = False,
         perceptual: PerceptualLoss | None = None,
+        pixel_loss: str = "l1",
     ) -> None:
         super().__init__()
         if disc_loss not in DISCRIMINATOR_LOSSES:
             raise ValueError(
                 f"disc_loss must be one of {', '.join(DISCRIMINATOR_LOSSES)}, got {disc_loss!r}"
+            )
+        if pixel_loss not in PIXEL_LOSSES:
+            raise ValueError(
+                f"pixel_loss must be one of {', '.join(PIXEL_LOSSES)}, got {pixel_loss!r}"
             )
         weights = {
             "codebook_weight": codebook_weight,
@@ -86,6 +94,7 @@ class VQGANLoss(nn.Module):
         for name, value in weights.items():
             if value < 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
+        self.pixel_loss = PIXEL_LOSSES[pixel_loss]
         self.disc_start = disc_start
         self.codebook_weight = codebook_weight
         self.perceptual_weight = perceptual_weight
@@ -128,7 +137,7 @@ class VQGANLoss(nn.Module):
         Returns:
             loss: scalar.
             logs: detached scalars total_loss, rec_loss, p_loss, nll_loss, g_loss, d_weight,
-                disc_factor, quant_loss. rec_loss is the mean of L1 plus weighted LPIPS, as in the
+                disc_factor, quant_loss. rec_loss is the pixels' loss plus weighted LPIPS, as in the
                 reference, and so equals nll_loss. g_loss is 0 while the GAN terms are off.
 
         Raises:
@@ -139,7 +148,7 @@ class VQGANLoss(nn.Module):
         leaf = _full_precision(x_hat.detach()).requires_grad_(with_grad)
 
         p_loss = leaf.new_zeros(())
-        nll = (x - leaf).abs().mean()
+        nll = self.pixel_loss(leaf, x)
         if self.perceptual_loss is not None:
             p_loss = self.perceptual_loss(x, leaf).to(nll.dtype).mean()
             nll = nll + self.perceptual_weight * p_loss

@@ -1,18 +1,14 @@
 """What stands before the codes of an image in the transformer's sequence.
 
-A condition is an nn.Module that turns its input into tokens of the transformer's vocabulary:
-
-- `num_tokens`: how many tokens it gives for each image;
-- `vocab_size`: the smallest vocabulary that has all of them;
-- `config`: a JSON-able dict with its `name` in CONDITIONS and its constructor's arguments;
-- `forward(batch_size, device, condition_input=None)` -> (batch_size, num_tokens) int64.
-
-A new condition is a new class here and its line in CONDITIONS.
+A condition turns its input into tokens of the transformer's vocabulary, which codes and all
+conditions share without an offset (as in the reference): a token means what its place in the
+sequence says. See `Condition`; a new one is a new class and its line in `condition_files.KINDS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,8 +16,51 @@ from torch import Tensor, nn
 
 from ..quantizers.checks import check_indices, check_integer
 
+Tokens = Tensor | tuple[Tensor, ...]
+"""A condition's tokens: (B, T) that stay, (B, h, w) that lie on the codes' grid and slide with a
+window, or several of these one after the other."""
 
-class SOSCondition(nn.Module):
+
+class Condition(nn.Module, ABC):
+    """What stands before the codes.
+
+    Attributes:
+        num_tokens: tokens of each image that do not depend on the grid.
+        num_grids: tokens of each cell of the codes' grid.
+        vocab_size: the smallest vocabulary that has all of them.
+        config: a JSON-able dict with `name` and the constructor's arguments.
+    """
+
+    num_tokens = 0
+    num_grids = 0
+    vocab_size: int
+    config: dict[str, Any]
+
+    @abstractmethod
+    def forward(
+        self, batch_size: int, device: torch.device | str, condition_input: Any = None
+    ) -> Tokens:
+        """int64 tokens on the device; a ValueError if the input is not what they are made of."""
+
+    def length(self, cells: int) -> int:
+        """How many tokens stand before a grid of so many codes."""
+        return self.num_tokens + self.num_grids * cells
+
+
+def token_sequence(tokens: Tokens) -> Tensor:
+    """(B, T) int64: the tokens of a condition in the order in which they stand."""
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def map_tokens(function: Any, *tokens: Tokens) -> Tokens:
+    """What a function of tensors makes of each part of a condition's tokens."""
+    if isinstance(tokens[0], tuple):
+        return tuple(function(*parts) for parts in zip(*tokens, strict=True))
+    return function(*tokens)
+
+
+class SOSCondition(Condition):
     """No condition: one constant start-of-sequence token."""
 
     num_tokens = 1
@@ -30,11 +69,8 @@ class SOSCondition(nn.Module):
         super().__init__()
         check_integer("token", token, minimum=0)
         self.token = token
+        self.vocab_size = token + 1
         self.config = {"name": "sos", "token": token}
-
-    @property
-    def vocab_size(self) -> int:
-        return self.token + 1
 
     def forward(
         self, batch_size: int, device: torch.device | str, condition_input: Tensor | None = None
@@ -45,20 +81,26 @@ class SOSCondition(nn.Module):
         return torch.full((batch_size, 1), self.token, dtype=torch.int64, device=device)
 
 
-class LabelCondition(nn.Module):
-    """The class of each image: one token, the class's number."""
+class LabelCondition(Condition):
+    """The class of each image: one token, the class's number.
+
+    Args:
+        n_classes: labels are 0 ... n_classes - 1.
+        classes: their names, for whoever asks for one.
+    """
 
     num_tokens = 1
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, classes: Sequence[str] | None = None) -> None:
         super().__init__()
         check_integer("n_classes", n_classes)
-        self.n_classes = n_classes
+        if classes is not None and len(classes) != n_classes:
+            raise ValueError(f"classes must be {n_classes} names, got {len(classes)}")
+        self.n_classes = self.vocab_size = n_classes
+        self.classes = None if classes is None else list(classes)
         self.config = {"name": "label", "n_classes": n_classes}
-
-    @property
-    def vocab_size(self) -> int:
-        return self.n_classes
+        if classes is not None:
+            self.config["classes"] = self.classes
 
     def forward(
         self, batch_size: int, device: torch.device | str, condition_input: Tensor | None = None
@@ -79,15 +121,34 @@ class LabelCondition(nn.Module):
         return condition_input[:, None].to(device)
 
 
-CONDITIONS: dict[str, type[nn.Module]] = {"sos": SOSCondition, "label": LabelCondition}
+class CombinedCondition(Condition):
+    """Several conditions, the tokens of one behind those of another.
 
+    Args:
+        parts: at least one, each with an input of its own.
+    """
 
-def build_condition(config: Mapping[str, Any]) -> nn.Module:
-    """The condition that a `config` describes; ValueError for a name that is not in CONDITIONS."""
-    if not isinstance(config, Mapping):
-        raise ValueError(f"condition must be a mapping with a name, got {config!r}")
-    arguments = dict(config)
-    name = arguments.pop("name", None)
-    if not isinstance(name, str) or name not in CONDITIONS:
-        raise ValueError(f"condition must be one of {sorted(CONDITIONS)}, got {name!r}")
-    return CONDITIONS[name](**arguments)
+    def __init__(self, parts: Sequence[Condition]) -> None:
+        super().__init__()
+        if not parts:
+            raise ValueError("parts must hold at least one condition, got none")
+        self.parts = nn.ModuleList(parts)
+        self.num_tokens = sum(part.num_tokens for part in parts)
+        self.num_grids = sum(part.num_grids for part in parts)
+        self.vocab_size = max(part.vocab_size for part in parts)
+        self.config = {"name": "combined", "parts": [part.config for part in parts]}
+
+    def forward(
+        self, batch_size: int, device: torch.device | str, condition_input: Any = None
+    ) -> Tokens:
+        """The tokens of each part, in a tuple, of a sequence with the input of each."""
+        if condition_input is None or len(condition_input) != len(self.parts):
+            given = None if condition_input is None else len(condition_input)
+            raise ValueError(
+                f"condition_input must hold an input for each of {len(self.parts)} conditions, "
+                f"got {given}"
+            )
+        return tuple(
+            part(batch_size, device, own)
+            for part, own in zip(self.parts, condition_input, strict=True)
+        )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ..quantizers.checks import check_indices, check_integer
 from .kv_cache import KVCache
+from .orderings import ROW_MAJOR, check_ordering
 from .pretrained import Pretrained
 
 
@@ -85,6 +86,8 @@ class GPT(nn.Module, Pretrained):
         embd_pdrop, resid_pdrop, attn_pdrop: dropout after the embedding, on each branch, on
             attention weights.
         n_unmasked: the first tokens (a condition) that see each other in both directions.
+        ordering: the order in which its sequences read the codes of a grid, see `orderings`. The
+            GPT itself takes tokens as they come; training and sampling put them into this order.
 
     Raises:
         ValueError: an argument that cannot work, named.
@@ -101,6 +104,7 @@ class GPT(nn.Module, Pretrained):
         resid_pdrop: float = 0.0,
         attn_pdrop: float = 0.0,
         n_unmasked: int = 0,
+        ordering: str = ROW_MAJOR,
     ) -> None:
         super().__init__()
         self.config = {
@@ -114,13 +118,17 @@ class GPT(nn.Module, Pretrained):
             "attn_pdrop": attn_pdrop,
             "n_unmasked": n_unmasked,
         }
+        if ordering != ROW_MAJOR:  # a file without it is one that the reference's code can read
+            self.config["ordering"] = ordering
         _check_config(self.config)
+        check_ordering(ordering)
         self.vocab_size = vocab_size
         self.block_size = block_size
         self.n_layer = n_layer
         self.n_head = n_head
         self.n_embd = n_embd
         self.n_unmasked = n_unmasked
+        self.ordering = ordering
         self.tok_emb = nn.Embedding(vocab_size, n_embd)
         self.pos_emb = nn.Parameter(torch.zeros(1, block_size, n_embd))
         self.drop = nn.Dropout(embd_pdrop)

@@ -11,11 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from .code_logits import code_logits
-from .conditions import build_condition
+from .colour_codes import ColourCodes
+from .condition_files import build_condition, save_condition
+from .conditions import Condition, Tokens, map_tokens
 from .gpt import GPT
+from .pixel_snail import PixelSNAIL
 from .pretrained import CONFIG_FILE, read_config, saved_class, write_config
 from .vqgan import VQGAN
 from .window_gpt import WindowGPT
+
+Transformer = GPT | WindowGPT | PixelSNAIL
 
 
 class LatentTransformer(nn.Module):
@@ -27,22 +32,25 @@ class LatentTransformer(nn.Module):
     Args:
         first_stage_model: encodes images to codes and decodes codes to images.
         cond_stage_model: gives the tokens before the codes, see `conditions`.
-        transformer: the GPT or WindowGPT that is trained.
+        transformer: the GPT, WindowGPT or PixelSNAIL that is trained.
         pkeep: probability with which each input code is kept in training; the others are replaced
             by random tokens, which regularises small data sets. 1 keeps all.
+        null_token: stands in each place of a condition that is dropped, for a transformer that was
+            trained to do without (what guidance needs); None for one that was not.
 
     Raises:
-        ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for the
-            codes or the condition, or a transformer that leaves more tokens unmasked than the
+        ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for codes,
+            condition or null_token, or a transformer that leaves more tokens unmasked than the
             condition has: it would see the codes that it is to predict.
     """
 
     def __init__(
         self,
-        first_stage_model: VQGAN,
-        cond_stage_model: nn.Module,
-        transformer: GPT | WindowGPT,
+        first_stage_model: VQGAN | ColourCodes,
+        cond_stage_model: Condition,
+        transformer: Transformer,
         pkeep: float = 1.0,
+        null_token: int | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= pkeep <= 1:
@@ -52,28 +60,30 @@ class LatentTransformer(nn.Module):
                 "first_stage_model must have one code for each latent, got a quantiser with "
                 f"{first_stage_model.quantize.codes_per_latent}"
             )
-        needed = max(first_stage_model.quantize.codebook_size, cond_stage_model.vocab_size)
+        needed = max(
+            first_stage_model.quantize.codebook_size,
+            cond_stage_model.vocab_size,
+            0 if null_token is None else null_token + 1,
+        )
         if transformer.vocab_size < needed:
             raise ValueError(
                 f"transformer must have a vocab_size of at least {needed} (codes and condition "
                 f"tokens share it), got {transformer.vocab_size}"
             )
-        num_tokens = cond_stage_model.num_tokens
-        if transformer.n_unmasked > num_tokens:
-            raise ValueError(
-                f"transformer must have an n_unmasked of at most {num_tokens}, the condition's "
-                f"tokens, got {transformer.n_unmasked}"
-            )
+        if cond_stage_model.num_grids == 0:  # with a grid, `forward` sees how long it is
+            check_unmasked(transformer, cond_stage_model.num_tokens)
         self.first_stage_model = first_stage_model.requires_grad_(False)
         self.cond_stage_model = cond_stage_model.requires_grad_(False)
         self.transformer = transformer
         self.pkeep = pkeep
+        self.null_token = null_token
         self.train(self.training)
 
     @property
     def config(self) -> dict[str, Any]:
         """What config.json holds besides the two models' own folders."""
-        return {"condition": self.cond_stage_model.config, "pkeep": self.pkeep}
+        config = {"condition": self.cond_stage_model.config, "pkeep": self.pkeep}
+        return config if self.null_token is None else {**config, "null_token": self.null_token}
 
     def train(self, mode: bool = True) -> LatentTransformer:
         """Training mode for the transformer only."""
@@ -92,10 +102,18 @@ class LatentTransformer(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self.first_stage_model.encode_indices(x)
 
+    def dropped(self, condition: Tokens) -> Tokens:
+        """Tokens like a condition's that say that there is none; ValueError without null_token."""
+        if self.null_token is None:
+            raise ValueError(
+                "the transformer was not trained to do without its condition (cond_drop_prob = 0)"
+            )
+        return map_tokens(lambda part: torch.full_like(part, self.null_token), condition)
+
     def forward(
         self,
         x: Tensor,
-        condition_input: Tensor | None = None,
+        condition_input: Any = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Logits of every code of an image, given the condition and the codes before it.
@@ -120,6 +138,7 @@ class LatentTransformer(nn.Module):
             raise ValueError(f"x must be codes (B, h, w) or (B, h w), got {tuple(x.shape)}")
         codes = self.encode_to_codes(x) if x.is_floating_point() else x
         condition = self.cond_stage_model(len(codes), codes.device, condition_input)
+        check_unmasked(self.transformer, self.cond_stage_model.length(codes[0].numel()))
         inputs = self._replace_some(codes, generator) if self.training else codes
         return code_logits(self.transformer, condition, inputs), codes.flatten(1)
 
@@ -128,7 +147,7 @@ class LatentTransformer(nn.Module):
         folder: str | os.PathLike[str],
         gpt_state_dict: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Writes `vqgan/`, `gpt/` and config.json, every file replaced atomically.
+        """Writes `vqgan/`, `gpt/`, the condition's VQGAN and config.json, each file atomically.
 
         Args:
             folder: made where missing.
@@ -136,6 +155,7 @@ class LatentTransformer(nn.Module):
         """
         folder = Path(folder)
         self.first_stage_model.save_pretrained(folder / "vqgan")
+        save_condition(self.cond_stage_model, folder)
         self.transformer.save_pretrained(folder / "gpt", gpt_state_dict)
         write_config(folder, type(self).__name__, self.config)
 
@@ -148,10 +168,10 @@ class LatentTransformer(nn.Module):
         """
         folder = Path(folder)
         config = read_config(folder, cls.__name__)
-        first_stage = VQGAN.from_pretrained(folder / "vqgan")
+        first_stage = load_first_stage(folder / "vqgan")
         transformer = load_transformer(folder / "gpt")
         try:
-            condition = build_condition(config.pop("condition", None))
+            condition = build_condition(config.pop("condition", None), folder, first_stage)
             return cls(first_stage, condition, transformer, **config).eval()
         except (TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG_FILE} does not fit its model: {error}") from error
@@ -169,7 +189,22 @@ class LatentTransformer(nn.Module):
         return torch.where(keep.to(codes.device), codes, random.to(codes.device))
 
 
-def load_transformer(folder: Path) -> GPT | WindowGPT:
-    """The transformer that a folder's config.json names; errors as `from_pretrained`."""
-    kind = WindowGPT if saved_class(folder) == WindowGPT.__name__ else GPT
+def check_unmasked(transformer: Transformer, length: int) -> None:
+    """ValueError if a transformer leaves more tokens unmasked than its condition has."""
+    if transformer.n_unmasked > length:
+        raise ValueError(
+            f"transformer must have an n_unmasked of at most {length}, the condition's tokens, got "
+            f"{transformer.n_unmasked}"
+        )
+
+
+def load_first_stage(folder: Path) -> VQGAN | ColourCodes:
+    """The first stage that a folder's config.json names; errors as `from_pretrained`."""
+    kind = ColourCodes if saved_class(folder) == ColourCodes.__name__ else VQGAN
     return kind.from_pretrained(folder)
+
+
+def load_transformer(folder: Path) -> Transformer:
+    """The transformer that a folder's config.json names; errors as `from_pretrained`."""
+    kinds = {kind.__name__: kind for kind in (GPT, WindowGPT, PixelSNAIL)}
+    return kinds.get(saved_class(folder), GPT).from_pretrained(folder)

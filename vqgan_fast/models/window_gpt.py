@@ -175,16 +175,28 @@ class WindowGPT(nn.Module, Pretrained):
 
     def check_condition(self, cond: Tensor, batch: int, height: int, width: int) -> None:
         """ValueError unless `cond` is (batch, 1) or (batch, height, width) tokens."""
-        if cond.shape not in ((batch, 1), (batch, height, width)):
-            raise ValueError(
-                f"cond must be ({batch}, 1) or ({batch}, {height}, {width}) tokens for a "
-                f"WindowGPT, got {tuple(cond.shape)}"
-            )
-        check_indices("cond", cond, self.vocab_size)
+        check_cell_condition(cond, (batch, height, width), self.vocab_size, type(self).__name__)
 
     def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: only the weights of Linear layers decay."""
         return decay_groups(self, weight_decay)
+
+
+def check_cell_condition(
+    cond: Tensor, shape: tuple[int, int, int], vocab_size: int, model: str
+) -> None:
+    """ValueError unless `cond` holds one token for each picture, (B, 1), or cell, shape (B, h, w).
+
+    Args:
+        model: what errors call the model that takes it.
+    """
+    batch, height, width = shape
+    if cond.shape not in ((batch, 1), (batch, height, width)):
+        raise ValueError(
+            f"cond must be ({batch}, 1) or ({batch}, {height}, {width}) tokens for a {model}, got "
+            f"{tuple(cond.shape)}"
+        )
+    check_indices("cond", cond, vocab_size)
 
 
 def _check_config(config: dict[str, Any]) -> None:

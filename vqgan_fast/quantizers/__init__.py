@@ -7,6 +7,7 @@ from .dead_codes import restart_dead_codes
 from .entropy import entropy_loss, entropy_terms
 from .gumbel import GumbelQuantizer
 from .index_propagation import IndexPropagationQuantizer
+from .k_means import k_means
 from .metrics import perplexity, usage
 from .moving_average import EMAVectorQuantizer
 from .residual import ResidualQuantizer
@@ -27,6 +28,7 @@ __all__ = [
     "build_quantizer",
     "entropy_loss",
     "entropy_terms",
+    "k_means",
     "perplexity",
     "restart_dead_codes",
     "usage",

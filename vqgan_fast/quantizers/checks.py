@@ -6,6 +6,7 @@ from numbers import Integral
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 
 def check_integer(name: str, value: int, minimum: int = 1) -> None:
@@ -32,8 +33,8 @@ def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = 
     """
     if indices.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}")
-    if torch.compiler.is_compiling() or indices.numel() == 0:
-        return
+    if torch.compiler.is_compiling() or isinstance(indices, FakeTensor) or indices.numel() == 0:
+        return  # there are no values
     if synchronize or indices.device.type == "cpu":
         low, high = (int(bound) for bound in indices.aminmax())
         if low < 0 or high >= size:

@@ -90,10 +90,10 @@ class ResidualQuantizer(Quantizer):
         Fewer than Q indices, from the first stage on, give the coarser latent.
 
         Raises:
-            ValueError: more than Q indices a latent; an index out of range, on the CPU.
+            ValueError: no index or more than Q of them a latent; one out of range, on the CPU.
         """
         check_indices("indices", indices, self.codebook_size)
-        depth = indices.shape[-1]
+        depth = indices.shape[-1] if indices.ndim > 0 else 0
         if not 1 <= depth <= self.codes_per_latent:
             raise ValueError(
                 f"indices must be (B, ..., Q) with Q from 1 to {self.codes_per_latent}, got "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..models import LatentTransformer
+from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
 from .packed import pack
@@ -25,22 +27,29 @@ class Best(NamedTuple):
         codes: (B, keep, H, W) int64.
         scores: (B, keep) float64.
         seeds: (B, keep) int64, with which `sample` draws the same images again.
+        candidates: how many were drawn for each condition.
     """
 
     images: Tensor
     codes: Tensor
     scores: Tensor
     seeds: Tensor
+    candidates: int
+
+    @property
+    def acceptance_rate(self) -> float:
+        """The share of the candidates that were kept."""
+        return self.scores.shape[1] / self.candidates
 
 
 def sample_best(
     model: LatentTransformer,
-    cond: Tensor | None = None,
+    cond: Tokens | None = None,
     grid: tuple[int, int] | None = None,
     *,
     candidates: int = 16,
     keep: int = 1,
-    score: Score | None = None,
+    score: Score | Sequence[Score] | None = None,
     seeds: Seeds | None = None,
     batch: int = 16,
     weights: str | None = None,
@@ -54,8 +63,9 @@ def sample_best(
         candidates: n, how many are drawn for each condition.
         keep: m, how many are kept, at most n.
         score: images (n, 3, f H, f W) in [-1, 1] -> (n,), higher is better, such as a classifier's
-            probability of the class. It may be called for parts of the candidates. None ranks by
-            the mean log-probability of the codes that were drawn.
+            probability of the class (:func:`classifier_score`); or one such function for each of
+            the B conditions. It may be called for parts of the candidates. None ranks by the mean
+            log-probability of the codes that were drawn.
         seeds: for each condition the seed of its first candidate; the others' follow it. None draws
             them from torch's global CPU generator.
         batch: how many candidates are drawn at once.
@@ -75,21 +85,40 @@ def sample_best(
     if cond is None:
         cond = model.cond_stage_model(1, model.transformer.head.weight.device)
     packed = options.pop("transformer", None) or pack(model.transformer, weights)
-    first_seeds = image_seeds(seeds, len(cond))
+    number = len(cond[0] if isinstance(cond, tuple) else cond)
+    first_seeds = image_seeds(seeds, number)
     kept = []
-    for row, first in zip(cond.split(1), first_seeds, strict=True):
+    for row, (first, score_of) in enumerate(
+        zip(first_seeds, _one_for_each(score, number), strict=True)
+    ):
         best: list[Tensor] = []
         for numbers in torch.arange(candidates).split(batch):
             part_seeds = first + numbers  # int64 wraps as 64-bit seeds do
+            own = map_tokens(itemgetter([row] * len(numbers)), cond)
             images, codes, logprobs = sample(
-                model, row.expand(len(numbers), *row.shape[1:]), grid, seeds=part_seeds,
-                transformer=packed, return_codes=True, return_logprobs=True, **options,
+                model, own, grid, seeds=part_seeds, transformer=packed, return_codes=True,
+                return_logprobs=True, **options,
             )  # fmt: skip
-            scores = logprobs.flatten(1).double().mean(1) if score is None else score(images)
+            scores = _likelihood(logprobs) if score_of is None else score_of(images)
             part = [images, codes, _checked(scores, len(images)), part_seeds]
             best = _highest([*zip(best, part, strict=True)] if best else [(x,) for x in part], keep)
         kept.append(best)
-    return Best(*(torch.stack(parts) for parts in zip(*kept, strict=True)))
+    return Best(*(torch.stack(parts) for parts in zip(*kept, strict=True)), candidates)
+
+
+def _one_for_each(score: Score | Sequence[Score] | None, number: int) -> list[Score | None]:
+    if score is None or callable(score):
+        return [score] * number
+    if len(score) != number:
+        raise ValueError(
+            f"score must be one function, or one for each of the {number} conditions, got "
+            f"{len(score)}"
+        )
+    return list(score)
+
+
+def _likelihood(logprobs: Tensor) -> Tensor:
+    return logprobs.flatten(1).double().mean(1)
 
 
 def _checked(scores: Tensor, number: int) -> Tensor:

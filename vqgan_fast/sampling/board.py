@@ -16,23 +16,48 @@ class Board:
     where the codes are drawn.
 
     Args:
-        conditions: for each stream (the condition, and the one without it for guidance) tokens
-            (B, T), or (B, H, W) for the grid's cells.
+        conditions: for each stream (the condition, and the one without it for guidance) its parts:
+            tokens (B, T), or (B, H, W) for the grid's cells.
         codes: (B, H, W) int64, UNKNOWN where a code will be drawn.
         constant: a token that can be addressed for every image.
     """
 
-    def __init__(self, conditions: list[Tensor], codes: Tensor, constant: int = 0) -> None:
+    def __init__(
+        self, conditions: list[tuple[Tensor, ...]], codes: Tensor, constant: int = 0
+    ) -> None:
         batch, self.height, self.width = codes.shape
-        parts = [condition.flatten(1) for condition in conditions]
-        self.condition_columns = np.cumsum([0, *(part.shape[1] for part in parts)])[:-1].tolist()
-        self.is_spatial = [condition.ndim == 3 for condition in conditions]
-        self.constant_column = sum(part.shape[1] for part in parts)
+        parts = [part.flatten(1) for stream in conditions for part in stream]
+        begins = iter(np.cumsum([0, *(part.shape[1] for part in parts)]).tolist())
+        # Of each stream's parts the first column, the number of columns, whether they are a grid.
+        self.parts = [
+            [(next(begins), part[0].numel(), part.ndim == 3) for part in stream]
+            for stream in conditions
+        ]
+        self.constant_column = next(begins)
         self.code_column = self.constant_column + 1
         extra = torch.full((batch, 1), constant, dtype=torch.int64, device=codes.device)
         self.tokens = torch.cat([*parts, extra, codes.flatten(1)], dim=1)
         self.row_length = self.tokens.shape[1]
         self.logprobs = torch.zeros(codes.shape, device=codes.device)
+
+    def condition_columns(
+        self, stream: int, window_cells: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens before a window's codes stand, one after the other.
+
+        Args:
+            stream: which condition.
+            window_cells: from the window's first cell to each of its cells, in raster order.
+
+        Returns:
+            columns (T,) of the window at the grid's first cell, and how they move, (T,): 1 for what
+            slides with the window, 0 for what stays.
+        """
+        columns, moves = [], []
+        for begin, count, spatial in self.parts[stream]:
+            columns.append(begin + (window_cells if spatial else np.arange(count)))
+            moves.append(np.full(len(columns[-1]), int(spatial)))
+        return np.concatenate(columns), np.concatenate(moves)
 
     @property
     def codes(self) -> Tensor:

@@ -51,7 +51,7 @@ class Engine(ABC):
         self.packed = packed
         self.board = board
         self.draws = draws
-        self.num_streams = len(board.is_spatial)
+        self.num_streams = len(board.parts)
         self.captured = CapturedSteps(packed.device)
         self.tokens_forwarded = 0
 

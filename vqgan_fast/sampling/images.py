@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models import VQGAN, LatentTransformer
+from ..models.conditions import Tokens
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
 from .inference import evaluating
@@ -26,7 +27,7 @@ Preview = Callable[[int, int, Tensor], object]
 @torch.compiler.disable
 def sample(
     model: LatentTransformer,
-    cond: Tensor | None = None,
+    cond: Tokens | None = None,
     grid: tuple[int, int] | None = None,
     *,
     size: tuple[int, int] | None = None,
@@ -62,7 +63,8 @@ def sample(
             [-1, 1], grey where nothing is drawn yet.
         preview_every: how many steps from one preview to the next.
         return_codes: return the codes (B, H, W) behind the images.
-        **options: everything else that :func:`sample_codes` takes.
+        **options: everything else that :func:`sample_codes` takes. A guidance other than 1 without
+            `uncond` takes the model's own dropped condition, of models trained with some.
 
     Returns:
         (B, 3, f H, f W) images in [-1, 1] on the model's device; with return_codes or
@@ -83,6 +85,8 @@ def sample(
         cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
+    if _is_guided(options) and options.get("uncond") is None and model.null_token is not None:
+        options["uncond"] = model.dropped(cond)
     if window is None:
         window = default_window(model.transformer, cond)
     if preview is not None:
@@ -112,16 +116,23 @@ def sample(
     return (images, *extras) if extras else images
 
 
-def default_window(transformer: torch.nn.Module, cond: Tensor) -> int:
+def default_window(transformer: torch.nn.Module, cond: Tokens) -> int:
     """The side of the grids that a transformer was trained on.
 
-    For a GPT it is the largest w with w^2 + T - 1 <= block_size, where T = w^2 for a grid of
-    conditions. A WindowGPT has no positions to tell: twice its reach.
+    For a GPT it is the largest w with w^2 + T - 1 <= block_size, where each grid of conditions has
+    w^2 of the T tokens. A WindowGPT has no positions to tell: twice its reach.
     """
     if not hasattr(transformer, "block_size"):
         return 2 * transformer.reach
-    room = transformer.block_size + 1
-    return math.isqrt(room // 2 if cond.ndim == 3 else max(room - cond.shape[-1], 1))
+    parts = cond if isinstance(cond, tuple) else (cond,)
+    grids = sum(part.ndim == 3 for part in parts)
+    fixed = sum(part.shape[-1] for part in parts if part.ndim != 3)
+    return math.isqrt(max(transformer.block_size + 1 - fixed, 1 + grids) // (1 + grids))
+
+
+def _is_guided(options: dict[str, Any]) -> bool:
+    guidance = options.get("guidance", 1.0)
+    return callable(guidance) or guidance != 1
 
 
 @torch.no_grad()

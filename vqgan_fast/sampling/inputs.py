@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..models.conditions import Tokens
 from ..quantizers.checks import check_indices
 from .board import UNKNOWN
 from .packed import PackedTransformer
@@ -13,51 +16,69 @@ from .windows import CodeGrid
 
 
 def check_condition(
-    name: str, cond: Tensor, packed: PackedTransformer, grid: CodeGrid, batch: int | None
-) -> Tensor:
-    """A condition on the transformer's device, for each image of the batch.
+    name: str, cond: Tokens, packed: PackedTransformer, grid: CodeGrid, batch: int | None
+) -> tuple[Tensor, ...]:
+    """The parts of a condition on the transformer's device, for each image of the batch.
 
     Args:
         name: what errors call it.
-        cond: (B, T) tokens, or (B, H, W) for the grid's cells. A WindowGPT takes T = 1 only.
+        cond: (B, T) tokens, or (B, H, W) for the grid's cells, or a tuple of such parts, one
+            behind the other. A WindowGPT takes one part only, and T = 1.
         packed: the transformer.
         grid: the grid of codes.
-        batch: B; None takes what comes. One row stands for all images where it is given.
+        batch: B; None takes what comes. One row stands for all images where another part or the
+            batch has more.
 
     Raises:
         ValueError: another shape, dtype or batch, a token outside the vocabulary; fewer tokens than
             the transformer leaves unmasked.
     """
     model = packed.model
-    tokens = "(B, 1)" if packed.is_native else "(B, T) tokens with T >= 1"
-    shapes = f"{tokens} or (B, {grid.height}, {grid.width}) for the grid"
-    fits = cond.ndim == 3 and cond.shape[1:] == (grid.height, grid.width)
-    fits |= cond.ndim == 2 and (cond.shape[1] == 1 or (cond.shape[1] > 1 and not packed.is_native))
-    if not fits:
-        raise ValueError(f"{name} must be {shapes}, got shape {tuple(cond.shape)}")
-    if cond.shape[0] == 0:
-        raise ValueError(f"{name} must hold at least one image, got a batch of 0")
-    if batch is not None and cond.shape[0] not in (1, batch):
-        raise ValueError(f"{name} must have a batch of 1 or {batch}, got {cond.shape[0]}")
-    check_indices(name, cond, model.vocab_size, synchronize=True)
-    length = condition_length(cond, grid)
+    parts = tuple(cond) if isinstance(cond, tuple) else (cond,)
+    if len(parts) != 1 and (packed.is_native or not parts):
+        raise ValueError(
+            f"{name} must have {'one part' if packed.is_native else 'at least one part'}, got "
+            f"{len(parts)}"
+        )
+    if batch is None:
+        batch = max(part.shape[0] if part.ndim else 0 for part in parts)
+    for part in parts:
+        _check_part(name, part, packed, grid, batch)
+    length = condition_length(parts, grid)
     if length < model.n_unmasked:
         raise ValueError(
             f"{name} must have at least the {model.n_unmasked} tokens that gpt.n_unmasked leaves "
             f"unmasked, got {length}"
         )
-    cond = cond.to(packed.device, torch.int64)
-    return cond if batch is None else cond.expand(batch, *cond.shape[1:])
+    return tuple(
+        part.to(packed.device, torch.int64).expand(batch, *part.shape[1:]) for part in parts
+    )
 
 
-def condition_length(cond: Tensor, grid: CodeGrid) -> int:
+def _check_part(
+    name: str, part: Tensor, packed: PackedTransformer, grid: CodeGrid, batch: int
+) -> None:
+    tokens = "(B, 1)" if packed.is_native else "(B, T) tokens with T >= 1"
+    shapes = f"{tokens} or (B, {grid.height}, {grid.width}) for the grid"
+    fits = part.ndim == 3 and part.shape[1:] == (grid.height, grid.width)
+    fits |= part.ndim == 2 and (part.shape[1] == 1 or (part.shape[1] > 1 and not packed.is_native))
+    if not fits:
+        raise ValueError(f"{name} must be {shapes}, got shape {tuple(part.shape)}")
+    if part.shape[0] == 0:
+        raise ValueError(f"{name} must hold at least one image, got a batch of 0")
+    if part.shape[0] not in (1, batch):
+        raise ValueError(f"{name} must have a batch of 1 or {batch}, got {part.shape[0]}")
+    check_indices(name, part, packed.model.vocab_size, synchronize=True)
+
+
+def condition_length(parts: Sequence[Tensor], grid: CodeGrid) -> int:
     """T, the tokens that stand before a window's codes."""
-    return grid.window**2 if cond.ndim == 3 else cond.shape[1]
+    return sum(grid.window**2 if part.ndim == 3 else part.shape[1] for part in parts)
 
 
-def check_positions(cond: Tensor, packed: PackedTransformer, grid: CodeGrid) -> None:
+def check_positions(parts: Sequence[Tensor], packed: PackedTransformer, grid: CodeGrid) -> None:
     """ValueError if condition and window are longer than the transformer's table of positions."""
-    length, room = condition_length(cond, grid), packed.model.block_size
+    length, room = condition_length(parts, grid), packed.model.block_size
     if length + grid.window**2 - 1 > room:
         raise ValueError(
             f"window must satisfy window^2 + T - 1 <= gpt.block_size = {room}, got window = "

@@ -83,8 +83,8 @@ class RingEngine(Engine):
         )
         parts = []
         for stream in range(self.num_streams):
-            begin = self.board.condition_columns[stream]
-            condition = begin + (index if self.board.is_spatial[stream] else 0 * index)
+            ((begin, _, spatial),) = self.board.parts[stream]
+            condition = begin + (index if spatial else 0 * index)
             parts.append(
                 (
                     self.board.gather(images, left_code),

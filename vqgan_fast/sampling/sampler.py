@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..models import GPT, WindowGPT
+from ..models.conditions import Tokens
+from ..models.orderings import ROW_MAJOR, ordered_cells
 from ..quantizers.checks import check_integer
 from .board import Board
 from .draw import DrawRule, Guidance, guidance_of_cells
@@ -19,7 +21,7 @@ from .packed import PackedTransformer, pack
 from .progress import progress_bar
 from .ring_engine import RingEngine
 from .ring_schedule import ring_steps
-from .schedules import block_cells, exact_cells, raster_steps, wavefront_steps
+from .schedules import block_cells, exact_cells, raster_steps, wavefront_steps, window_cells
 from .seeds import Seeds, image_seeds
 from .window_engine import WindowEngine
 from .windows import CodeGrid, height_and_width
@@ -33,7 +35,7 @@ Callback = Callable[[int, int, Tensor], object]
 @torch.compiler.disable
 def sample_codes(
     gpt: GPT | WindowGPT | PackedTransformer,
-    cond: Tensor,
+    cond: Tokens,
     grid: tuple[int, int],
     *,
     window: int = 16,
@@ -46,7 +48,7 @@ def sample_codes(
     min_p: float | None = None,
     greedy: bool = False,
     guidance: Guidance = 1.0,
-    uncond: Tensor | None = None,
+    uncond: Tokens | None = None,
     return_logprobs: bool = False,
     num_codes: int | None = None,
     seeds: Seeds | None = None,
@@ -70,9 +72,11 @@ def sample_codes(
             or a WindowGPT; or what :func:`pack` made of one.
         cond: (B, T) int64 tokens that stand before every window (an sos token, a class), or (B, H,
             W) tokens of a second grid (codes, coordinates) that is cropped with the window, T =
-            window^2 of them. A WindowGPT takes (B, 1) or (B, H, W).
+            window^2 of them; or a tuple of such parts, which stand one behind the other. A
+            WindowGPT takes (B, 1) or (B, H, W).
         grid: (H, W), in codes, at least the window in both directions (a WindowGPT takes any).
-        window: side of the window, in codes: that of the grids that gpt was trained on.
+        window: side of the window, in codes: that of the grids that gpt was trained on. A GPT that
+            reads codes in another order than row by row draws grids of one window only.
         schedule: "exact", the reference's windows: each cell in the middle of its own, or nearer to
             the border. "block", windows at multiples of `stride`, each of which draws what the
             windows before it have left: a small share of the work, and not the reference's
@@ -89,7 +93,7 @@ def sample_codes(
         guidance: logits become uncond + guidance * (cond - uncond). A number, or a function of the
             share of the cells that come before in raster order, in [0, 1). 1 is the condition
             alone. Another number doubles the work.
-        uncond: the condition of the second term, (B or 1, T') or (B or 1, H, W) tokens.
+        uncond: the condition of the second term, tokens as `cond`, for B or 1 images.
         return_logprobs: return log-probabilities too: of each code given those before it, at
             temperature 1 and before the filters, under guidance if there is any; 0 at known cells.
         num_codes: draw codes in [0, num_codes) only, for a vocabulary that holds other tokens
@@ -125,7 +129,7 @@ def sample_codes(
     code_grid = CodeGrid(*height_and_width("grid", grid), 1 if packed.is_native else window)
 
     cond = check_condition("cond", cond, packed, code_grid, None)
-    batch = cond.shape[0]
+    batch = len(cond[0])
     conditions, scales = [cond], None
     if uncond is not None:
         uncond = check_condition("uncond", uncond, packed, code_grid, batch)
@@ -148,7 +152,8 @@ def sample_codes(
         for condition in conditions:
             check_positions(condition, packed, code_grid)
         board = Board(conditions, codes)
-        steps = _window_steps(schedule, order, code_grid, stride, is_known)
+        ordering = packed.model.ordering
+        steps = _window_steps(schedule, order, code_grid, stride, is_known, ordering)
         engine = WindowEngine(packed, board, draws, window, steps, max_cache_bytes)
     _run(engine, int((~is_known).sum()), callback, progress)
     codes = board.codes.clone()
@@ -190,8 +195,22 @@ def _check_schedule(schedule: str | None, order: str, packed: PackedTransformer)
 
 
 def _window_steps(
-    schedule: str, order: str, grid: CodeGrid, stride: int | None, is_known: np.ndarray
+    schedule: str,
+    order: str,
+    grid: CodeGrid,
+    stride: int | None,
+    is_known: np.ndarray,
+    ordering: str,
 ) -> list[list]:
+    if ordering != ROW_MAJOR:
+        if (grid.height, grid.width) != (grid.window, grid.window):
+            raise ValueError(
+                f"grid must be one window, {grid.window} x {grid.window} codes, for a GPT that "
+                f"reads codes in {ordering} order, got {grid.height} x {grid.width}"
+            )
+        # One after the other: every cell sees all before it.
+        cells = window_cells(grid, ordered_cells(ordering, grid.height, grid.width).tolist())
+        return _for_each_image(is_known, lambda known: raster_steps(cells, known))
     if schedule == "block":
         stride = max(grid.window // 2, 1) if stride is None else stride
         check_integer("stride", stride)

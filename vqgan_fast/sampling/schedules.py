@@ -12,6 +12,7 @@ cells only: a picture with a hole takes as many steps as the longest path throug
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,6 +24,14 @@ Step = list[Cell]  # cells that do not depend on each other
 def exact_cells(grid: CodeGrid) -> list[Cell]:
     """Every cell in the window of its own that the reference gives it, row by row."""
     return [grid.cell(row, column) for row in range(grid.height) for column in range(grid.width)]
+
+
+def window_cells(grid: CodeGrid, order: Sequence[int]) -> list[Cell]:
+    """Every cell of a grid of one window, in an order of its own (cell numbers, row by row)."""
+    return [
+        replace(grid.cell_in(*divmod(cell, grid.width), 0, 0), rank=rank)
+        for rank, cell in enumerate(order)
+    ]
 
 
 def block_cells(grid: CodeGrid, stride: int) -> list[Cell]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 from torch import Tensor
 
 from .. import ops
+from ..models.orderings import ordered_cells
 from .board import Board
 from .engine import MAX_TOKENS, Draws, Engine
 from .packed import PackedTransformer
@@ -19,9 +19,9 @@ from .schedules import Step
 class WindowEngine(Engine):
     """Forwards what is missing of each window, then draws the cell behind it.
 
-    The sequence of a cell is the condition (its tokens, or the window's crop of a grid of them) and
-    the codes of its window in raster order, up to the cell's predecessor. What comes after the cell
-    is masked in the reference's full window and left out here: the logits are the same.
+    The sequence of a cell is the condition (its tokens, and the window's crops of grids of them)
+    and the codes of its window in raster order, up to the cell's predecessor. What comes after the
+    cell is masked in the reference's full window and left out here: the logits are the same.
 
     Args:
         packed, board, draws: as for Engine.
@@ -47,12 +47,14 @@ class WindowEngine(Engine):
         ranks = np.arange(window**2)
         # From a window's first cell to each of its cells, in the grid's raster order.
         self.window_cells = ranks // window * board.width + ranks % window
-        # The number of condition tokens before a window's codes, for each stream.
-        columns = [*board.condition_columns, board.constant_column]
-        self.prefixes = [
-            window**2 if spatial else end - begin
-            for spatial, (begin, end) in zip(board.is_spatial, pairwise(columns), strict=True)
+        # The same in the order in which the transformer reads codes.
+        cells = ordered_cells(packed.model.ordering, window, window).numpy()
+        self.code_cells = self.window_cells[cells]
+        # The condition tokens before a window's codes, for each stream.
+        self.conditions = [
+            board.condition_columns(stream, self.window_cells) for stream in range(self.num_streams)
         ]
+        self.prefixes = [len(columns) for columns, _ in self.conditions]
         self.requests = requests(steps)
         length = max(self.prefixes) + window**2 - 1
         window_bytes = packed.token_bytes() * length * self.num_streams
@@ -94,12 +96,10 @@ class WindowEngine(Engine):
         visit = np.repeat(np.arange(len(plan)), counts)
         positions = np.arange(len(visit)) + (starts - np.cumsum(counts) + counts)[visit]
         corners = (top * board.width + left)[visit]
-        codes = board.code_column + corners + self.window_cells[np.maximum(positions - prefix, 0)]
-        if board.is_spatial[stream]:
-            condition = corners + self.window_cells[np.minimum(positions, prefix - 1)]
-        else:
-            condition = positions
-        condition = board.condition_columns[stream] + condition
+        codes = board.code_column + corners + self.code_cells[np.maximum(positions - prefix, 0)]
+        before, moves = self.conditions[stream]
+        place = np.minimum(positions, prefix - 1)
+        condition = before[place] + moves[place] * corners
         columns = np.where(positions < prefix, condition, codes)
         ends = np.maximum(positions + 1, self.packed.model.n_unmasked)
         slots = slots[visit] * self.num_streams + stream

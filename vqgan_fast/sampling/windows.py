@@ -24,7 +24,7 @@ class Cell:
     index: int  # row * width of the grid + column: the cell's number in the random counter
     top: int  # first row of the window
     left: int  # first column of the window
-    rank: int  # how many codes of the window come before this one in raster order
+    rank: int  # how many codes of the window come before this one in the transformer's order
 
 
 def height_and_width(name: str, value: Iterable[int]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
 from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
@@ -15,6 +16,7 @@ from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQG
 FILE_MAPS = ("segmentation", "depth")
 MAPS = (*FILE_MAPS, "keypoints", "edges", "low_resolution", "coordinates")
 CHANNELS = {"depth": 1, "coordinates": 1}  # 3 for the others but segmentation
+CONDITIONS = ("sos", "label", *MAPS)
 
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),
@@ -24,11 +26,14 @@ CHOICES = {
     "data.maps.unpaired": ("refuse", "skip"),
     "loss.kind": ("vqgan", "segmentation"),
     "loss.disc_loss": ("hinge", "vanilla"),
+    "loss.pixel_loss": ("l1", "mse"),
     "loss.perceptual_net": ("vgg", "alex", "squeeze"),
     "loss.perceptual_weights": ("pretrained", "random", "auto"),
-    "condition": ("sos",),
+    "condition.kind": CONDITIONS,
+    "condition.unpaired": ("refuse", "skip"),
     "model.quantizer": tuple(QUANTIZERS),
-    "transformer": ("gpt", "window_gpt"),
+    "transformer": ("gpt", "window_gpt", "pixel_snail"),
+    "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
     "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
@@ -40,7 +45,7 @@ NOT_NEGATIVE = (
     "loss.disc_factor", "loss.codebook_weight", "loss.perceptual_weight", "model.beta",
 )  # fmt: skip
 POSITIVE = ("optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes")
-SHARES = ("pkeep", "codebook.collapse_usage", "optim.ema_decay")
+SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage", "optim.ema_decay")
 
 
 def check_config(config: Run) -> None:
@@ -93,15 +98,31 @@ def _check_data(data: DataConfig) -> None:
                 f"data.{name} must be [left, top, right, bottom] with 0 <= left < right <= 1 and "
                 f"0 <= top < bottom <= 1, got {region}"
             )
+    if data.train is not None and data.train.endswith(".tar"):
+        raise ConfigError(f"tar files are given as data.shards, got data.train = {data.train}")
     for name in ("train", "validation"):
         _check_exists(f"data.{name}", getattr(data, name))
+    _check_shards(data.shards)
+
+
+def _check_shards(shards: Any) -> None:
+    names = shards if isinstance(shards, list) else [shards]
+    if shards is not None and not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"data.shards must be a pattern of tar files, or a list of patterns, got {shards!r}"
+        )
+    if not names:
+        raise ConfigError("data.shards must name at least one tar file, got an empty list")
 
 
 def _check_vqgan(config: VQGANRun) -> None:
-    if config.data.train is None:
-        raise ConfigError("data.train must be given: a folder of pictures, or a .txt list of them")
+    if (config.data.train is None) == (config.data.shards is None):
+        raise ConfigError(
+            "data.train must be given: a folder of pictures, or a .txt list of them; or, instead "
+            f"of it, data.shards. Got {'neither' if config.data.train is None else 'both'}"
+        )
     model, maps = config.model, config.data.maps
-    _check_maps(config.data, maps)
+    _check_maps(config.data, maps, "data.maps")
     labels = maps.kind == "segmentation"
     channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
     what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
@@ -138,21 +159,68 @@ def _check_quantizer(config: VQGANRun) -> None:
         raise ConfigError(f"model.quantizer_options: {error}") from error
 
 
-def _check_maps(data: DataConfig, maps: MapConfig) -> None:
+def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
     if maps.kind == "segmentation" and not 1 <= maps.n_labels <= 256:
-        raise ConfigError(f"data.maps.n_labels must lie in [1, 256], got {maps.n_labels}")
+        raise ConfigError(f"{section}.n_labels must lie in [1, 256], got {maps.n_labels}")
     if maps.sigma <= 0:
-        raise ConfigError(f"data.maps.sigma must be above 0, got {maps.sigma}")
+        raise ConfigError(f"{section}.sigma must be above 0, got {maps.sigma}")
     if maps.factor < 2:
-        raise ConfigError(f"data.maps.factor must be at least 2, got {maps.factor}")
+        raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
+    if maps.kind is not None and data.shards is not None:
+        raise ConfigError(
+            f"{section}.kind = {maps.kind} goes with the pictures of data.train, not data.shards"
+        )
     needed = maps.kind in (*FILE_MAPS, "keypoints")
     for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
-        key, path = f"data.maps.{name}", getattr(maps, name)
+        key, path = f"{section}.{name}", getattr(maps, name)
         if needed and pictures is not None and path is None:
             raise ConfigError(f"{key} must be given for the {maps.kind} of {pictures}")
         if not needed and path is not None:
             raise ConfigError(f"{key} is for maps that are files, got {path} with {maps.kind}")
         _check_exists(key, path)
+
+
+def _check_condition(config: TransformerRun) -> None:
+    condition = config.condition
+    if condition.parts and condition.kind != "sos":
+        raise ConfigError(
+            f"condition.kind must not be given beside condition.parts, got {condition.kind}"
+        )
+    if condition.parts and config.transformer == "window_gpt":
+        raise ConfigError("condition.parts needs transformer = gpt: window_gpt takes one condition")
+    if config.cond_drop_prob and condition.kind == "sos" and not condition.parts:
+        raise ConfigError(
+            f"cond_drop_prob = {config.cond_drop_prob} needs a condition, got condition.kind = sos"
+        )
+    for number, part in enumerate(condition.parts or [condition]):
+        section = f"condition.parts[{number}]" if condition.parts else "condition"
+        choices = CONDITIONS[1:] if condition.parts else CONDITIONS
+        if part.kind not in choices:
+            raise ConfigError(
+                f"{section}.kind must be one of {', '.join(choices)}, got {part.kind!r}"
+            )
+        _check_maps(config.data, part, section)
+        is_map = part.kind not in ("sos", "label", "coordinates")
+        if part.vqgan is not None and not is_map:
+            raise ConfigError(f"{section}.vqgan is for maps, got {part.vqgan} with {part.kind}")
+        if is_map and part.vqgan is None and part.kind in FILE_MAPS:
+            raise ConfigError(
+                f"{section}.vqgan must be given: the run folder of a VQGAN trained with "
+                f"data.maps.kind = {part.kind}"
+            )
+        if part.n_tokens < 1:
+            raise ConfigError(f"{section}.n_tokens must be at least 1, got {part.n_tokens}")
+        _check_exists(f"{section}.vqgan", part.vqgan)
+        if part.kind != "sos" and config.data.shards is not None:
+            raise ConfigError(
+                f"{section}.kind = {part.kind} goes with the pictures of data.train, not "
+                "data.shards"
+            )
+        if part.kind != "sos" and config.data.codes is not None:
+            raise ConfigError(
+                f"data.codes holds no conditions: {section}.kind = {part.kind} needs data.train, "
+                "the pictures"
+            )
 
 
 def _check_transformer(config: TransformerRun) -> None:
@@ -163,21 +231,29 @@ def _check_transformer(config: TransformerRun) -> None:
         )
     _check_exists("first_stage", config.first_stage)
     data = config.data
-    if (data.train is None) == (data.codes is None):
+    given = [n for n in ("train", "shards", "codes") if getattr(data, n) is not None]
+    if len(given) != 1:
         raise ConfigError(
-            "exactly one of data.train (pictures) and data.codes (what `vqgan-fast tokenize` "
-            f"wrote) must be given, got {'neither' if data.train is None else 'both'}"
+            "exactly one of data.train (pictures), data.shards (pictures in tar files) and "
+            "data.codes (what `vqgan-fast tokenize` wrote) must be given, got "
+            f"{' and '.join(given) or 'neither'}"
         )
     _check_exists("data.codes", data.codes)
+    _check_condition(config)
     if config.gpt.n_embd % config.gpt.n_head:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
         )
-    if config.transformer == "window_gpt" and config.gpt.n_unmasked:
+    if config.transformer != "gpt" and config.gpt.n_unmasked:
         raise ConfigError(
-            "gpt.n_unmasked must be 0 for transformer = window_gpt, whose condition is no part of "
-            f"the sequence, got {config.gpt.n_unmasked}"
+            f"gpt.n_unmasked must be 0 for transformer = {config.transformer}, whose condition is "
+            f"no part of the sequence, got {config.gpt.n_unmasked}"
+        )
+    if config.transformer != "gpt" and config.gpt.ordering != ROW_MAJOR:
+        raise ConfigError(
+            f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
+            f"no other, got {config.gpt.ordering}"
         )
 
 

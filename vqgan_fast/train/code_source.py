@@ -11,30 +11,36 @@ import torch
 from torch import Tensor
 
 from vqgan_fast.data import (
-    ImageStream,
+    PairedStream,
     SampleOrder,
     batches,
     codebook_fingerprint,
-    held_out_crops,
-    list_images,
     rank_positions,
     read_codes,
     to_model_range,
 )
 from vqgan_fast.data.order import CODE_DROPOUT, counter_generator
 from vqgan_fast.models import VQGAN
+from vqgan_fast.models.conditions import Tokens, map_tokens
 
 from .check_config import check_divisible
+from .conditioning import Conditioning
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
+from .training_pictures import training_pictures
 
 
 class CodeBatch(NamedTuple):
-    """`codes` int64 (B, h, w), their B global `positions`, and unreadable files `skipped`."""
+    """`codes` int64 (B, h, w), the tokens of their `condition`, their B global `positions`, and
+    unreadable files `skipped`."""
 
     codes: Tensor
+    condition: Tokens
     positions: list[int]
     skipped: tuple[str, ...]
+
+
+SHOWN = 8  # held-out pictures in a grid
 
 
 class CodeSource(Protocol):
@@ -50,15 +56,26 @@ class CodeSource(Protocol):
 class PictureCodes:
     """Crops of pictures, encoded by the first stage as they come; arguments of `open_codes`."""
 
-    def __init__(self, data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        data: TransformerDataConfig,
+        vqgan: VQGAN,
+        conditioning: Conditioning,
+        seed: int,
+        ranks: Ranks,
+    ) -> None:
         check_divisible(data.size, vqgan.downsampling_factor)
         self.data, self.vqgan, self.ranks = data, vqgan, ranks
+        self.conditioning = conditioning
         side = data.size // vqgan.downsampling_factor
         self.grid = (side, side)
-        self.files = list_images(data.train)
-        self.stream = ImageStream(
-            self.files, size=data.size, resize=data.resize, crop=data.crop, flip=data.flip,
-            region=data.train_region, seed=seed, cache=data.cache,
+        if data.shards is None:
+            self.files, self.kinds = conditioning.open(data.train, held_out=False)
+        else:
+            self.files, self.kinds = training_pictures(data, ranks), []
+        self.stream = PairedStream(
+            self.files, self.kinds, size=data.size, resize=data.resize, crop=data.crop,
+            flip=data.flip, region=data.train_region, seed=seed, cache=data.cache,
         )  # fmt: skip
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
@@ -67,26 +84,35 @@ class PictureCodes:
             world_size=self.ranks.world_size, pin_memory=self.ranks.on_cuda,
             num_workers=0 if self.data.cache else self.data.num_workers,
         )  # fmt: skip
-        for images, positions, skipped in source:
+        for images, maps, positions, skipped in source:
             codes = encode(self.vqgan, images, self.ranks)
-            yield CodeBatch(codes, positions, skipped)
+            tokens = self.conditioning.tokens(self.kinds, maps, len(codes), codes.device)
+            yield CodeBatch(codes, tokens, positions, skipped)
 
 
 class FileCodes:
-    """Codes from a file that `vqgan-fast tokenize` wrote; arguments of `open_codes`."""
+    """Codes that `vqgan-fast tokenize` wrote; arguments of `open_codes`."""
 
-    def __init__(self, data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        data: TransformerDataConfig,
+        vqgan: VQGAN,
+        conditioning: Conditioning,
+        seed: int,
+        ranks: Ranks,
+    ) -> None:
         codes = read_codes(data.codes)
         if codes.codebook != codebook_fingerprint(vqgan.quantize.codebook):
             raise ConfigError(
                 f"data.codes = {data.codes} was written with another VQGAN than first_stage: the "
                 "codebooks differ; run `vqgan-fast tokenize` with this one"
             )
-        self.data, self.ranks = data, ranks
-        self.tokens = codes.tokens
-        self.grid = (codes.tokens.shape[1], codes.tokens.shape[2])
+        self.data, self.ranks, self.conditioning = data, ranks, conditioning
+        self.codes = codes
+        count, *grid = codes.shape
+        self.grid = tuple(grid)
         self.files = []
-        self.order = SampleOrder(len(codes.tokens), seed)
+        self.order = SampleOrder(count, seed)
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         size, ranks = self.data.batch_size, self.ranks
@@ -94,15 +120,23 @@ class FileCodes:
             first = start + number * size * ranks.world_size
             positions = list(rank_positions(first, size, ranks.rank, ranks.world_size))
             rows = [self.order.locate(position)[1] for position in positions]
-            codes = self.tokens[rows].to(ranks.device, torch.int64)
-            yield CodeBatch(codes, positions, ())
+            codes = self.codes.rows(rows).to(ranks.device, torch.int64)
+            tokens = self.conditioning.tokens([], [], len(codes), codes.device)
+            yield CodeBatch(codes, tokens, positions, ())
 
 
-def open_codes(data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Ranks) -> CodeSource:
+def open_codes(
+    data: TransformerDataConfig,
+    vqgan: VQGAN,
+    conditioning: Conditioning,
+    seed: int,
+    ranks: Ranks,
+) -> CodeSource:
     """The source that the configuration names.
 
     Args:
         vqgan: encodes pictures; a file's codes must be of its codebook.
+        conditioning: what stands before the codes.
         seed: of order and augmentation.
 
     Raises:
@@ -110,16 +144,29 @@ def open_codes(data: TransformerDataConfig, vqgan: VQGAN, seed: int, ranks: Rank
         DataError: the pictures or the file cannot be read.
     """
     kind = PictureCodes if data.codes is None else FileCodes
-    return kind(data, vqgan, seed, ranks)
+    return kind(data, vqgan, conditioning, seed, ranks)
+
+
+class HeldOutCodes(NamedTuple):
+    """`codes` int64 (V, h, w), the tokens of their `condition`, and rows of `drawn` conditions."""
+
+    codes: Tensor
+    condition: Tokens
+    drawn: list[Tensor]
 
 
 def held_out_codes(
-    data: TransformerDataConfig, vqgan: VQGAN, grid: tuple[int, int], ranks: Ranks
-) -> Tensor | None:
-    """Codes (V, h, w) int64 of the held-out pictures, None where the configuration names none.
+    data: TransformerDataConfig,
+    vqgan: VQGAN,
+    conditioning: Conditioning,
+    grid: tuple[int, int],
+    ranks: Ranks,
+) -> HeldOutCodes | None:
+    """The held-out crops, None where the configuration names none.
 
     Raises:
-        ConfigError: their crops have another number of codes than the training's.
+        ConfigError: they have another number of codes than the training's.
+        DataError: pictures or maps cannot be used.
     """
     if data.validation is None:
         return None
@@ -129,11 +176,15 @@ def held_out_codes(
             f"data.size = {data.size} gives held-out pictures {side} x {side} codes, the codes in "
             f"data.codes are {grid[0]} x {grid[1]}"
         )
-    images, _ = held_out_crops(
-        list_images(data.validation), size=data.size, resize=data.resize,
-        region=data.validation_region, limit=data.validation_crops,
-    )  # fmt: skip
-    return torch.cat([encode(vqgan, part, ranks) for part in images.split(data.batch_size)])
+    crops = conditioning.held_out()
+    codes, tokens = [], []
+    for number, part in enumerate(crops.images.split(data.batch_size)):
+        first = number * data.batch_size
+        maps = [of_a_kind[first : first + len(part)] for of_a_kind in crops.maps]
+        codes.append(encode(vqgan, part, ranks))
+        tokens.append(conditioning.tokens(crops.kinds, maps, len(part), ranks.device))
+    condition = map_tokens(lambda *parts: torch.cat(parts), *tokens)
+    return HeldOutCodes(torch.cat(codes), condition, crops.drawn(SHOWN))
 
 
 @torch.no_grad()

@@ -45,6 +45,7 @@ class LossConfig:
     disc_num_layers: int = 3
     disc_ndf: int = 64
     use_actnorm: bool = False
+    pixel_loss: str = "l1"  # or mse, as in VQ-VAE
     codebook_weight: float = 1.0
     perceptual_weight: float = 1.0
     perceptual_net: str = "vgg"  # or alex, squeeze
@@ -62,6 +63,7 @@ class GPTConfig:
     resid_pdrop: float = 0.0
     attn_pdrop: float = 0.0
     n_unmasked: int = 0
+    ordering: str = "row_major"  # or spiral_in, spiral_out, z_curve, subsample, alternate
 
 
 @dataclass
@@ -83,10 +85,29 @@ class MapConfig:
 
 
 @dataclass
+class ConditionPart(MapConfig):
+    """What stands before the codes: `kind` is sos (nothing), label (the folder of the picture is
+    its class), coordinates, or a kind of map, of which the codes are taken."""
+
+    kind: str = "sos"  # type: ignore[assignment]
+    vqgan: str | None = None  # of maps: the VQGAN that encodes them; null is the first stage itself
+    n_tokens: int = 1024  # of coordinates
+
+
+@dataclass
+class ConditionConfig(ConditionPart):
+    """One condition, or with `parts` several of them, one behind the other."""
+
+    parts: list[ConditionPart] = field(default_factory=list)
+
+
+@dataclass
 class DataConfig:
     """Pictures. A path is a folder (searched recursively) or a .txt list of files."""
 
     train: str | None = None
+    # Instead of train: tar shards, a pattern such as photos-{000000..000127}.tar, or a list.
+    shards: Any = None
     validation: str | None = None  # held-out pictures: figures at every log step, and grids
     validation_crops: int = 64  # at most this many held-out crops
     size: int = 256  # side of a crop in pixels
@@ -180,8 +201,11 @@ class TransformerRun(Run):
 
     stage: str = "transformer"
     first_stage: str | None = None  # the run folder of a VQGAN, or a save_pretrained folder
-    condition: str = "sos"
-    transformer: str = "gpt"  # or window_gpt: relative positions in a window, fast on any grid
+    condition: ConditionConfig = field(default_factory=ConditionConfig)  # or its kind alone
+    cond_drop_prob: float = 0.0  # share of the samples without their condition, for guidance
+    # gpt; window_gpt: relative positions in a window, fast on any grid; pixel_snail: the paper's
+    # convolutional baseline, of gpt.n_layer blocks and gpt.n_embd channels.
+    transformer: str = "gpt"
     pkeep: float = 1.0  # each input code is kept with this probability, else replaced at random
     gpt: GPTConfig = field(default_factory=GPTConfig)
     data: TransformerDataConfig = field(default_factory=TransformerDataConfig)

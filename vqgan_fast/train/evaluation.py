@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from vqgan_fast.data import Segmentation
 from vqgan_fast.losses import pixel_accuracy
 from vqgan_fast.models import GPT, VQGAN, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
+from vqgan_fast.models.conditions import Tokens, map_tokens
 from vqgan_fast.quantizers import usage
 
 from .distributed import Ranks
@@ -66,14 +68,20 @@ def reconstruction_figures(
 
 @torch.no_grad()
 def held_out_nll(
-    gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor, batch_size: int, ranks: Ranks
+    gpt: GPT | WindowGPT, condition: Tokens, codes: Tensor, batch_size: int, ranks: Ranks
 ) -> float:
-    """Negative log-likelihood per code, in nats; codes (V, h, w) int64 are equal on all ranks."""
+    """Negative log-likelihood per code, in nats.
+
+    Args:
+        condition: the tokens of the V pictures.
+        codes: (V, h, w) int64; both are equal on all ranks.
+    """
     was_training = gpt.training
     gpt.eval()
     sums = torch.zeros(2, device=ranks.device)
-    for target in _own_share(codes, batch_size, ranks):
-        logits = code_logits(gpt, condition(len(target), target.device), target)
+    for own in _own_share(torch.arange(len(codes), device=ranks.device), batch_size, ranks):
+        target = codes[own]
+        logits = code_logits(gpt, map_tokens(itemgetter(own), condition), target)
         nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
         sums += torch.stack([nll, sums.new_tensor(target.numel())])
     gpt.train(was_training)
@@ -82,10 +90,10 @@ def held_out_nll(
 
 
 @torch.no_grad()
-def predictions(gpt: GPT | WindowGPT, condition: nn.Module, codes: Tensor) -> Tensor:
+def predictions(gpt: GPT | WindowGPT, condition: Tokens, codes: Tensor) -> Tensor:
     """The likeliest code (B, h, w) at each place, given the true codes (B, h, w) before it."""
     was_training = gpt.training
-    likeliest = code_logits(gpt.eval(), condition(len(codes), codes.device), codes).argmax(-1)
+    likeliest = code_logits(gpt.eval(), condition, codes).argmax(-1)
     gpt.train(was_training)
     return likeliest.view_as(codes)
 

@@ -23,13 +23,16 @@ from .taming_config import is_taming, translate
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
 
-def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> Run:
+def load_config(
+    path: str | os.PathLike[str], overrides: Iterable[str] = (), check: bool = True
+) -> Run:
     """Read a run's configuration, ours or one of the reference's own YAML files.
 
     Args:
         path: the YAML file. A bare name that is no file here, such as "vqgan.yaml", means the one
             that comes with the package.
         overrides: such as "optim.steps=100" or "data.train=photos"; they win over the file.
+        check: False leaves the values as they are, whether or not a run could start with them.
 
     Returns:
         A checked `VQGANRun` or `TransformerRun`.
@@ -42,13 +45,14 @@ def load_config(path: str | os.PathLike[str], overrides: Iterable[str] = ()) -> 
     changes = _read_overrides(overrides)
     if is_taming(given):
         given = translate(given, path, changes)
-    return build_config(given, str(path), changes)
+    return build_config(given, str(path), changes, check)
 
 
 def build_config(
     given: Mapping[str, Any],
     source: str = "the configuration",
     changes: Mapping[str, Any] | None = None,
+    check: bool = True,
 ) -> Run:
     """A checked configuration from nested keys and values.
 
@@ -56,11 +60,12 @@ def build_config(
         given: keys and values in the nesting of `VQGANRun` or `TransformerRun`.
         source: what errors call `given`.
         changes: keys and values that win over `given`, "the command line" in errors.
+        check: as `load_config`.
 
     Raises:
         ConfigError: as `load_config`.
     """
-    layers = [(given, source), (changes or {}, "the command line")]
+    layers = [(expand(given), source), (expand(changes or {}), "the command line")]
     stage = {**given, **layers[1][0]}.get("stage", "vqgan")
     if stage not in STAGES:
         raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} in {source}")
@@ -72,8 +77,15 @@ def build_config(
         except OmegaConfBaseException as error:
             raise ConfigError(_value_message(error, name)) from error
     config = OmegaConf.to_object(merged)
-    check_config(config)
+    if check:
+        check_config(config)
     return config
+
+
+def expand(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Short forms written out: `condition: sos` is `condition: {kind: sos}`."""
+    condition = given.get("condition")
+    return {**given, "condition": {"kind": condition}} if isinstance(condition, str) else {**given}
 
 
 def save_config(config: Run, path: Path) -> None:

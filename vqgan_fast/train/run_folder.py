@@ -12,12 +12,12 @@ from omegaconf import OmegaConf
 from .checkpoint import PREFIX, newest_checkpoint, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
-from .load_config import save_config
+from .load_config import expand, save_config
 from .run_log import say
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
-FIXED = ("stage", "model.", "gpt.", "condition", "transformer")
+FIXED = ("stage", "model.", "gpt.", "cond", "transformer")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     # A key that an older version did not know had what is now its default.
     defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
-    before = {**defaults, **_flatten(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))}
+    written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+    before = {**defaults, **_flatten(written)}
     now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
     changes = []
     for key in sorted(before.keys() | now.keys()):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from functools import cached_property
 
 import torch
+
+from vqgan_fast.data.images import PictureFile
 
 from .distributed import Ranks
 
@@ -18,12 +20,18 @@ class SkippedFiles:
         warn: told of each unreadable one, by name.
     """
 
-    def __init__(self, files: Sequence[Path], ranks: Ranks, warn: Callable[[str], None]) -> None:
-        self._index = {str(file): i for i, file in enumerate(files)}
-        self._names = list(self._index)
-        self._seen = torch.zeros(len(self._names), dtype=torch.int32)
+    def __init__(
+        self, files: Sequence[PictureFile], ranks: Ranks, warn: Callable[[str], None]
+    ) -> None:
+        self._files = files
+        self._seen = torch.zeros(len(files), dtype=torch.int32)
         self._told: set[int] = set()
         self._ranks, self._warn = ranks, warn
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        """By name; made when the first one is skipped, for there may be millions of files."""
+        return {str(file): i for i, file in enumerate(self._files)}
 
     def add(self, names: Iterable[str]) -> None:
         """Take in the unreadable files that a batch met."""
@@ -36,5 +44,5 @@ class SkippedFiles:
         for i in found:
             if i not in self._told:
                 self._told.add(i)
-                self._warn(f"skipped {self._names[i]}: it cannot be read; training goes on")
+                self._warn(f"skipped {self._files[i]}: it cannot be read; training goes on")
         return len(found)

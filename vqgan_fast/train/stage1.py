@@ -19,6 +19,7 @@ from vqgan_fast.models.sync_batch_norm import convert
 
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
+from .data_wait import DataWait
 from .distributed import join_ranks
 from .evaluation import evaluating, reconstruction_figures
 from .meter import Meter
@@ -53,7 +54,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
     with join_ranks(config.device) as ranks:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
-        crops = TrainingCrops(data, config.seed)
+        crops = TrainingCrops(data, config.seed, ranks)
         shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.
@@ -87,11 +88,12 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         autoencoder = ranks.parallel(model)
         discriminator_loss = ranks.parallel(DiscriminatorLoss(loss)) if game else None
         parallel = [autoencoder, discriminator_loss] if game else [autoencoder]
-        source = batches(
+        wait = DataWait(ranks)
+        source = wait.watch(batches(
             crops.stream, data.batch_size, start=samples, rank=ranks.rank,
             world_size=ranks.world_size, pin_memory=ranks.on_cuda,
             num_workers=0 if data.cache else data.num_workers,
-        )  # fmt: skip
+        ))  # fmt: skip
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
@@ -142,6 +144,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.every == 0:
                     figures, collapse = monitor.figures(done)
                     values = {**meter.means(ranks), **figures, "skipped_images": skipped.report()}
+                    values["data_wait"] = wait.share()
                     if crops.held_out is not None:
                         values |= reconstruction_figures(best, crops, data.batch_size, ranks)
                     log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})

@@ -9,18 +9,29 @@ Two processes train the same model as one process with twice their `data.batch_s
 
 from __future__ import annotations
 
+from operator import itemgetter
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vqgan_fast.data import to_pixels
-from vqgan_fast.models import GPT, LatentTransformer, WindowGPT
+from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
-from vqgan_fast.models.conditions import build_condition
+from vqgan_fast.models.conditions import map_tokens
 
-from .code_source import held_out_codes, open_codes, replace_codes
-from .config import GPTConfig, TransformerRun
-from .distributed import join_ranks
+from .code_source import (
+    SHOWN,
+    CodeBatch,
+    HeldOutCodes,
+    held_out_codes,
+    open_codes,
+    replace_codes,
+)
+from .conditioning import Conditioning, drop_some, shuffled
+from .config import ConfigError, GPTConfig, TransformerRun
+from .data_wait import DataWait
+from .distributed import Ranks, join_ranks
 from .evaluation import held_out_nll, predictions
 from .first_stage import load_first_stage
 from .meter import Meter
@@ -30,8 +41,6 @@ from .run_log import RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
-
-PICTURES = 8  # in a grid
 
 
 def train_transformer(config: TransformerRun) -> TrainingResult:
@@ -48,20 +57,29 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        codes = open_codes(data, vqgan, config.seed, ranks)
-        held_out = held_out_codes(data, vqgan, codes.grid, ranks)
-        shown = next(codes.batches(0)).codes if held_out is None else held_out[:PICTURES]
+        conditioning = Conditioning(config, vqgan)
+        condition = conditioning.stage.to(ranks.device)
+        codes = open_codes(data, vqgan, conditioning, config.seed, ranks)
+        held_out = held_out_codes(data, vqgan, conditioning, codes.grid, ranks)
+        shown = next(codes.batches(0)) if held_out is None else held_out
 
         # The transformer, with the same weights on every rank.
         torch.manual_seed(config.seed)
-        condition = build_condition({"name": config.condition})
         vocab_size = max(vqgan.quantize.codebook_size, condition.vocab_size)
-        length = condition.num_tokens + codes.grid[0] * codes.grid[1]
+        null_token = vocab_size if config.cond_drop_prob else None
+        vocab_size += null_token is not None
+        cells = codes.grid[0] * codes.grid[1]
+        length = condition.length(cells) + cells
+        if config.gpt.n_unmasked > condition.length(cells):
+            raise ConfigError(
+                f"gpt.n_unmasked must be at most {condition.length(cells)}, the condition's "
+                f"tokens, got {config.gpt.n_unmasked}"
+            )
         gpt = build_transformer(config.transformer, config.gpt, vocab_size, length)
         gpt = gpt.to(ranks.device)
         average = averaged(gpt, optim.ema_decay)
         best = gpt if average is None else average.module  # the one that is measured and kept
-        model = LatentTransformer(vqgan, condition, best, config.pkeep)
+        model = LatentTransformer(vqgan, condition, best, config.pkeep, null_token)
         rate = learning_rate(config, ranks)
         optimizer = torch.optim.AdamW(
             gpt.decay_groups(optim.weight_decay), rate, betas=(0.9, 0.95), fused=True
@@ -77,7 +95,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
         gpt.train()
         parallel = ranks.parallel(gpt)
-        source = codes.batches(samples)
+        wait = DataWait(ranks)
+        source = wait.watch(codes.batches(samples))
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
@@ -93,9 +112,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                     inputs = replace_codes(
                         batch.codes, batch.positions, config.pkeep, vocab_size, config.seed
                     )
+                    prefix = drop_some(
+                        batch.condition, batch.positions, config.cond_drop_prob, null_token,
+                        config.seed,
+                    )  # fmt: skip
                     with accumulating(micro + 1 < optim.accumulate, parallel):
                         with autocast(config, ranks):
-                            prefix = condition(len(inputs), inputs.device)
                             logits = code_logits(parallel, prefix, inputs)
                         nll = F.cross_entropy(logits.flatten(0, 1).float(), batch.codes.flatten())
                         (nll / optim.accumulate).backward()
@@ -110,11 +132,10 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 stopping = stop.agreed() or done == optim.steps
                 if stopping or done % cadence.every == 0:
                     values = {**meter.means(ranks), "skipped_images": skipped.report()}
+                    values["data_wait"] = wait.share()
                     if held_out is not None:
                         with autocast(config, ranks):
-                            values["val_nll"] = held_out_nll(
-                                best, condition, held_out, data.batch_size, ranks
-                            )
+                            values |= held_out_figures(best, held_out, data.batch_size, ranks)
                     log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
                     check_finite("nll", values["nll"], done)
                 if done % cadence.every == 0:
@@ -134,24 +155,40 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
 def build_transformer(
     kind: str, config: GPTConfig, vocab_size: int, length: int
-) -> GPT | WindowGPT:
-    """The transformer that `transformer: gpt` or `window_gpt` names; `length` is for the former."""
+) -> GPT | WindowGPT | PixelSNAIL:
+    """The transformer that `transformer` names; `length` is for a GPT."""
     sizes = dict(vars(config))
     if kind == "gpt":
         return GPT(vocab_size, length, **sizes)
-    del sizes["n_unmasked"]
-    return WindowGPT(vocab_size, **sizes)
+    del sizes["n_unmasked"], sizes["ordering"]
+    return (WindowGPT if kind == "window_gpt" else PixelSNAIL)(vocab_size, **sizes)
+
+
+def held_out_figures(
+    gpt: GPT | WindowGPT, held_out: HeldOutCodes, batch_size: int, ranks: Ranks
+) -> dict[str, float]:
+    """val_nll, nats per code; with a condition also val_nll_shuffled, of the pictures with each
+    other's conditions: what the condition says of its own picture is the difference."""
+    codes, condition = held_out.codes, held_out.condition
+    figures = {"val_nll": held_out_nll(gpt, condition, codes, batch_size, ranks)}
+    if held_out.drawn and len(codes) > 1:
+        others = shuffled(condition)
+        figures["val_nll_shuffled"] = held_out_nll(gpt, others, codes, batch_size, ranks)
+    return figures
 
 
 @torch.no_grad()
-def pictures(model: LatentTransformer, codes: Tensor) -> list[Tensor]:
-    """Two rows of uint8 pictures (B, 3, S, S): codes (B, h, w) decoded, and what was predicted.
+def pictures(model: LatentTransformer, shown: CodeBatch | HeldOutCodes) -> list[Tensor]:
+    """Rows of uint8 pictures (B, 3, S, S): conditions, codes decoded, and what was predicted.
 
-    The second row decodes the likeliest code at each place given the true codes before it.
+    The last row decodes the likeliest code at each place given the true codes before it.
     """
-    codes = codes[:PICTURES]
-    likeliest = predictions(model.transformer, model.cond_stage_model, codes)
+    codes = shown.codes[:SHOWN]
+    condition = map_tokens(itemgetter(slice(SHOWN)), shown.condition)
+    likeliest = predictions(model.transformer, condition, codes)
     # A vocabulary may hold condition tokens that are no codes of the first stage.
     likeliest = likeliest.clamp_max(model.first_stage_model.quantize.codebook_size - 1)
     vqgan = model.first_stage_model
-    return [to_pixels(vqgan.decode_indices(indices)) for indices in (codes, likeliest)]
+    decoded = [to_pixels(vqgan.decode_indices(indices)) for indices in (codes, likeliest)]
+    drawn = shown.drawn if isinstance(shown, HeldOutCodes) else []
+    return [row for row in drawn if row.shape == decoded[0].shape] + decoded

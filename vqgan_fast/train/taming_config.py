@@ -113,7 +113,6 @@ class _Reader(TamingReader):
                 f"{self.path}: model.params.cond_stage_config asks for the condition {target}, "
                 "which has no counterpart here; the override condition=sos trains without it"
             )
-        self.check_permuter(params)
         self.demand(params, {"ckpt_path": None, "sos_token": 0, "first_stage_key": "image"})
         known = {"cond_stage_config", "unconditional", "permuter_config", "ckpt_path", "sos_token",
                  "first_stage_key", "cond_stage_key", "transformer_config", "first_stage_config",
@@ -127,7 +126,8 @@ class _Reader(TamingReader):
         # Vocabulary and length follow from the first stage and the size of the crops.
         sizes = self.gpt_section(params)
         defaults = {"n_layer": 12, "n_head": 8, "n_embd": 256}
-        return {**defaults, **{key: sizes[key] for key in GPT_KEYS if key in sizes}}
+        ours = {**defaults, **{key: sizes[key] for key in GPT_KEYS if key in sizes}}
+        return {**ours, "ordering": self.ordering(params)}
 
     def check_first_stage(self, config: Mapping[str, Any]) -> None:
         name = "model.params.first_stage_config."

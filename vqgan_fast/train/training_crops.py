@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +30,8 @@ from vqgan_fast.data import (
 
 from .check_config import FILE_MAPS
 from .config import ConfigError, DataConfig, MapConfig
+from .distributed import Ranks
+from .training_pictures import training_pictures
 
 
 class TrainingCrops:
@@ -48,7 +52,7 @@ class TrainingCrops:
         ConfigError, DataError: what is asked for is not there, or does not fit.
     """
 
-    def __init__(self, data: DataConfig, seed: int) -> None:
+    def __init__(self, data: DataConfig, seed: int, ranks: Ranks) -> None:
         self.kind: CropMap | None = None
         settings = {"size": data.size, "resize": data.resize}
         training = {
@@ -56,7 +60,7 @@ class TrainingCrops:
             "seed": seed, "cache": data.cache,
         }  # fmt: skip
         if data.maps.kind is None:
-            self.stream = ImageStream(list_images(data.train), **training)
+            self.stream = ImageStream(training_pictures(data, ranks), **training)
             self.held_out = load_held_out(data)
             return
         files, self.kind = open_maps(data.train, data.maps.folder, data.maps)
@@ -94,35 +98,59 @@ class TrainingCrops:
         return to_pixels(x) if self.kind is None else self.kind.draw(x)
 
 
-def open_maps(pictures: str, folder: str | None, config: MapConfig) -> tuple[list[Path], CropMap]:
+def open_maps(
+    pictures: str,
+    folder: str | None,
+    config: MapConfig,
+    files: Sequence[Path] | None = None,
+    section: str = "data.maps",
+) -> tuple[list[Path], CropMap]:
     """Pictures and the kind of map that goes with them.
 
     Args:
         pictures: as `data.train`.
         folder: of the maps; the annotation file of keypoints.
+        files: the pictures to take of them; None is all.
+        section: where in the configuration `config` stands.
 
     Raises:
         ConfigError, DataError: as TrainingCrops.
     """
-    files = list_images(pictures)
+    files = list_images(pictures) if files is None else list(files)
     if config.kind in FILE_MAPS:
         root = Path(pictures)
         if not root.is_dir():
             raise ConfigError(
-                f"data.maps.kind = {config.kind} finds maps by the names below a folder of "
+                f"{section}.kind = {config.kind} finds maps by the names below a folder of "
                 f"pictures, got {pictures}"
             )
         pairs = pair_by_name(files, root, Path(folder), unpaired=config.unpaired)
-        if config.kind == "depth":
-            return pairs.pictures, Depth(pairs.maps)
-        return pairs.pictures, Segmentation(pairs.maps, config.n_labels, config.shift)
+        if pairs.left_out:
+            listed = "\n  ".join(pairs.left_out)
+            warnings.warn(f"{len(pairs.left_out)} pictures left out:\n  {listed}", stacklevel=2)
+        files, paired = pairs.pictures, pairs.maps
+    else:
+        paired = files
     if config.kind == "keypoints":
         return files, Keypoints(files, Path(folder))
+    return files, make_map(config, paired)
+
+
+def make_map(config: MapConfig, files: Sequence[Path]) -> CropMap:
+    """A kind of map that is no pose.
+
+    Args:
+        files: the maps, of kinds that are files.
+    """
+    if config.kind == "segmentation":
+        return Segmentation(files, config.n_labels, config.shift)
+    if config.kind == "depth":
+        return Depth(files)
     if config.kind == "edges":
-        return files, Edges(config.sigma)
+        return Edges(config.sigma)
     if config.kind == "low_resolution":
-        return files, LowResolution(config.factor)
-    return files, Coordinates()
+        return LowResolution(config.factor)
+    return Coordinates()
 
 
 def load_held_out(data: DataConfig) -> Tensor | None:

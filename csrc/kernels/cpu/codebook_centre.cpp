@@ -8,7 +8,9 @@
 namespace vqgan_fast {
 
 std::vector<double> find_centre(const Rows& codebook, int64_t num_codes, int64_t dim) {
-  const int64_t samples = std::min<int64_t>(num_codes, 256);
+  // Their mean is as far from that of all codes as an eighth of the codes' spread, which is near
+  // enough; more would take longer than packing a small codebook.
+  const int64_t samples = std::min<int64_t>(num_codes, 64);
   std::vector<double> centre(dim, 0.0), code(dim);
   int64_t taken = 0;
   for (int64_t i = 0; i < samples; ++i) {

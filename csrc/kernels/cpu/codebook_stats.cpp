@@ -17,6 +17,10 @@ namespace {
 // Sums that are taken together: with their rows they stay in L1.
 constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
+// Results of so many bytes leave the caches before anyone could read them there. Codes that have no
+// rows are then cleared past the caches, if that can be done in whole lines.
+constexpr int64_t kCacheBytes = int64_t{4} << 20;
+constexpr int64_t kLineBytes = 64;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
@@ -36,6 +40,8 @@ class SumByCode {
         dtype_(dtype),
         sink_(sink),
         parallel_(parallel),
+        past_caches_(groups.num_codes * sink.code_bytes >= kCacheBytes &&
+                     sink.code_bytes % kLineBytes == 0),
         add_rows_(code_sums(simd_level()).add_rows[as_int(dtype)]) {
     const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
@@ -106,15 +112,27 @@ class SumByCode {
     return part == parts_ ? columns : columns * part / parts_ / kLine * kLine;
   }
 
+  // One behind the last code before group g.
+  int64_t end_of_code(int64_t g) const { return g == 0 ? 0 : groups_.codes[g - 1] + 1; }
+
+  // Clears the codes without rows before groups begin .. end - 1.
+  void clear_gaps(int64_t begin, int64_t end) const {
+    const int64_t first_code = end_of_code(begin), last_code = end_of_code(end);
+    if (last_code - first_code == end - begin) return;
+    // Many small gaps are dearer than all at once, near as they are when sums are written.
+    if (!past_caches_) return sink_.clear(first_code, last_code, false);
+    for (int64_t g = begin; g < end; ++g) {
+      const int64_t first = end_of_code(g), last = groups_.codes[g];
+      if (last > first) sink_.clear(first, last, true);
+    }
+  }
+
   void run_part(const Columns& z, int64_t part) const {
     const int64_t last = first_group(part + 1);
     const int64_t step = groups_at_once(z);
-    const auto end_of_code = [&](int64_t g) { return g == 0 ? 0 : groups_.codes[g - 1] + 1; };
     for (int64_t g = first_group(part); g < last; g += step) {
       const int64_t end = std::min(g + step, last);
-      // Many small gaps are dearer than all at once, near as they are when sums are written.
-      const int64_t first_code = end_of_code(g), last_code = end_of_code(end);
-      if (last_code - first_code > end - g) sink_.clear(first_code, last_code);
+      clear_gaps(g, end);
       int64_t from = g;
       for (const int64_t h : heavy_) {
         if (h < g || h >= end) continue;
@@ -124,7 +142,7 @@ class SumByCode {
       take(z, from, end, 0, z.count);
     }
     if (part + 1 == parts_) {
-      sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
+      sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes, past_caches_);
     }
   }
 
@@ -143,6 +161,7 @@ class SumByCode {
   DType dtype_;
   const SumSink& sink_;
   const Parallel& parallel_;
+  bool past_caches_;
   std::remove_reference_t<decltype(CodeSums::add_rows[0])> add_rows_;
   int64_t parts_;
   std::vector<int64_t> heavy_;
@@ -262,7 +281,7 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
 
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
-  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
+  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes, false);
   const SumByCode sum(groups, z.dtype, dim, parallel, sink);
   if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
     return sum.run({z.data, z.inner_stride, 0, dim});
@@ -270,10 +289,15 @@ void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
   sum_turned(sum, z, groups.num_rows, dim, parallel);
 }
 
-void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
+void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim, bool past_caches) {
   if (rows.element_stride == 1 && rows.inner_stride == dim && end <= rows.inner_rows) {
     char* first = const_cast<char*>(element_at(rows, rows.offset(begin)));
-    std::memset(first, 0, (end - begin) * dim * bytes_of(rows.dtype));
+    const int64_t bytes = (end - begin) * dim * bytes_of(rows.dtype);
+    if (past_caches) {
+      code_sums(simd_level()).clear(first, bytes);
+    } else {
+      std::memset(first, 0, bytes);
+    }
     return;
   }
   constexpr int64_t kZeros = 64;
@@ -299,9 +323,10 @@ void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int
     store(sum, groups.codes.get() + first_group, last_group - first_group, num_columns, out, dim);
   };
   const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
-  sink.clear = [&](int64_t first_code, int64_t last_code) {
-    clear_rows(out, first_code, last_code, dim);
+  sink.clear = [&](int64_t first_code, int64_t last_code, bool past_caches) {
+    clear_rows(out, first_code, last_code, dim, past_caches);
   };
+  sink.code_bytes = dim * bytes_of(sums_dtype);
   sum_rows_by_code(groups, z, dim, parallel, sink);
 }
 

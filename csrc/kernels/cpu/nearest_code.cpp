@@ -16,7 +16,7 @@ void nearest_code(const NearestCodeArgs& args, const Parallel& parallel) {
   RowList rows{args.num_rows};
   std::vector<int64_t> open;
   while (const auto screen = plan.next_screen(rows.count)) {
-    open = screen_rows(args, plan.level(), *screen, rows, parallel);
+    open = screen_rows(args, plan.level(), *screen, plan.is_last_screen(), rows, parallel);
     rows = {static_cast<int64_t>(open.size()), open.data()};
   }
   search_rows(args, plan.level(), rows, parallel);

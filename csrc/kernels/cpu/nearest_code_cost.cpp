@@ -29,7 +29,8 @@ struct LevelCost {
   BoxesCost boxes;
 };
 
-// Fitted on one core of an AMD EPYC (Zen 4) by benchmarks/fit_search_cost.py; NEON is an estimate.
+// Fitted by benchmarks/fit_search_cost.py on one core of an AMD EPYC: AVX2 on Zen 3, which has no
+// more, the other levels on Zen 4; NEON is an estimate.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
@@ -38,10 +39,10 @@ constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
                              {560, 30, 2, 0.03, 0.035, 6.16, 1.03},
                              {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
                              {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
-constexpr LevelCost kAvx2 = {{0, 123, 1.39, 0.0623, 0.0235, 0.508, 0.0214},
-                             {820, 30.4, 1, 0.0189, 0.0175, 4.89, 0.299},
-                             {1210, 55.3, 0.761, 0.0914, 0.00975, 26, 0.463},
-                             {660, 7.6, 1.42, 0.298, 7.33, 4.57, 2.49}};
+constexpr LevelCost kAvx2 = {{2060, 194, 1.68, 0.0503, 0.0223, 0.653, 0.0397},
+                             {3010, 23.5, 1.58, 0.00596, 0.0166, 4.15, 0.461},
+                             {3540, 62, 0.554, 0.0213, 0.0122, 23.6, 0.603},
+                             {3260, 23.4, 2.6, 0.25, 13.3, 3.53, 3.62}};
 constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0.437, 0.0269},
                                {730, 36.6, 1.11, 0.0182, 0.0174, 4.29, 0.337},
                                {1050, 41, 1.08, 0.0715, 0.0101, 20.3, 0.619},
@@ -50,6 +51,9 @@ constexpr LevelCost kAvx512Vnni = {{0, 129, 1.5, 0.0471, 0.0213, 0.44, 0.0259},
                                    {720, 37.3, 1.12, 0.0178, 0.0175, 4.32, 0.339},
                                    {1130, 41.8, 1.02, 0.0667, 0.00787, 21, 0.607},
                                    {630, 20, 1.65, 0.23, 7.23, 4.55, 2.56}};
+
+// On a line so many codes lie so close that their scores often cannot be told apart.
+constexpr double kCrowdedLine = 128;
 
 // What packing costs whatever is packed, and how much more an element costs that has to come from
 // behind the second-level cache, twice.
@@ -115,8 +119,7 @@ double SearchCost::search(SearchWay way) const {
   if (way == SearchWay::kDirect) {
     return dense.call + products + num_codes_ * (dense.code + dim_ * dense.code_element);
   }
-  // On a line many codes lie so close that their scores cannot be told apart.
-  return dense.call + products * (dim_ < 2 && num_codes_ > 512 ? 4.0 : 1.0);
+  return dense.call + products * (dim_ < 2 && num_codes_ > kCrowdedLine ? 4.0 : 1.0);
 }
 
 double SearchCost::pack(SearchWay way) const {

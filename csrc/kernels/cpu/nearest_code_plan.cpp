@@ -17,9 +17,6 @@
 namespace vqgan_fast {
 namespace {
 
-// A search that takes less than this many times the hashing of its codebook goes directly: what a
-// packed codebook could save is not worth asking for one.
-constexpr double kHashWorth = 2.0;
 // Fewer rows than this are not worth a second screen.
 constexpr int64_t kLeastRowsAgain = 96;
 
@@ -79,10 +76,7 @@ void count_call(SearchWay way) {
 
 SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
     : args_(args), parallel_(parallel), level_(simd_level()), ways_(allowed_ways()) {
-  if (ways_.size() == 1 && ways_[0] == SearchWay::kDirect) return;
-  const SearchCost cost(level_, args.num_rows, args.num_codes, args.dim);
-  const bool worth = cost.search(SearchWay::kDirect) > kHashWorth * cost.hash();
-  if (screen_cache_limit() > 0 && (worth || ways_.size() == 1)) {
+  if (screen_cache_limit() > 0 && is_hash_worth()) {
     codebook_ = {hash_content(args.codebook, args.num_codes, args.dim, parallel),
                  args.codebook.dtype, args.num_codes, args.dim};
     known_ = meet_codebook(codebook_);
@@ -107,6 +101,21 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   first_ = false;
   ways_.clear();
   return nullptr;
+}
+
+// Whether a packed codebook would save more than it costs to ask for one. A way that is forced has
+// nothing else to do.
+bool SearchPlan::is_hash_worth() const {
+  if (ways_.size() == 1) return ways_[0] != SearchWay::kDirect;
+  const SearchCost cost(level_, args_.num_rows, args_.num_codes, args_.dim);
+  double packed = cost.search(ways_[0]);
+  for (const SearchWay way : ways_) packed = std::min(packed, cost.search(way));
+  return cost.search(SearchWay::kDirect) > packed + cost.hash();
+}
+
+bool SearchPlan::is_last_screen() const {
+  return std::all_of(ways_.begin(), ways_.end(),
+                     [](SearchWay way) { return way == SearchWay::kDirect; });
 }
 
 // Of the ways that are left.

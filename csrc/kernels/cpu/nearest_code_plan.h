@@ -28,7 +28,11 @@ class SearchPlan {
   // screened by its products. Packs the codebook, unless an earlier call left it packed.
   std::shared_ptr<const CodeScreen> next_screen(int64_t num_open);
 
+  // Whether no screen may follow the one that was returned last.
+  bool is_last_screen() const;
+
  private:
+  bool is_hash_worth() const;
   SearchWay fastest(int64_t num_rows) const;
   std::shared_ptr<const CodeScreen> pack(SearchWay way);
 

@@ -34,7 +34,8 @@ class CodeScreen {
     // last_panel - 1.
     virtual void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
                      RowCandidates* out) = 0;
-    // Whether what it saw so far would have been screened faster by another screen.
+    // Whether what it saw so far would have been screened faster by another screen; false as long
+    // as that is too little to tell.
     virtual bool outdone() const { return false; }
   };
   static constexpr int64_t kMostRows = 96;

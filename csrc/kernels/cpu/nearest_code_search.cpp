@@ -125,7 +125,7 @@ void merge_parts(const Partial* partial, int64_t num_parts, Block* block) {
 }  // namespace
 
 std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
-                                 const CodeScreen& screen, const RowList& rows,
+                                 const CodeScreen& screen, bool is_last, const RowList& rows,
                                  const Parallel& parallel) {
   const int64_t num_rows = rows.count;
   const int64_t num_panels = screen.num_panels();
@@ -184,7 +184,8 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
       }
       std::copy_n(block.open.begin(), block.size, open.begin() + first);
       block.finish();
-      if (num_open > kHopelessShare * block.size || worker->outdone()) blocks_to_skip = kTryAgain;
+      const bool outdone = !is_last && worker->outdone();
+      if (num_open > kHopelessShare * block.size || outdone) blocks_to_skip = kTryAgain;
     }
     if (!cut) {
       counters.rows_screen += num_proven;

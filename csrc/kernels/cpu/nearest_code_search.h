@@ -23,9 +23,10 @@ struct RowList {
 // Indices and distances of the rows that a pass decides are written, and handed to args.take_rows.
 // Of a row that it leaves open args.indices holds a code near it, or -1.
 
-// Decides the rows to which the screen leaves few codes; returns the others.
+// Decides the rows to which the screen leaves few codes; returns the others. Of a screen that is
+// not the last one rows are also left where another one would be faster.
 std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
-                                 const CodeScreen& screen, const RowList& rows,
+                                 const CodeScreen& screen, bool is_last, const RowList& rows,
                                  const Parallel& parallel);
 
 // Decides all of the rows, by DirectSearch. Of listed rows args.indices tells a code near them, as

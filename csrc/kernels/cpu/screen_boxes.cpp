@@ -14,8 +14,10 @@
 namespace vqgan_fast {
 namespace {
 
-// A dense screen is faster from about this mean share of the leaves on that a row visits.
+// A dense screen is faster from about this mean share of the leaves on that a row visits. The share
+// differs from row to row: fewer than so many do not tell its mean.
 constexpr double kOutdoneShare = 0.3;
+constexpr int64_t kOutdoneRows = 96;
 
 // A row is far when it is this many times as far from the middle of the codes as they can be.
 // Nearer ones lose nothing by squared distances.
@@ -305,12 +307,14 @@ class BoxWorker final : public CodeScreen::Worker {
     }
     if (first_panel != first_ || last_panel != last_) set_range(first_panel, last_panel);
     screen_.kernel()(&search_, z, num_rows, out);
+    rows_screened_ += num_rows;
     leaves_offered_ += num_rows * (last_panel - first_panel);
   }
 
   bool outdone() const override {
-    return static_cast<double>(search_.leaves_visited) >
-           kOutdoneShare * static_cast<double>(leaves_offered_);
+    return rows_screened_ >= kOutdoneRows &&
+           static_cast<double>(search_.leaves_visited) >
+               kOutdoneShare * static_cast<double>(leaves_offered_);
   }
 
  private:
@@ -332,6 +336,7 @@ class BoxWorker final : public CodeScreen::Worker {
   AlignedArray<float> leaf_edges_, branch_edges_, bounds_, branch_bounds_, near_bounds_;
   AlignedArray<int32_t> branch_list_, near_leaves_;
   int64_t first_ = 0, last_ = 0;
+  int64_t rows_screened_ = 0;
   int64_t leaves_offered_ = 0;
 };
 

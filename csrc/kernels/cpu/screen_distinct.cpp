@@ -75,15 +75,27 @@ class CodeTable {
     return scratch_.data();
   }
 
+  static uint64_t mix(uint64_t hash, uint64_t word) {
+    hash = (hash ^ word) * 0xd6e8feb86659fd93u;
+    return hash ^ hash >> 32;
+  }
+
+  // Four chains side by side, because each waits for its last product.
   uint64_t hash_of(const char* bytes) const {
-    uint64_t hash = 0x9e3779b97f4a7c15u;
-    for (int64_t i = 0; i < code_bytes_; i += 8) {
+    constexpr int kChains = 4;
+    uint64_t hash[kChains] = {1, 2, 3, 4};
+    int64_t i = 0;
+    for (; i + 8 * kChains <= code_bytes_; i += 8 * kChains) {
+      uint64_t words[kChains];
+      std::memcpy(words, bytes + i, sizeof words);
+      for (int chain = 0; chain < kChains; ++chain) hash[chain] = mix(hash[chain], words[chain]);
+    }
+    for (; i < code_bytes_; i += 8) {
       uint64_t word = 0;
       std::memcpy(&word, bytes + i, code_bytes_ - i < 8 ? code_bytes_ - i : 8);
-      hash = (hash ^ word) * 0xd6e8feb86659fd93u;
-      hash ^= hash >> 32;
+      hash[0] = mix(hash[0], word);
     }
-    return hash;
+    return mix(mix(mix(hash[0], hash[1]), hash[2]), hash[3]);
   }
 
   const Rows codebook_;

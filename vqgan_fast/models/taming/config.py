@@ -25,6 +25,14 @@ VQGAN_TARGETS = (
 TRANSFORMER_TARGET = "taming.models.cond_transformer.Net2NetTransformer"
 GPT_TARGET = "taming.modules.transformer.mingpt.GPT"
 IDENTITY_TARGET = "taming.modules.transformer.permuter.Identity"
+PERMUTERS = {
+    IDENTITY_TARGET: "row_major",
+    "taming.modules.transformer.permuter.Subsample": "subsample",
+    "taming.modules.transformer.permuter.ZCurve": "z_curve",
+    "taming.modules.transformer.permuter.SpiralOut": "spiral_out",
+    "taming.modules.transformer.permuter.SpiralIn": "spiral_in",
+    "taming.modules.transformer.permuter.AlternateParsing": "alternate",
+}
 LABEL_TARGET = "taming.modules.util.Labelator"
 UNCONDITIONAL, IS_FIRST_STAGE = "__is_unconditional__", "__is_first_stage__"
 
@@ -95,12 +103,14 @@ class TamingReader:
         self.leave_out(sizes, {*GPT_KEYS, "vocab_size", "block_size"}, f"{name}params.")
         return sizes
 
-    def check_permuter(self, params: Mapping[str, Any]) -> None:
-        """Codes stand row by row here; ConfigError for another order."""
+    def ordering(self, params: Mapping[str, Any]) -> str:
+        """Our name of the order in which codes are read; ConfigError for one we do not know."""
         permuter = params.get("permuter_config")
-        if permuter is not None and permuter.get("target") != IDENTITY_TARGET:
+        target = IDENTITY_TARGET if permuter is None else permuter.get("target")
+        if target not in PERMUTERS:
             name = "model.params.permuter_config.target"
-            raise self.unknown_target(name, permuter.get("target"), (IDENTITY_TARGET,))
+            raise self.unknown_target(name, target, tuple(PERMUTERS))
+        return PERMUTERS[target]
 
     def section(self, parent: Mapping[str, Any], key: str, prefix: str = "") -> Mapping[str, Any]:
         value = parent.get(key)

@@ -101,7 +101,7 @@ def load_taming_transformer(
         known = (TRANSFORMER_TARGET,)
         raise reader.unknown_target("model.target", model.get("target"), known)
     params = reader.section(model, "params", "model.")
-    reader.check_permuter(params)
+    ordering = reader.ordering(params)
     if condition is None:
         condition = _condition(reader, params)
     first = reader.section(params, "first_stage_config", "model.params.")
@@ -114,6 +114,7 @@ def load_taming_transformer(
         for key in ("vocab_size", "block_size")
     }
     gpt_config |= {key: sizes[key] for key in GPT_KEYS if key in sizes}
+    gpt_config["ordering"] = ordering
 
     weights = read_weights(ckpt, use_ema)
     _check_parts(weights, ckpt, reader, strict)

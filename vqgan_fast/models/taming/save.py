@@ -81,6 +81,11 @@ def _vqgan_params(model: VQGAN) -> dict[str, Any]:
 def _transformer_params(model: LatentTransformer) -> dict[str, Any]:
     first_stage = {"target": VQGAN_TARGET, "params": _vqgan_params(model.first_stage_model)}
     gpt = {key: _plain(value) for key, value in model.transformer.config.items()}
+    if "ordering" in gpt:
+        raise ValueError(
+            "a transformer that reads codes in another order than row by row cannot be written "
+            f"for the reference, whose file would have to tell the grid, got {gpt['ordering']}"
+        )
     return {
         "pkeep": float(model.pkeep),
         **_condition_params(model.cond_stage_model),

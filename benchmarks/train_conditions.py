@@ -1,0 +1,139 @@
+"""Trains every conditional task at toy size and writes the table of docs/conditions.md.
+
+    python benchmarks/train_conditions.py --output runs/conditions \\
+        --segmentation PICTURES MAPS --depth PICTURES MAPS --photos PICTURES --classes FOLDER
+
+Each task takes its pictures and, where they are files, its maps; tasks without pictures are left
+out. The depth of scikit-image's stereo pair ships with that package and is always trained. The
+right quarter of each picture is held out. What is there already is not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data as skimage_data
+
+from vqgan_fast.train import load_config, train
+
+SIZE = 32
+SMALL_VQGAN = [
+    "model.codebook_size=128", "model.embed_dim=16", "model.ch=32", "model.ch_mult=[1,1,2]",
+    "model.num_res_blocks=1", "model.attn_resolutions=[]", "model.resolution=32",
+    "model.z_channels=32", "model.legacy=false", "codebook.restart_after=50",
+]  # fmt: skip
+NO_GAME = [
+    "loss.disc_factor=0", "loss.disc_start=1000000", "loss.disc_ndf=8", "loss.perceptual_weight=0",
+]  # fmt: skip
+SMALL_GPT = [
+    "gpt.n_layer=4", "gpt.n_head=4", "gpt.n_embd=128", "gpt.embd_pdrop=0.1", "gpt.resid_pdrop=0.1",
+    "gpt.attn_pdrop=0.1",
+]  # fmt: skip
+SHARED = [
+    f"data.size={SIZE}", "data.train_region=[0,0,0.73,1]", "data.validation_region=[0.75,0,1,1]",
+    "data.validation_crops=64", "data.cache=true", "optim.precision=fp32", "device=cpu",
+    "log.every=100", "log.images_every=100000", "log.checkpoint_every=100000",
+    "log.tensorboard=false", "log.progress=false",
+]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder of all runs")
+    for task in ("segmentation", "depth"):
+        parser.add_argument(f"--{task}", nargs=2, metavar=("PICTURES", "MAPS"))
+    parser.add_argument("--photos", metavar="PICTURES", help="for edges, super-resolution")
+    parser.add_argument("--classes", metavar="FOLDER", help="of class folders")
+    parser.add_argument("--vqgan-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=400, help="of the transformers")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    root, rows = args.output, []
+
+    stereo = write_stereo_pair(root / "stereo_pair")
+    tasks = [
+        ("stereo_depth", "depth", str(stereo / "pictures"), str(stereo / "maps")),
+        ("segmentation", "segmentation", *(args.segmentation or (None, None))),
+        ("depth", "depth", *(args.depth or (None, None))),
+        ("edges", "edges", args.photos, None),
+        ("super_resolution", "super_resolution", args.photos, None),
+        ("classes", "classes", args.classes, None),
+        ("coordinates", "coordinates", args.segmentation and args.segmentation[0], None),
+    ]
+    for name, config, pictures, maps in tasks:
+        if pictures is None:
+            continue
+        row = {"task": name, "maps": None}
+        data = [f"data.train={pictures}", f"data.validation={pictures}", *SHARED]
+        resize = "data.resize=160"
+        first = root / f"vqgan_of_{Path(pictures).name}"  # shared by tasks on the same pictures
+        run("vqgan.yaml", first, args.vqgan_steps,
+            [*SMALL_VQGAN, *NO_GAME, *data, resize])  # fmt: skip
+        condition = []
+        if config in ("segmentation", "depth", "edges"):
+            files = [f"data.maps.folder={maps}", f"data.maps.validation_folder={maps}"]
+            # Labels have neither a discriminator nor a perceptual distance anyway.
+            options = [*SMALL_VQGAN, *([] if config == "segmentation" else NO_GAME), *data, resize]
+            row["maps"] = run(
+                f"{config}_vqgan.yaml", root / f"{name}_maps", args.vqgan_steps,
+                options + (files if maps else []),
+            )  # fmt: skip
+            condition = [f"condition.vqgan={root / f'{name}_maps'}"]
+            if maps:
+                condition += [f"condition.folder={maps}", f"condition.validation_folder={maps}"]
+        last = run(
+            f"{config}.yaml", root / name, args.steps,
+            [f"first_stage={first}", *condition, *SMALL_GPT, *data, resize, "pkeep=0.9"],
+        )  # fmt: skip
+        rows.append({**row, "transformer": last})
+    (root / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
+    print(table(rows))
+
+
+def run(config: str, run_dir: Path, steps: int, options: list[str]) -> dict[str, float]:
+    """Trains, and gives the last entry of the run's metrics."""
+    metrics = run_dir / "metrics.jsonl"
+    if not (run_dir / "config.yaml").is_file():
+        fixed = [f"run_dir={run_dir}", f"optim.steps={steps}", "optim.learning_rate=1e-3"]
+        train(load_config(config, [*options, *fixed]))
+    return json.loads(metrics.read_text().splitlines()[-1])
+
+
+def write_stereo_pair(folder: Path) -> Path:
+    """scikit-image's left picture of a motorcycle, and its disparity: near is large."""
+    left, _, disparity = skimage_data.stereo_motorcycle()
+    known = np.isfinite(disparity)
+    disparity = np.where(known, disparity, disparity[known].min())  # what no camera saw: far away
+    for name, picture in (("pictures/motorcycle.png", left), ("maps/motorcycle.tif", disparity)):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
+    return folder
+
+
+def table(rows: list[dict]) -> str:
+    lines = [
+        "| task | VQGAN of the maps | NLL, true condition | NLL, shuffled | difference |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        maps, last = row["maps"] or {}, row["transformer"]
+        quality = "-"
+        if "val_accuracy" in maps:
+            quality = f"{100 * maps['val_accuracy']:.1f}% of the pixels"
+        elif "val_psnr" in maps:
+            quality = f"{maps['val_psnr']:.1f} dB"
+        true, other = last["val_nll"], last["val_nll_shuffled"]
+        lines.append(
+            f"| {row['task']} | {quality} | {true:.3f} | {other:.3f} | {other - true:+.3f} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

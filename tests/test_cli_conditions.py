@@ -1,0 +1,221 @@
+"""`vqgan-fast sample` and `evaluate` with a model that is conditioned on maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vqgan_fast.cli import main
+from vqgan_fast.data import Depth, to_model_range
+from vqgan_fast.data.crops import Box
+from vqgan_fast.data.stream import View, channels_first
+from vqgan_fast.models import (
+    GPT,
+    VQGAN,
+    CodesCondition,
+    CoordinateCondition,
+    LabelCondition,
+    LatentTransformer,
+)
+from vqgan_fast.sampling import sample
+from vqgan_fast.train import build_config, save_config
+
+VQGAN_CONFIG = {
+    "codebook_size": 12,
+    "embed_dim": 4,
+    "ch": 32,
+    "ch_mult": [1, 1],
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "resolution": 8,
+    "z_channels": 8,
+}  # fmt: skip  (f2: a window of 4 x 4 codes is 8 x 8 pixels)
+
+
+def vqgan(channels: int = 3) -> VQGAN:
+    torch.manual_seed(channels)
+    model = VQGAN(**VQGAN_CONFIG, in_channels=channels, out_ch=channels)
+    with torch.no_grad():  # codes that pictures differ in: latents of noise
+        latents = model.quant_conv(model.encoder(torch.randn(1, channels, 8, 8)))
+        model.quantize.embedding.weight.copy_(latents.flatten(2)[0].T[:12])
+    return model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Five pictures of 8 x 8 pixels, and their depth."""
+    root = tmp_path_factory.mktemp("depth")
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        for place, shape in (("photos", (8, 8, 3)), ("maps", (8, 8))):
+            (root / place).mkdir(exist_ok=True)
+            pixels = generator.integers(256, size=shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(root / place / f"{number}.png")
+    return root / "photos", root / "maps"
+
+
+def save_model(folder: Path, condition: object, length: int, null: bool = True) -> None:
+    vocab_size = max(12, condition.vocab_size) + null
+    torch.manual_seed(0)
+    gpt = GPT(vocab_size, length, n_layer=1, n_head=1, n_embd=16)
+    for parameter in gpt.parameters():  # logits that depend on every token
+        torch.nn.init.normal_(parameter, std=0.5)
+    model = LatentTransformer(vqgan(), condition, gpt, null_token=vocab_size - 1 if null else None)
+    model.save_pretrained(folder / "model")
+
+
+@pytest.fixture(scope="module")
+def depth_run(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "depth"
+    save_model(run, CodesCondition(vqgan(1), {"kind": "depth"}), 32)
+    photos, maps = map(str, folders)
+    config = build_config(
+        {
+            "stage": "transformer", "run_dir": str(run), "first_stage": str(run),
+            "data": {"train": photos, "validation": photos, "size": 8, "resize": None},
+            "condition": {
+                "kind": "depth", "vqgan": str(run), "folder": maps, "validation_folder": maps,
+            },
+        }
+    )  # fmt: skip
+    save_config(config, run / "config.yaml")
+    return run
+
+
+def depth_tokens(run: Path, files: list[Path]) -> torch.Tensor:
+    model = LatentTransformer.from_pretrained(run / "model")
+    kind = Depth(files)
+    with Image.open(files[0]) as picture:
+        size = picture.size
+    view, shape = View(Box(0, 0, *size), mirrored=False), np.empty((size[1], size[0], 3))
+    maps = torch.stack([channels_first(kind.crop(i, shape, view)) for i in range(len(files))])
+    return model.cond_stage_model(len(files), "cpu", kind.to_model(maps))
+
+
+def run_sample(*arguments: object) -> None:
+    assert main(["sample", *map(str, arguments)]) == 0
+
+
+def test_each_map_gets_its_picture_and_a_page_shows_both(depth_run, folders, tmp_path):
+    files = sorted(folders[1].iterdir())[:2]
+    run_sample(depth_run, "--condition", *files, "--number", 3, "--output", tmp_path)
+    model = LatentTransformer.from_pretrained(depth_run / "model")
+    tokens = depth_tokens(depth_run, files)[[0, 1, 0]]
+    expected = sample(model, tokens, (4, 4), seeds=[0, 1, 2])
+    for number, image in enumerate(expected):
+        picture = np.array(Image.open(tmp_path / f"seed_{number:06d}.png"))
+        assert np.abs(picture / 127.5 - 1 - image.movedim(0, -1).numpy()).max() < 0.01
+    page = np.array(Image.open(tmp_path / "page.png"))
+    assert page.shape[1] == 3 * 8 + 2 * 4  # maps above samples
+    assert len(np.unique(page.reshape(-1, 3), axis=0)) > 50
+
+
+def test_a_wider_map_is_drawn_by_a_window_that_slides_over_both(depth_run, tmp_path):
+    file = tmp_path / "wide.png"
+    Image.fromarray(np.arange(8 * 20, dtype=np.uint8).reshape(8, 20)).save(file)
+    run_sample(depth_run, "--condition", file, "--number", 1, "--greedy", "--output", tmp_path)
+    model = LatentTransformer.from_pretrained(depth_run / "model")
+    expected = sample(model, depth_tokens(depth_run, [file]), (4, 10), greedy=True)[0]
+    picture = np.array(Image.open(tmp_path / "seed_000000.png"))
+    assert picture.shape == (8, 20, 3)
+    assert np.abs(picture / 127.5 - 1 - expected.movedim(0, -1).numpy()).max() < 0.01
+
+
+def test_guidance_needs_no_token_of_a_model_that_was_trained_for_it(depth_run, folders, tmp_path):
+    file = next(folders[1].iterdir())
+    for name, guidance in (("plain", 1), ("guided", 5)):
+        output = tmp_path / name
+        run_sample(depth_run, "--condition", file, "--number", 1, "--guidance", guidance,
+                   "--greedy", "--output", output)  # fmt: skip
+    plain, guided = (
+        np.array(Image.open(tmp_path / name / "seed_000000.png")) for name in ("plain", "guided")
+    )
+    assert (plain != guided).any()
+
+
+def test_held_out_conditions_and_their_likelihood(depth_run, folders, tmp_path, capsys):
+    run_sample(depth_run, "--held-out", "--number", 5, "--output", tmp_path / "drawn")
+    page = np.array(Image.open(tmp_path / "drawn" / "page.png"))
+    assert page.shape[0] == 3 * (8 + 18) + 2 * 4  # map, picture, sample
+    figures = tmp_path / "figures.json"
+    photos, maps = folders
+    arguments = ["--maps", maps, "--metrics", "nll", "--json", figures, "--size", 16]
+    assert main(["evaluate", str(depth_run), str(photos), *map(str, arguments)]) == 0
+    told = json.loads(figures.read_text())["figures"]
+    model = LatentTransformer.from_pretrained(depth_run / "model")
+    files = sorted(photos.iterdir())
+    images = torch.stack([channels_first(np.array(Image.open(file))) for file in files])
+    codes = model.encode_to_codes(to_model_range(images))
+    tokens = depth_tokens(depth_run, sorted(maps.iterdir()))
+    sequence = torch.cat([tokens.flatten(1), codes.flatten(1)], dim=1)
+    with torch.no_grad():
+        logits = model.transformer(sequence[:, :-1])[:, 15:]
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten())
+    assert told["nll"] == pytest.approx(float(nll), rel=1e-5)
+    assert told["nll_crops"] == 5
+    assert abs(told["nll_shuffled"] - told["nll"]) > 1e-3
+
+
+def test_classes_by_name_and_coordinates_of_the_grid(tmp_path):
+    save_model(tmp_path / "classes", LabelCondition(3, ["cat", "dog", "owl"]), 16)
+    save_model(tmp_path / "places", CoordinateCondition(40, factor=2), 32)
+    for name, arguments in (("a", ["--cond", "dog"]), ("b", ["--cond", 1]), ("c", ["--cond", 2])):
+        run_sample(tmp_path / "classes", *arguments, "--number", 1, "--output", tmp_path / name)
+    a, b, c = (np.array(Image.open(tmp_path / name / "seed_000000.png")) for name in "abc")
+    assert (a == b).all()
+    assert (a != c).any()
+    run_sample(tmp_path / "places", "--grid", "4x9", "--number", 1, "--output", tmp_path / "wide")
+    assert np.array(Image.open(tmp_path / "wide" / "seed_000000.png")).shape == (8, 18, 3)
+
+
+def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
+    save_model(tmp_path / "classes", LabelCondition(3, ["cat", "dog", "owl"]), 16, null=False)
+    file = sorted(folders[1].iterdir())[0]
+    odd = tmp_path / "odd.png"
+    Image.fromarray(np.zeros((8, 9), np.uint8)).save(odd)
+    for arguments, message in (
+        (
+            (depth_run, "--condition", odd),
+            "odd.png gives a condition of 9 x 8 pixels, expected 8",
+        ),
+        ((depth_run, "--condition", file, "--grid", "4x6"), "0.png gives a condition of 8 x 8 pix"),
+        ((depth_run, "--condition", tmp_path / "no.png"), "there is no file"),
+        ((depth_run,), "--condition FILE or --held-out must be given"),
+        ((tmp_path / "classes",), "--cond must be given, the class to draw"),
+        ((tmp_path / "classes", "--cond", "cow"), "name of a class, got cow; the classes are cat"),
+        ((tmp_path / "classes", "--condition", file), "this one is on label"),
+        ((tmp_path / "classes", "--cond", "cat", "--guidance", "2"), "uncond must be given"),
+    ):
+        assert main(["sample", *map(str, arguments), "--output", str(tmp_path / "x")]) != 0
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_completion_by_boxes_and_an_empty_mask(depth_run, folders, tmp_path, capsys):
+    save_model(tmp_path / "classes", LabelCondition(3), 16)
+    photo = sorted(folders[0].iterdir())[0]
+    common = (tmp_path / "classes", "--cond", 1, "--number", 1, "--complete", photo)
+    model = LatentTransformer.from_pretrained(tmp_path / "classes" / "model")
+    image = to_model_range(channels_first(np.array(Image.open(photo)))[None])
+    codes = model.encode_to_codes(image)
+    for name, box, drawn in (("draw", "2,4,8,6", np.s_[2:3, 1:]), ("keep", "0,0,8,4", np.s_[2:])):
+        run_sample(*common, f"--{name}-box", box, "--output", tmp_path / name)
+        known = codes.clone()
+        known[(slice(None), *(drawn if isinstance(drawn, tuple) else (drawn,)))] = -1
+        expected = sample(model, torch.tensor([[1]]), (4, 4), seeds=[0], known=known)[0]
+        picture = np.array(Image.open(tmp_path / name / "seed_000000.png"))
+        assert np.abs(picture / 127.5 - 1 - expected.movedim(0, -1).numpy()).max() < 0.01
+    Image.new("L", (8, 8)).save(tmp_path / "black.png")
+    for arguments, message in (
+        (("--mask", tmp_path / "black.png"), "black.png is empty: no pixel is white"),
+        (("--keep-box", "0,0,8,8"), "the box leaves nothing, so that there is nothing to draw"),
+        (("--draw-box", "0,0,9,8"), "the box must lie in"),
+    ):
+        arguments = [*common, *arguments, "--output", tmp_path / "x"]
+        assert main(["sample", *map(str, arguments)]) != 0
+        assert message in capsys.readouterr().err

@@ -1,0 +1,226 @@
+"""Codes of many pictures: files of a folder, written by several processes, resumed, read as one.
+
+codes/job.json                            what is encoded and how, before anything else
+codes/codes-00000-of-00012.safetensors    the codes of one run of positions, whole or not there
+codes/codes.index.json                    last: the folder is finished
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vqgan_fast.models import VQGAN
+from vqgan_fast.models.pretrained import replacing
+
+from .codes import (
+    Codes,
+    check_tokens,
+    codebook_fingerprint,
+    read_code_file,
+    tokenize_images,
+    write_codes,
+)
+from .images import DataError
+from .stream import ImageStream
+
+JOB, INDEX = "job.json", "codes.index.json"
+
+
+class CodeFolder(NamedTuple):
+    """A finished folder: `rows` codes in `files`, pictures that could not be read in `skipped`."""
+
+    rows: int
+    files: dict[str, int]  # rows of each
+    skipped: list[str]
+    job: str  # its fingerprint
+
+
+class Place(NamedTuple):
+    """This process among all: `wait` returns when every one has called it."""
+
+    rank: int = 0
+    world_size: int = 1
+    wait: Callable[[], None] = lambda: None
+
+
+ONE_PROCESS = Place()
+
+
+def write_code_folder(
+    folder: Path,
+    model: VQGAN,
+    stream: ImageStream,
+    *,
+    crops_per_image: int = 1,
+    crops_per_file: int = 16384,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    place: Place = ONE_PROCESS,
+    progress: Callable[[int, int], None] | None = None,
+) -> CodeFolder:
+    """Encode every picture of a stream into a folder; called by every process alike.
+
+    What lies in the folder already is kept: the same call goes on where one was ended, with any
+    number of processes. The files are those of one process.
+
+    Args:
+        model, stream, crops_per_image, batch_size, num_workers: as `tokenize_images`.
+        crops_per_file: what is lost at most when a process is killed.
+        progress: called with (crops done, crops in all) of this process.
+
+    Raises:
+        DataError: the folder holds something else, or codes of another job; a difference is named.
+    """
+    total = crops_per_image * stream.order.num_samples
+    job = _describe(model, stream, crops_per_image, crops_per_file)
+    if place.rank == 0:
+        _start(folder, job)
+    place.wait()
+    _check_job(folder, job)  # every process: one may see other pictures than the first
+    count = -(-total // crops_per_file)
+    paths = [folder / f"codes-{n:05d}-of-{count:05d}.safetensors" for n in range(count)]
+    spans = [range(a, min(a + crops_per_file, total)) for a in range(0, total, crops_per_file)]
+    missing = [number for number in range(count) if not paths[number].exists()]
+    place.wait()  # before the first of them is written
+    mine = missing[place.rank :: place.world_size]
+    whole = sum(len(spans[number]) for number in mine)
+    done = 0
+    for number in mine:
+        tokens, skipped = tokenize_images(
+            model, stream, positions=spans[number], batch_size=batch_size, num_workers=num_workers,
+            progress=progress and (lambda now, _, done=done: progress(done + now, whole)),
+        )  # fmt: skip
+        notes = {**_notes(paths[number].name, job), "skipped": json.dumps(skipped)}
+        write_codes(paths[number], tokens, model.quantize.codebook, notes, empty=True)
+        done += len(spans[number])
+    place.wait()
+    if place.rank == 0:
+        _finish(folder, job, paths)
+    place.wait()
+    return _read_index(folder)
+
+
+def read_codes(path: str | os.PathLike[str]) -> Codes:
+    """Read a file that `write_codes` wrote, or a folder that `write_code_folder` finished.
+
+    Raises:
+        DataError: no such file or folder, not such a one, a folder that is not finished or misses
+            a file, or a token outside the codebook.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise DataError(f"there is no file of codes {path}; `vqgan-fast tokenize` writes one")
+    tokens, metadata = read_code_file(path)
+    check_tokens(tokens, int(metadata["codebook_size"]), str(path))
+    return Codes((tokens,), int(metadata["codebook_size"]), metadata["codebook"])
+
+
+def _read_folder(folder: Path) -> Codes:
+    index = _read_index(folder)
+    parts = []
+    for name, rows in index.files.items():
+        tokens, metadata = read_code_file(folder / name)
+        named = (metadata.get("file"), metadata.get("job"), len(tokens))
+        if named != (name, index.job, rows):
+            raise DataError(
+                f"{folder / name} is not the file that {INDEX} names; remove both and give the "
+                "same `vqgan-fast tokenize` command again"
+            )
+        check_tokens(tokens, int(metadata["codebook_size"]), str(folder / name), empty=True)
+        parts.append(tokens)
+    if not index.rows:
+        raise DataError(f"{folder} holds no codes: none of its pictures could be read")
+    keep = tuple(part for part in parts if len(part))
+    return Codes(keep, int(metadata["codebook_size"]), metadata["codebook"])
+
+
+def _describe(
+    model: VQGAN, stream: ImageStream, crops_per_image: int, crops_per_file: int
+) -> dict[str, Any]:
+    """All that decides the codes and how they are cut into files."""
+    return {
+        "codebook": codebook_fingerprint(model.quantize.codebook),
+        "pictures": f"{len(stream.files)}, {_names(map(str, stream.files))}",
+        "crops_per_image": crops_per_image,
+        "crops_per_file": crops_per_file,
+        **{name: getattr(stream, name) for name in ("size", "resize", "crop", "flip", "seed")},
+        "region": list(stream.region),
+        "shuffle": stream.order.shuffle,
+    }
+
+
+def _names(names: Iterable[str]) -> str:
+    crc = 0
+    for name in names:
+        crc = zlib.crc32(name.encode(errors="surrogateescape") + b"\0", crc)
+    return f"{crc:08x}"
+
+
+def _fingerprint(job: Mapping[str, Any]) -> str:
+    return _names([json.dumps(job, sort_keys=True)])
+
+
+def _notes(name: str, job: Mapping[str, Any]) -> dict[str, str]:
+    """By which a file is known as the one of this name in this job."""
+    return {"file": name, "job": _fingerprint(job)}
+
+
+def _start(folder: Path, job: Mapping[str, Any]) -> None:
+    if (folder / JOB).exists():
+        return
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise DataError(f"{folder} exists and holds no {JOB} of `tokenize`; choose an empty folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / JOB, job)
+
+
+def _check_job(folder: Path, job: Mapping[str, Any]) -> None:
+    try:
+        before = json.loads((folder / JOB).read_text(encoding="utf-8"))
+        different = [key for key in {**before, **job} if before.get(key) != job.get(key)]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder / JOB} cannot be read: {error}") from error
+    if different:
+        key = different[0]
+        raise DataError(
+            f"{folder} was begun with {key} = {before.get(key)}, now it is {job.get(key)}; choose "
+            "another folder, or go on as it was begun"
+        )
+
+
+def _finish(folder: Path, job: Mapping[str, Any], paths: list[Path]) -> None:
+    """Look at every file and write the index."""
+    files, skipped = {}, {}
+    for path in paths:
+        tokens, metadata = read_code_file(path)
+        if not _notes(path.name, job).items() <= metadata.items():
+            raise DataError(f"{path} is of another job than {folder / JOB}; remove it")
+        files[path.name] = len(tokens)
+        skipped.update(dict.fromkeys(json.loads(metadata["skipped"])))
+    index = CodeFolder(sum(files.values()), files, list(skipped), _fingerprint(job))
+    _write_json(folder / INDEX, index._asdict())
+
+
+def _read_index(folder: Path) -> CodeFolder:
+    if not (folder / INDEX).is_file():
+        there = len(list(folder.glob("codes-*.safetensors")))
+        raise DataError(
+            f"{folder} is no finished folder of codes: it has no {INDEX} ({there} files of codes "
+            "are there); give the same `vqgan-fast tokenize` command again to go on"
+        )
+    try:
+        return CodeFolder(**json.loads((folder / INDEX).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder / INDEX} cannot be read: {error}") from error
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,144 @@
+"""Where the pictures lie in a tar shard: found once by reading its headers, then kept beside it.
+
+webdataset's `wids` read shards by index too; webdataset no longer ships it (since 1.0), and its
+reader neither notices a shard that was cut off nor reads names beyond 100 characters.
+`docs/shards.md` says more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from vqgan_fast.models.pretrained import replacing
+
+from .images import EXTENSIONS, DataError
+
+SUFFIX = ".index"  # photos-000000.tar.index
+_VERSION = 1
+_BLOCK = 512  # of the tar format: headers and contents fill whole ones, one of zeros ends a file
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file as it was when it was indexed: its size in bytes, its time of change."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+class Member(NamedTuple):
+    """A picture of a shard: its name, and the bytes [offset, offset + size) of the tar file."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def shard_now(path: Path) -> Shard:
+    """The shard as it is at this moment.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
+    return Shard(path, status.st_size, status.st_mtime_ns)
+
+
+def index_shard(path: Path) -> tuple[Shard, list[Member]]:
+    """The pictures of a shard in the order in which they lie in it.
+
+    The index is kept in PATH.index and used as long as the shard has its size and time of change.
+    In a folder that cannot be written it is made anew each time.
+
+    Raises:
+        DataError: the shard is missing, no plain tar file, cut off, or holds no picture.
+    """
+    shard = shard_now(path)
+    members = _read_index(shard)
+    if members is None:
+        members = scan_shard(path)
+        _write_index(shard, members)
+    return shard, members
+
+
+def scan_shard(path: Path) -> list[Member]:
+    """The pictures of a tar file, from its headers alone.
+
+    Raises:
+        DataError: as `index_shard`.
+    """
+    entries = 0
+    last = "none"
+    members = []
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for entry in tar:
+                entries, last = entries + 1, entry.name
+                if entry.isreg() and not entry.issparse() and _is_picture(entry.name):
+                    members.append(Member(entry.name, entry.offset_data, entry.size))
+            # tarfile takes a file that ends between two members, or in the middle of a header, for
+            # a whole one; but every writer of tar files ends them with blocks of zeros.
+            tar.fileobj.seek(tar.offset)
+            whole = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)
+    except (tarfile.TarError, OSError) as error:
+        if entries == 0:
+            raise DataError(
+                f"the shard {path} is no plain tar file ({error}); a compressed one cannot be read "
+                "by index"
+            ) from error
+        whole = False
+    if not whole:
+        raise DataError(
+            f"the shard {path} is cut off or damaged after {entries} members (the last: {last}); "
+            "copy or write it again"
+        )
+    if not members:
+        raise DataError(
+            f"the shard {path} holds no picture ({entries} members, none of them "
+            f"{', '.join(sorted(EXTENSIONS))})"
+        )
+    return members
+
+
+def _is_picture(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+
+
+def _index_path(shard: Path) -> Path:
+    return shard.with_name(shard.name + SUFFIX)
+
+
+def _read_index(shard: Shard) -> list[Member] | None:
+    """The members that PATH.index names, None where there is no index of this very shard."""
+    try:
+        index = json.loads(_index_path(shard.path).read_text(encoding="utf-8"))
+        if (index["version"], index["size"], index["mtime_ns"]) != _stamp(shard):
+            return None
+        return [Member(*entry) for entry in index["members"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_index(shard: Shard, members: list[Member]) -> None:
+    index = dict(zip(("version", "size", "mtime_ns"), _stamp(shard), strict=True))
+    lines = ",\n".join(json.dumps(member) for member in members)
+    text = f'{json.dumps(index)[:-1]}, "members": [\n{lines}\n]}}\n'
+    try:
+        with replacing(_index_path(shard.path)) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    except OSError:  # a folder that cannot be written, a full disk: the index is only a short cut
+        pass
+
+
+def _stamp(shard: Shard) -> tuple[int, int, int]:
+    return _VERSION, shard.size, shard.mtime_ns

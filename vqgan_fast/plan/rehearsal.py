@@ -1,0 +1,190 @@
+"""One training step of either stage with tensors that have shapes and no memory.
+
+The models, losses and their backward passes are those of training; only the loop around them is
+said again here. `tests/plan` holds what comes out against the measured peak of real runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from vqgan_fast.models import GPT, VQGAN, WindowGPT
+from vqgan_fast.models.code_logits import code_logits
+from vqgan_fast.models.conditions import build_condition
+from vqgan_fast.models.gpt import Block
+from vqgan_fast.models.layers import AttnBlock, ResnetBlock
+from vqgan_fast.train.config import ModelConfig, TransformerRun, VQGANRun
+from vqgan_fast.train.stage1 import build_loss
+from vqgan_fast.train.stage2 import build_transformer
+
+from .allocations import Allocations
+
+BLOCKS = (ResnetBlock, AttnBlock, Block)  # what activation checkpointing computes anew
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes that one process holds at the peak of a step, in one process alone."""
+
+    weights: int  # trained
+    fixed: int  # weights that are not trained, and buffers
+    average: int  # averaged weights
+    optimizer: int
+    gradients: int
+    working: int  # activations and temporaries, as far as the peak exceeds the gradients
+    activations: int  # activations and temporaries at their own peak, earlier than the gradients'
+    largest_block: int  # of the trained weights
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return (
+            self.weights + self.fixed + self.average + self.optimizer + self.gradients
+            + self.working
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What changes memory and not the model."""
+
+    batch_size: int  # of one process
+    precision: str = "fp32"  # or bf16
+    checkpointing: bool = False  # activations of a block are computed anew in the backward pass
+
+
+class Rehearsal:
+    """The models of a configuration, and what a step of them holds under any setting.
+
+    Args:
+        config: of either stage.
+        first_stage: of a stage-2 configuration: the VQGAN's sizes.
+    """
+
+    def __init__(
+        self, config: VQGANRun | TransformerRun, first_stage: ModelConfig | None = None
+    ) -> None:
+        self.config = config
+        self._mode = FakeTensorMode()
+        with self._mode:
+            if isinstance(config, VQGANRun):
+                loss = replace(config.loss)
+                if loss.kind == "vqgan":
+                    loss.perceptual_weights = "random"  # as large as the pretrained ones
+                self.vqgan = VQGAN(**vars(config.model))
+                self.loss = build_loss(loss, config.model.out_ch)
+                self._trained: list[nn.Module] = [self.vqgan]
+                if self.loss.discriminator is not None:
+                    self._trained.append(self.loss.discriminator)
+                others: list[nn.Module] = [self.loss]
+                averaged: nn.Module = self.vqgan
+            else:
+                self.vqgan = VQGAN(**vars(first_stage)).requires_grad_(False)
+                self.condition = build_condition({"name": config.condition})
+                side = config.data.size // self.vqgan.downsampling_factor
+                self.grid = (side, side)
+                codes = self.vqgan.quantize.codebook_size
+                self.transformer: GPT | WindowGPT = build_transformer(
+                    config.transformer, config.gpt, max(codes, self.condition.vocab_size),
+                    self.condition.num_tokens + side * side,
+                )  # fmt: skip
+                self._trained = [self.transformer]
+                others = [self.vqgan, self.condition]
+                averaged = self.transformer
+        self._weights = sum(_bytes(part.parameters()) for part in self._trained)
+        everything = {
+            id(tensor): tensor
+            for part in (*self._trained, *others)
+            for tensor in (*part.parameters(), *part.buffers())
+        }
+        self._fixed = _bytes(everything.values()) - self._weights
+        has_average = config.optim.ema_decay is not None
+        self._average = _bytes((*averaged.parameters(), *averaged.buffers())) * has_average
+
+    def step(self, setting: Setting) -> StepMemory:
+        """The memory of a step."""
+        run = self._vqgan_step if isinstance(self.config, VQGANRun) else self._transformer_step
+        with self._mode, _checkpointing(self._trained, setting.checkpointing):
+            allocations = Allocations()
+            with allocations:
+                # Gradients of the micro-batches before lie there already.
+                for _ in range(min(2, self.config.optim.accumulate)):
+                    run(setting)
+            parameters = [p for part in self._trained for p in part.parameters()]
+            activations = allocations.peak_without(p.grad for p in parameters if p.grad is not None)
+            for part in self._trained:
+                part.zero_grad()
+        return StepMemory(
+            weights=self._weights,
+            fixed=self._fixed,
+            average=self._average,
+            optimizer=2 * self._weights,  # Adam's two moments
+            gradients=self._weights,
+            working=max(0, allocations.peak - self._weights),
+            activations=activations,
+            largest_block=max(
+                (_bytes(block.parameters()) for block in _blocks(self._trained)), default=0
+            ),
+        )
+
+    def _vqgan_step(self, setting: Setting) -> None:
+        data, loss = self.config.data, self.loss
+        late = loss.disc_start if loss.discriminator is not None else 0  # the game is on
+        x = torch.empty(setting.batch_size, self.config.model.in_channels, data.size, data.size)
+        with _autocast(setting):
+            x_hat, quantizer_loss, _info = self.vqgan(x)
+            g_loss, _logs = loss.generator_loss(
+                x, x_hat, quantizer_loss, self.vqgan.last_layer, late
+            )
+        g_loss.backward()
+        if loss.discriminator is not None and loss.gan_is_on(late):
+            with _autocast(setting):
+                d_loss, _d_logs = loss.discriminator_loss(x, x_hat.detach(), late)
+            d_loss.backward()
+
+    def _transformer_step(self, setting: Setting) -> None:
+        size = self.config.data.size
+        if self.config.data.codes is None:
+            x = torch.empty(setting.batch_size, self.vqgan.config["in_channels"], size, size)
+            with torch.no_grad():
+                codes = self.vqgan.encode_indices(x)
+            del x
+        else:
+            codes = torch.zeros(setting.batch_size, *self.grid, dtype=torch.int64)
+        with _autocast(setting):
+            logits = code_logits(self.transformer, self.condition(len(codes), codes.device), codes)
+        F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten()).backward()
+
+
+def _autocast(setting: Setting) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=setting.precision == "bf16")
+
+
+def _blocks(parts: list[nn.Module]) -> list[nn.Module]:
+    return [m for part in parts for m in part.modules() if isinstance(m, BLOCKS)]
+
+
+@contextmanager
+def _checkpointing(parts: list[nn.Module], wanted: bool) -> Iterator[None]:
+    blocks = _blocks(parts) if wanted else []
+    for block in blocks:
+        again = partial(checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False)
+        block.forward = again
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del block.forward  # the class's own shows again
+
+
+def _bytes(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
