@@ -95,15 +95,16 @@ __device__ void forward(const SoftForwardArgs& args) {
     add_product(tile, values, first, first_element, problem.value_dim, sums);
   }
 
-#pragma unroll
-  for (int r = 0; r < kSoftWarpRows; ++r) {
+  if (expected) lay_down(tile, sums);
+#pragma unroll 1
+  for (int r = 0; expected && r < kSoftWarpRows; ++r) {
     const double total = __shfl_sync(kAllLanes, sum, r);
-    const int64_t row = own_row + r;
-#pragma unroll
-    for (int c = 0; c < kSoftChunks<T>; ++c) {
-      const int64_t element = first_element + 32 * c + lane;
-      if (!expected || row >= problem.num_rows || element >= problem.value_dim) continue;
-      store_number(args.expected, row, element, static_cast<double>(sums[c][r]) / total);
+    if (own_row + r >= problem.num_rows) continue;
+    const int width = soft_width<T>(problem.value_dim, first_element);
+#pragma unroll 1
+    for (int d = lane; d < width; d += 32) {
+      const double of_row = tile.summed[warp * kSoftWarpRows + r][d];
+      store_number(args.expected, own_row + r, first_element + d, of_row / total);
     }
   }
   if (blockIdx.y > 0) return;

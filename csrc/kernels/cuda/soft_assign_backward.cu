@@ -103,24 +103,31 @@ __device__ void gradient(const SoftGradientArgs& args) {
     if (sum_rows) add_product(tile, summed, first, first_element, summed_dim, sums);
   }
 
+  // To the lane that keeps the row's numbers.
+  double kept_total = 0.0;
 #pragma unroll
   for (int r = 0; r < kSoftWarpRows; ++r) {
-    const int64_t row = own_row + r;
     const double total = warp_sum(totals[r]);
+    if (lane == r) kept_total = total;
+  }
+  if (sum_rows) lay_down(tile, sums);
+#pragma unroll 1
+  for (int r = 0; r < kSoftWarpRows; ++r) {
+    const int64_t row = own_row + r;
+    const double total = __shfl_sync(kAllLanes, kept_total, r);
     if (row >= own.count) continue;
-#pragma unroll
-    for (int c = 0; c < kSoftChunks<T>; ++c) {
-      const int64_t element = first_element + 32 * c + lane;
-      if (!sum_rows || element >= summed_dim) continue;
-      double sum = static_cast<double>(sums[c][r]);
-      if (of_weights) {
-        store_number(args.grad_weights, row, element, sum);
-        continue;
+    const int width = sum_rows ? soft_width<T>(summed_dim, first_element) : 0;
+#pragma unroll 1
+    for (int d = lane; d < width; d += 32) {
+      const int64_t element = first_element + d;
+      double sum = tile.summed[warp * kSoftWarpRows + r][d];
+      if (!of_weights) {
+        // Both sides are measured from one centre if `squared`; else the sum lacks the other's.
+        const double from = other_rows.centre == nullptr ? 0.0 : other_rows.centre[element];
+        sum += total * (from - (problem.squared ? load_as<double>(own.rows, row, element) : 0.0));
+        sum *= scale;
       }
-      // Both sides are measured from one centre if `squared`; else the sum lacks the other's.
-      const double from = other_rows.centre == nullptr ? 0.0 : other_rows.centre[element];
-      sum += total * (from - (problem.squared ? load_as<double>(own.rows, row, element) : 0.0));
-      store_number(args.grad_rows, row, element, scale * sum);
+      store_number(of_weights ? args.grad_weights : args.grad_rows, row, element, sum);
     }
     if (!of_weights && args.grad_add.data != nullptr && lane == 0 && blockIdx.y == 0) {
       store_number(args.grad_add, row, 0, total / problem.temperature);

@@ -119,6 +119,37 @@ __device__ void multiply_tile(SoftTile<T>& tile, const SoftOperand& own, int64_t
   for (int r = 0; r < kSoftWarpRows; ++r) lines[warp][lane][r] = products[r];
 }
 
+// Columns of the result that a block sums, from first_element on.
+template <class T>
+__device__ int soft_width(int64_t dim, int64_t first_element) {
+  const int64_t rest = dim - first_element;
+  return rest < 32 * kSoftChunks<T> ? static_cast<int>(rest) : 32 * kSoftChunks<T>;
+}
+
+// kCount chunks of add_product, from chunk kFirst on.
+template <class T, int kFirst, int kCount>
+__device__ void add_chunks(const SoftTile<T>& tile, T sums[kSoftChunks<T>][kSoftWarpRows]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // A tile's sum apart, so that few numbers are added to one that has grown large.
+  T part[kCount][kSoftWarpRows] = {};
+#pragma unroll 2
+  for (int j = 0; j < kSoftColumns; ++j) {
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) {
+      const T value = tile.summed[j][32 * (kFirst + c) + lane];  // of no use where there is none
+#pragma unroll
+      for (int r = 0; r < kSoftWarpRows; ++r) {
+        part[c][r] = fma(tile.lines[warp][j][r], value, part[c][r]);
+      }
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < kCount; ++c) {
+#pragma unroll
+    for (int r = 0; r < kSoftWarpRows; ++r) sums[kFirst + c][r] += part[c][r];
+  }
+}
+
 // sums[c][r] += sum over the tile's columns j of tile.lines[r] of lane j times
 // rows[first + j][first_element + 32 c + lane].
 template <class T>
@@ -126,8 +157,7 @@ __device__ void add_product(SoftTile<T>& tile, const SoftOperand& rows, int64_t 
                             int64_t first_element, int64_t dim,
                             T sums[kSoftChunks<T>][kSoftWarpRows]) {
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-  const int64_t rest = dim - first_element;
-  const int width = rest < 32 * kSoftChunks<T> ? static_cast<int>(rest) : 32 * kSoftChunks<T>;
+  const int width = soft_width<T>(dim, first_element);
   const bool along = rows.rows.element_stride == 1;
   __syncthreads();  // until everyone has read what lay there
 #pragma unroll 1
@@ -137,23 +167,29 @@ __device__ void add_product(SoftTile<T>& tile, const SoftOperand& rows, int64_t 
     tile.summed[j][d] = load_operand<T>(rows, first + j, first_element + d, dim);
   }
   __syncthreads();
-#pragma unroll
-  for (int c = 0; c < kSoftChunks<T>; ++c) {
-    if (32 * c >= width) continue;
-    const int column = 32 * c + lane < width ? 32 * c + lane : 0;  // what is not there is not used
-    // A tile's sum apart, so that few numbers are added to one that has grown large.
-    T part[kSoftWarpRows] = {};
-#pragma unroll 8
-    for (int j = 0; j < kSoftColumns; ++j) {
-      const T value = tile.summed[j][column];
-#pragma unroll
-      for (int r = 0; r < kSoftWarpRows; ++r) {
-        part[r] = fma(tile.lines[warp][j][r], value, part[r]);
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kSoftWarpRows; ++r) sums[c][r] += part[r];
+  constexpr int kHalf = kSoftChunks<T> / 2;
+  if (width <= 32) {
+    add_chunks<T, 0, 1>(tile, sums);
+    return;
   }
+  add_chunks<T, 0, kHalf>(tile, sums);
+  if (width > 32 * kHalf) add_chunks<T, kHalf, kHalf>(tile, sums);
+}
+
+// Lays the sums of a warp's rows where add_product had its columns: tile.summed[row of the block].
+// A loop that stores them need not be unrolled then.
+template <class T>
+__device__ void lay_down(SoftTile<T>& tile, const T sums[kSoftChunks<T>][kSoftWarpRows]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  __syncthreads();  // until everyone has read what lay there
+#pragma unroll
+  for (int r = 0; r < kSoftWarpRows; ++r) {
+#pragma unroll
+    for (int c = 0; c < kSoftChunks<T>; ++c) {
+      tile.summed[warp * kSoftWarpRows + r][32 * c + lane] = sums[c][r];
+    }
+  }
+  __syncwarp();
 }
 
 template <class T>
