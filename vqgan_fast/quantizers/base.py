@@ -23,6 +23,10 @@ class QuantizerInfo(NamedTuple):
     """Scalar, mean squared distance; its gradient reaches z only. Not weighted."""
     codebook_loss: Tensor
     """Scalar, the same value; its gradient reaches the codebook only. Not weighted."""
+    sample_entropy: Tensor | None = None
+    """Scalar, nats, of `entropy_terms`; None where the quantiser's loss has no entropies."""
+    average_entropy: Tensor | None = None
+    """The other one."""
 
 
 class Quantizer(nn.Module):
