@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -298,6 +299,14 @@ def test_bad_remap_files(codes, message: str, tmp_path) -> None:
             build(K, D, 0.25, remap=path)
     with pytest.raises(ValueError, match=message):
         taming.GumbelQuantize(4, D, K, remap=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1, 2])], ids=str)
+def test_a_remap_that_is_no_list_of_integers_is_not_unpickled(content, tmp_path) -> None:
+    path = tmp_path / "used.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"remap must name a \.npy file of integers; .*used\.npy"):
+        taming.VectorQuantizer2(K, D, 0.25, remap=path)
 
 
 @pytest.mark.parametrize("unknown", ["never", 6, -1, 1.5])

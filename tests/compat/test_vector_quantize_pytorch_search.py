@@ -138,6 +138,18 @@ def test_autocast(options: dict) -> None:
     assert torch.equal(indices, layout.join_index_heads(expected))
 
 
+@pytest.mark.parametrize("bad", [-2, 32])
+@pytest.mark.parametrize("residual", [False, True])
+def test_indices_out_of_range(residual: bool, bad: int) -> None:
+    if residual:
+        module, indices = ResidualVQ(dim=4, num_quantizers=2, codebook_size=32), [[0, bad]]
+    else:
+        module, indices = VectorQuantize(dim=4, codebook_size=32), [bad]
+    for look_up in (module.get_codes_from_indices, module.get_output_from_indices):
+        with pytest.raises(ValueError, match=rf"indices must lie in \[-1, 32\), got {bad}"):
+            look_up(torch.tensor([indices]))
+
+
 COMPILED = {
     "images, projections, heads": lambda: VectorQuantize(
         dim=16, codebook_size=32, heads=2, codebook_dim=4, accept_image_fmap=True

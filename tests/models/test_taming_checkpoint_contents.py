@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import types
 from collections import OrderedDict
@@ -49,6 +50,15 @@ def test_code_in_a_pickle_is_refused_and_not_run(
             ckpt, files.write_yaml(tmp_path, files.NET2NET, files.transformer_params())
         )
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_pickle_of_another_protocol_is_refused_without_bad_advice(tmp_path) -> None:
+    """Such as pickle.dump writes by default; torch's text would be to read it unchecked."""
+    ckpt, config = files.small(tmp_path)
+    ckpt.write_bytes(pickle.dumps({"state_dict": Malicious(tmp_path / "ran")}, protocol=5))
+    with pytest.raises(ValueError, match="is no checkpoint that can be read") as raised:
+        VQGAN.from_taming(ckpt, config)
+    assert "weights_only" not in str(raised.value) and not (tmp_path / "ran").exists()
 
 
 def test_another_class_in_a_pickle_is_refused_by_name(tmp_path) -> None:

@@ -135,3 +135,5 @@ class Quantizer(nn.Module):
     def _check_latents(self, z: Tensor) -> None:
         if z.ndim != 4 or z.shape[1] != self.e_dim:
             raise ValueError(f"z must be (B, D, H, W) with D = {self.e_dim}, got {tuple(z.shape)}")
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating point, got {z.dtype}")

@@ -127,7 +127,11 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise ValueError(
                 f"{path} names {named[1]}, which no checkpoint of weights needs: {advice}"
             ) from None
-        raise ValueError(f"{path} is no checkpoint that can be read: {_first(error)}") from error
+        # torch's own text advises to read the file without any check.
+        raise ValueError(
+            f"{path} is no checkpoint that can be read: it is a pickle with more in it than "
+            f"tensors and plain containers, or of another program; {advice}"
+        ) from None
     except Exception as error:  # broken bytes come out of the unpickler as nearly anything
         raise ValueError(f"{path} is damaged, or no checkpoint: {_first(error)}") from error
     if not isinstance(content, Mapping):
