@@ -19,10 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 from vqgan_fast.models import GPT, VQGAN, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
-from vqgan_fast.models.conditions import build_condition
+from vqgan_fast.models.conditions import SOSCondition
 from vqgan_fast.models.gpt import Block
 from vqgan_fast.models.layers import AttnBlock, ResnetBlock
-from vqgan_fast.train.config import ModelConfig, TransformerRun, VQGANRun
+from vqgan_fast.train.config import ConfigError, ModelConfig, TransformerRun, VQGANRun
 from vqgan_fast.train.stage1 import build_loss
 from vqgan_fast.train.stage2 import build_transformer
 
@@ -89,7 +89,12 @@ class Rehearsal:
                 averaged: nn.Module = self.vqgan
             else:
                 self.vqgan = VQGAN(**vars(first_stage)).requires_grad_(False)
-                self.condition = build_condition({"name": config.condition})
+                if config.condition.parts or config.condition.kind != "sos":
+                    raise ConfigError(
+                        "condition.kind must be sos for a plan, which knows no other yet, got "
+                        f"{'condition.parts' if config.condition.parts else config.condition.kind}"
+                    )
+                self.condition = SOSCondition()
                 side = config.data.size // self.vqgan.downsampling_factor
                 self.grid = (side, side)
                 codes = self.vqgan.quantize.codebook_size

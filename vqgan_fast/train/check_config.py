@@ -123,6 +123,10 @@ def _check_vqgan(config: VQGANRun) -> None:
         )
     model, maps = config.model, config.data.maps
     _check_maps(config.data, maps, "data.maps")
+    if maps.kind is not None and config.data.shards is not None:
+        raise ConfigError(
+            f"data.maps.kind = {maps.kind} goes with the pictures of data.train, not data.shards"
+        )
     labels = maps.kind == "segmentation"
     channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
     what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
@@ -166,10 +170,6 @@ def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
         raise ConfigError(f"{section}.sigma must be above 0, got {maps.sigma}")
     if maps.factor < 2:
         raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
-    if maps.kind is not None and data.shards is not None:
-        raise ConfigError(
-            f"{section}.kind = {maps.kind} goes with the pictures of data.train, not data.shards"
-        )
     needed = maps.kind in (*FILE_MAPS, "keypoints")
     for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
         key, path = f"{section}.{name}", getattr(maps, name)
