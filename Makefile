@@ -126,8 +126,9 @@ $(VENV)/.demo: pyproject.toml setup.py $(VENV)/.tools
 	@touch $@ $(VENV)/.built
 
 $(VENV)/.test: pyproject.toml setup.py $(VENV)/.tools
-	@echo 'Installing vqgan_fast and what the tests need'
-	@$(INSTALL) --no-build-isolation -e '.[test]' $(QUIETLY)
+	@echo 'Installing vqgan_fast and what the tests need, while it compiles'
+	@$(BIN)/python setup.py -q build_ext --inplace & building=$$!; \
+	$(INSTALL) --no-build-isolation -e '.[test]' $(QUIETLY); wait $$building
 	@$(INSTALL) --no-deps taming-transformers-rom1504 $(QUIETLY)
 	@touch $@ $(VENV)/.demo $(VENV)/.built
 

@@ -1,7 +1,7 @@
 """One step of a transformer with a cache on the CPU, and the kernels it consists of.
 
     python benchmarks/bench_decode.py                      85M (12 x 768), batch 1 and 4
-    python benchmarks/bench_decode.py --layers 24 --width 1024
+    python benchmarks/bench_decode.py --layers 24 --width 1024 --output benchmarks/results
 
 First the results are compared. Then every contender takes its turn in each round, and the medians
 are printed, in milliseconds of the calling thread's processor time, so that a busy machine counts
@@ -17,14 +17,17 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+from tables import Row, Tables
 from torch import Tensor
 
 from vqgan_fast import ops
 from vqgan_fast.models.gpt import GPT
 from vqgan_fast.models.kv_cache import KVCache
 
+TOP_K = 100
 DTYPES = ("float32", "bfloat16", "int8")
 CACHE_OF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
 
@@ -58,7 +61,7 @@ class Step:
         return ops.packed_linear(y, self.head)
 
     def __call__(self, tokens: Tensor) -> Tensor:
-        return ops.sample_logits(self.logits(tokens), self.slots, self.positions, top_k=100)[0]
+        return ops.sample_logits(self.logits(tokens), self.slots, self.positions, top_k=TOP_K)[0]
 
     def bytes(self) -> int:
         weights, scales = self.layers.tensors()
@@ -113,7 +116,7 @@ def overhead(step: Step, tokens: Tensor, rounds: int) -> float:
             "step": lambda: step(tokens),
             "layers": lambda: step.all_layers(x),
             "head": lambda: ops.packed_linear(y, step.head),
-            "draw": lambda: ops.sample_logits(logits, step.slots, step.positions, top_k=100),
+            "draw": lambda: ops.sample_logits(logits, step.slots, step.positions, top_k=TOP_K),
         },
         rounds,
     )
@@ -121,7 +124,7 @@ def overhead(step: Step, tokens: Tensor, rounds: int) -> float:
 
 
 @torch.inference_mode()
-def run(options: argparse.Namespace, batch: int) -> None:
+def run(options: argparse.Namespace, batch: int) -> list[Row]:
     torch.manual_seed(0)
     position = options.position
     gpt = GPT(
@@ -153,23 +156,24 @@ def run(options: argparse.Namespace, batch: int) -> None:
         contenders[f"{dtype}, floor"] = lambda many=many: many.sum()
     found = medians(contenders, options.rounds)
     peer_time = found.get("taming-transformers")
-    parameters = sum(parameter.numel() for parameter in gpt.parameters())
-    print(
-        f"{parameters / 1e6:.0f}M ({options.layers} x {options.width}), batch {batch}, position "
-        f"{position}, {torch.get_num_threads()} thread(s)"
-    )
-    print(f"  torch, static cache  {found['torch, static cache']:8.2f} ms")
-    if peer_time is not None:
-        print(f"  taming-transformers  {peer_time:8.2f} ms")
-    for dtype, step in steps.items():
-        floor = found[f"{dtype}, floor"]
-        line = f"  {dtype:20s} {found[dtype]:8.2f} ms   floor {floor:6.2f} ms "
-        line += f"({100 * floor / found[dtype]:.0f}%, {step.bytes() / floor / 1e6:.1f} GB/s)"
-        line += f"   torch {found['torch, static cache'] / found[dtype]:.2f}x"
-        if peer_time is not None:
-            line += f"   taming {peer_time / found[dtype]:.2f}x"
-        outside = overhead(step, tokens, options.rounds)
-        print(f"{line}   outside the kernels {100 * outside / found[dtype]:.1f}%")
+    rows = []
+    for name, ms in found.items():
+        row = {
+            "step": name, "ms": ms, "floor, ms": None, "share of the floor": None, "GB/s": None,
+            "x torch": found["torch, static cache"] / ms,
+            "x taming": peer_time / ms if peer_time else None, "outside the kernels": None,
+        }  # fmt: skip
+        if name in steps:
+            floor = found[f"{name}, floor"]
+            row |= {
+                "floor, ms": floor,
+                "share of the floor": floor / ms,
+                "GB/s": steps[name].bytes() / floor / 1e6,
+                "outside the kernels": overhead(steps[name], tokens, options.rounds) / ms,
+            }
+        if not name.endswith(", floor"):
+            rows.append(row)
+    return rows
 
 
 def main() -> None:
@@ -182,10 +186,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 4])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, help="a folder for decode_<CPU>.json and .md")
     options = parser.parse_args()
+    if options.codes < TOP_K:
+        parser.error(f"--codes must be at least {TOP_K}, of which a step draws")
     torch.set_num_threads(options.threads)
+    names = ("layers", "width", "heads", "codes", "position", "threads", "rounds")
+    settings = {name: getattr(options, name) for name in names}
+    tables = Tables("A step of a transformer with a cache", **settings)
     for batch in options.batch:
-        run(options, batch)
+        tables.add(f"Batch {batch}", run(options, batch))
+    for file in tables.write(options.output, "decode"):
+        print(file)
 
 
 if __name__ == "__main__":

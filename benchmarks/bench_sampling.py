@@ -1,7 +1,8 @@
 """Sampling against the reference's loops, a static-cache GPT-2 and the memory-bandwidth floor.
 
-    python benchmarks/bench_sampling.py            # a 19M transformer, about two minutes
+    python benchmarks/bench_sampling.py            # a 19M transformer, half a minute
     python benchmarks/bench_sampling.py --full     # 85M (12 x 768), larger grids, a condition grid
+    python benchmarks/bench_sampling.py --full --output benchmarks/results     # and keep the tables
 
 Batch 1, one thread. What is printed is seconds of that thread's CPU, medians of interleaved
 repeats, so that a busy machine disturbs it little. A large grid is timed from some passes of
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tables import Tables
 
 from vqgan_fast.models import GPT, WindowGPT
 from vqgan_fast.sampling import pack
@@ -36,8 +38,8 @@ from vqgan_fast.sampling.windows import CodeGrid
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 VOCAB, WINDOW = 1024, 16
-SIZES = {"19M": (6, 8, 512), "85M": (12, 12, 768)}
-GOALS = {"exact": 4, "block": 40, "native": 80}  # times the reference's loop, at 32 x 32
+SIZES = {"1M": (2, 2, 128), "19M": (6, 8, 512), "85M": (12, 12, 768)}
+GOALS = {"exact": 4, "block": 40, "native": 80}  # times the reference's loop, 85M at 32 x 32
 
 
 def seconds(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -105,9 +107,8 @@ def peer_of(model: GPT) -> torch.nn.Module:
 
 
 @torch.no_grad()
-def one_window(model: GPT, repeats: int) -> None:
+def one_window(model: GPT, repeats: int, tables: Tables) -> None:
     """A step in the middle of a 16 x 16 grid, 128 tokens before it."""
-    print("\n## One window, 16 x 16: a step behind 128 tokens, batch 1\n")
     peer, cond = peer_of(model), torch.zeros(1, 1, dtype=torch.int64)
     code = torch.randint(VOCAB, (1, 1))
     shape = (model.n_layer, 2, 1, model.n_head, 1, model.n_embd // model.n_head)
@@ -139,11 +140,17 @@ def one_window(model: GPT, repeats: int) -> None:
     times = seconds(actions, repeats)
     bandwidth = read_bandwidth()
     reference = times["sample_with_past (reference)"]
-    print("| | ms a step | x reference | share of the floor |\n|---|---|---|---|")
-    for name, value in times.items():
-        floor = f"{floors[name] / bandwidth / value:.0%}" if name in floors else ""
-        print(f"| {name} | {1e3 * value:.2f} | {reference / value:.2f} | {floor} |")
-    print(f"\nThe floor reads the weights once at {bandwidth / 1e9:.1f} GB/s, measured beside it.")
+    rows = [
+        {
+            "step": name,
+            "ms": 1e3 * value,
+            "x reference": reference / value,
+            "share of the floor": floors[name] / bandwidth / value if name in floors else None,
+        }
+        for name, value in times.items()
+    ]
+    note = f"The floor reads the weights once at {bandwidth / 1e9:.1f} GB/s, measured beside it."
+    tables.add("One window, 16 x 16: a step behind 128 tokens, batch 1", rows, note)
 
 
 def hugging_face(model: GPT) -> Callable[[], object] | None:
@@ -179,7 +186,9 @@ def read_bandwidth() -> float:
 
 
 @torch.no_grad()
-def large_grid(size: str, grid: tuple[int, int], spatial: bool, timed: int, repeats: int) -> None:
+def large_grid(
+    size: str, grid: tuple[int, int], spatial: bool, timed: int, repeats: int, tables: Tables
+) -> None:
     """Every schedule against the reference's loop."""
     n_layer, n_head, n_embd = SIZES[size]
     shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd}
@@ -189,42 +198,55 @@ def large_grid(size: str, grid: tuple[int, int], spatial: bool, timed: int, repe
     peer, sequence = peer_of(model), torch.randint(VOCAB, (1, length))
     reference = seconds({"loop": lambda: peer(sequence)}, repeats)["loop"] * grid[0] * grid[1]
     what = "a grid of conditions" if spatial else "one condition token"
-    print(f"\n## {grid[0]} x {grid[1]}, {what}\n")
-    print("| schedule | weights | tokens a draw | passes | CPU s | x reference |")
-    print("|---|---|---|---|---|---|")
-    print(f"| reference's loop | float32 | {length} | {grid[0] * grid[1]} | {reference:.0f} | 1 |")
+    rows = [
+        {
+            "schedule": "reference's loop", "weights": "float32", "tokens a draw": length,
+            "passes": grid[0] * grid[1], "CPU s": reference, "x reference": 1.0, "goal": None,
+        }
+    ]  # fmt: skip
     for schedule in ("exact", "block", "native"):
         made = WindowGPT(VOCAB, **shape).eval() if schedule == "native" else model
         for weights in ("float32", "bfloat16"):
             run = engine(made, cond, grid, schedule, weights)
             spent, tokens, passes = seconds_of_a_run(run, timed)
-            gain = reference / spent
-            goal = GOALS[schedule] if grid == (32, 32) and weights == "float32" else 0
-            note = "" if gain >= goal else f" (goal: {goal})"
-            note = " LOSES" if gain < 1 else note
-            print(
-                f"| {schedule} | {weights} | {tokens:.1f} | {passes} | {spent:.1f} | "
-                f"{gain:.1f}{note} |"
-            )
+            is_goal = size == "85M" and grid == (32, 32) and weights == "float32"
+            rows.append(
+                {
+                    "schedule": schedule, "weights": weights, "tokens a draw": tokens,
+                    "passes": passes, "CPU s": spent, "x reference": reference / spent,
+                    "goal": GOALS[schedule] if is_goal else None,
+                }
+            )  # fmt: skip
+    losing = [f"{row['schedule']} in {row['weights']}" for row in rows if row["x reference"] < 1]
+    note = f"Slower than the reference's loop: {', '.join(losing)}." if losing else ""
+    tables.add(f"{grid[0]} x {grid[1]}, {what}", rows, note)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=SIZES, help="of the transformer (19M, with --full 85M)")
     parser.add_argument("--full", action="store_true", help="85M, and more grids")
     parser.add_argument("--timed", type=int, default=24, help="passes timed of each run")
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--output", type=Path, help="a folder for sampling_*.json and .md")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    size = "85M" if args.full else "19M"
+    size = args.size or ("85M" if args.full else "19M")
     n_layer, n_head, n_embd = SIZES[size]
-    print(f"# Sampling with a {size} transformer ({n_layer} x {n_embd}, {VOCAB} codes)")
+    tables = Tables(
+        f"Sampling with a {size} transformer ({n_layer} x {n_embd}, {VOCAB} codes), one thread",
+        timed=args.timed,
+        repeats=args.repeats,
+    )
     model = GPT(VOCAB, WINDOW**2, n_layer=n_layer, n_head=n_head, n_embd=n_embd).eval()
-    one_window(model, args.repeats)
-    large_grid(size, (32, 32), False, args.timed, min(args.repeats, 3))
+    one_window(model, args.repeats, tables)
+    large_grid(size, (32, 32), False, args.timed, min(args.repeats, 3), tables)
     if args.full:
-        large_grid(size, (32, 32), True, args.timed, 3)
-        large_grid(size, (64, 64), False, args.timed, 3)
+        large_grid(size, (32, 32), True, args.timed, 3, tables)
+        large_grid(size, (64, 64), False, args.timed, 3, tables)
+    for file in tables.write(args.output, f"sampling_{size}"):
+        print(file)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python benchmarks/peak_memory.py [N K D]                vector_quantize, forward and backward
     python benchmarks/peak_memory.py --search NAME N K D    nearest_code, or a peer by its name
     python benchmarks/peak_memory.py --step NAME B D H K    a quantiser's training step, H x H
+    python benchmarks/peak_memory.py --soft NAME N K D      soft_assign, or its dense form, and back
 
 prints one JSON object. Run it as a process of its own: the resident set of a process, reset through
 /proc/self/clear_refs just before the call and read as VmHWM just after, sees every allocation, C++
@@ -121,16 +122,32 @@ def step_bytes(name: str, batch: int, dim: int, side: int, num_codes: int) -> di
     return {"extra": peak_bytes(lambda: step(latents))[0], "codebook": 4 * num_codes * dim}
 
 
+def soft_bytes(name: str, num_rows: int, num_codes: int, dim: int) -> dict[str, int]:
+    """What `soft_assign`, or the dense formula, holds at its peak, forward and backward."""
+    from soft_forms import FORMS, gradients
+
+    def step(n: int, k: int) -> Callable[[], list[torch.Tensor]]:
+        z, codebook = (torch.randn(rows, dim, requires_grad=True) for rows in (n, k))
+        return lambda: list(gradients(FORMS[name], z, codebook))
+
+    torch.manual_seed(0)
+    step(64, 64)()
+    return {"extra": peak_bytes(step(num_rows, num_codes))[0], "codebook": 4 * num_codes * dim}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--search")
     parser.add_argument("--step")
+    parser.add_argument("--soft")
     parser.add_argument("sizes", type=int, nargs="*", default=[16384, 16384, 64])
     arguments = parser.parse_args()
     if arguments.search:
         measured = search_bytes(arguments.search, *arguments.sizes)
     elif arguments.step:
         measured = step_bytes(arguments.step, *arguments.sizes)
+    elif arguments.soft:
+        measured = soft_bytes(arguments.soft, *arguments.sizes)
     else:
         measured = extra_bytes(*arguments.sizes)
     print(json.dumps(measured))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,12 @@ def close(ours: Tensor, reference: Tensor, tolerance: float) -> None:
     """Largest difference relative to the largest value: the layers' sums are fp32."""
     assert ours.shape == reference.shape
     assert (ours - reference).abs().max() <= tolerance * reference.abs().max()
+
+
+def small(tmp_path: Path, change=lambda weights, params: None, **more) -> tuple[Path, Path]:
+    """Files of the VQGAN alone after a change to its weights and parameters."""
+    reference = reference_vqgan().state_dict()
+    weights = OrderedDict((k, v) for k, v in reference.items() if not k.startswith("loss."))
+    params = vqgan_params()
+    change(weights, params)
+    return write(tmp_path, VQMODEL, params, {"state_dict": weights, **more})

@@ -23,6 +23,8 @@ from vqgan_fast.demo.folder import LIST_FILE, make_room
 from vqgan_fast.demo.photos import MOST, choose_pictures, photographs
 from vqgan_fast.demo.settings import load_settings, settle_perceptual_loss
 from vqgan_fast.models import GPT, VQGAN
+from vqgan_fast.sampling import sample_codes
+from vqgan_fast.sampling.window_engine import WindowEngine
 from vqgan_fast.train import ConfigError, load_config
 from vqgan_fast.train.config import LossConfig
 
@@ -261,20 +263,24 @@ def test_budget_keeps_time_back() -> None:
     assert budget.seconds["nap"] >= 0.1
 
 
-def test_sampling_is_foreseen_from_its_forward_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
+def test_sampling_is_foreseen_from_what_the_sampler_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that counts the tokens that are forwarded, the probe foresees their number."""
+    forwarded, forward = [0], WindowEngine.forward
 
-    def fake_seconds(action) -> float:
-        before = len(shapes)
-        action()
-        assert len(shapes) == before + 1, "one forward pass is what is timed"
-        return {(1, 32): 2.0, (3, 1): 0.5}[shapes[-1]]
+    def counted(self: WindowEngine, tokens: torch.Tensor, *rows: torch.Tensor) -> torch.Tensor:
+        forwarded[0] += len(tokens)
+        return forward(self, tokens, *rows)
 
-    gpt = GPT(16, 65, n_layer=1, n_head=1, n_embd=8).eval()
-    gpt.register_forward_pre_hook(lambda module, given: shapes.append(tuple(given[0].shape)))
-    monkeypatch.setattr(budget_module, "median_seconds", fake_seconds)
-    # Half a window of 8 x 8 codes for each cell of the grid; one code for each of 3 samples.
-    assert sampling_seconds(gpt, 8, 3, (8, 20)) == 8 * 20 * 2.0 + 64 * 0.5
+    monkeypatch.setattr(WindowEngine, "forward", counted)
+    monkeypatch.setattr(budget_module.time, "perf_counter", lambda: forwarded[0])
+    gpt = GPT(16, 64, n_layer=1, n_head=1, n_embd=8).eval()
+    foreseen = sampling_seconds(gpt, 8, 3, 40)
+    assert forwarded[0] < foreseen / 3, "a probe is a small part of it"
+    forwarded[0] = 0
+    for batch, grid in ((3, (8, 8)), (1, (8, 40))):
+        cond = torch.zeros(batch, 1, dtype=torch.int64)
+        sample_codes(gpt, cond, grid, window=8, seeds=range(batch))
+    assert foreseen == pytest.approx(forwarded[0], rel=0.05)
 
 
 def test_fewer_crops_are_encoded_where_time_is_short(

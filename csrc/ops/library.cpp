@@ -42,11 +42,11 @@ STABLE_TORCH_LIBRARY(vqgan_fast, m) {
       "soft_assign(Tensor z, Tensor codebook, Tensor? values, Tensor? bias, Tensor? seed, "
       "float temperature, bool squared, bool need_entropy, bool need_mean, bool need_indices) -> "
       "(Tensor log_sum_exp, Tensor expected, Tensor entropy, Tensor mean_probability, "
-      "Tensor indices, Tensor normalizer)");
+      "Tensor indices, Tensor statistics)");
   m.def(
       "soft_assign_backward(Tensor? grad_log_sum_exp, Tensor? grad_expected, Tensor? grad_entropy, "
       "Tensor? grad_mean_probability, Tensor z, Tensor codebook, Tensor? values, Tensor? bias, "
-      "Tensor? seed, Tensor expected, Tensor entropy, Tensor normalizer, float temperature, "
+      "Tensor? seed, Tensor expected, Tensor statistics, float temperature, "
       "bool squared, bool need_z, bool need_codebook, bool need_values, bool need_bias) -> "
       "(Tensor grad_z, Tensor grad_codebook, Tensor grad_values, Tensor grad_bias)");
 }

@@ -108,10 +108,10 @@ inline void check_soft_assign_gradients(const SoftAssignProblem& problem, const 
                                         const OptionalTensor& grad_expected,
                                         const OptionalTensor& grad_entropy,
                                         const OptionalTensor& grad_mean, const Tensor& expected,
-                                        const Tensor& entropy, const Tensor& normalizer) {
-  check_per_row(normalizer, "normalizer", 0, z);
-  STD_TORCH_CHECK(normalizer.scalar_type() == ScalarType::Double,
-                  "normalizer must be float64, got ", normalizer.scalar_type());
+                                        const Tensor& statistics) {
+  check_per_row(statistics, "statistics", 2, z);
+  STD_TORCH_CHECK(statistics.scalar_type() == ScalarType::Double,
+                  "statistics must be float64, got ", statistics.scalar_type());
   if (grad_log_sum_exp.has_value()) {
     check_per_row(*grad_log_sum_exp, "grad_log_sum_exp", 0, z);
   }
@@ -122,7 +122,6 @@ inline void check_soft_assign_gradients(const SoftAssignProblem& problem, const 
   }
   if (grad_entropy.has_value()) {
     check_per_row(*grad_entropy, "grad_entropy", 0, z);
-    check_per_row(entropy, "entropy", 0, z);
   }
   if (grad_mean.has_value()) {
     check_vector(*grad_mean, "grad_mean_probability", "K", problem.num_codes, z);

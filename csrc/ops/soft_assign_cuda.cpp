@@ -19,12 +19,22 @@ const int64_t* seed_of(const OptionalTensor& seed) {
 
 double* doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
 
-Tensor code_terms_of(const SoftAssignProblem& problem, const Tensor& z,
-                     const CudaContext& context) {
-  const Tensor terms = torch::stable::new_empty(z, {problem.num_codes}, ScalarType::Double);
-  check_cuda(cuda::soft_code_terms(problem, doubles(terms), context.stream()), "soft_assign");
-  return terms;
+void launched(cudaError_t error) { check_cuda(error, "soft_assign"); }
+
+Tensor new_doubles(const Tensor& z, int64_t count) {
+  return torch::stable::new_empty(z, {count}, ScalarType::Double);
 }
+
+// What logits are measured from, and the memory that it lies in.
+struct Frame {
+  Tensor memory;
+  cuda::SoftFrame frame;
+
+  Frame(const SoftAssignProblem& problem, const Tensor& z, const CudaContext& context)
+      : memory(new_doubles(z, cuda::soft_frame_doubles(problem))) {
+    launched(cuda::soft_frame(problem, doubles(memory), &frame, context.stream()));
+  }
+};
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
     const Tensor& z, const Tensor& codebook, OptionalTensor values, OptionalTensor bias,
@@ -39,20 +49,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
                   : torch::stable::new_empty(z, {0}, dtype);
   };
   Tensor log_sum_exp = per_row(true, type);
-  Tensor normalizer = per_row(true, ScalarType::Double);
+  std::vector<int64_t> sizes(index_shape(z).begin(), index_shape(z).end());
+  sizes.push_back(2);
+  Tensor statistics = torch::stable::new_empty(z, sizes, ScalarType::Double);
   Tensor entropy = per_row(need_entropy, type);
   Tensor indices = per_row(need_indices, ScalarType::Long);
   Tensor mean = torch::stable::new_empty(z, {need_mean ? problem.num_codes : 0}, type);
-  std::vector<int64_t> sizes = {0};
-  if (values.has_value()) {
-    sizes.assign(index_shape(z).begin(), index_shape(z).end());
-    sizes.push_back(problem.value_dim);
-  }
+  sizes.back() = problem.value_dim;
+  if (!values.has_value()) sizes = {0};
   Tensor expected = torch::stable::new_empty(z, sizes, type);
 
   const DType dtype = dtype_of(type);
   const CudaContext context(z);
-  const Tensor terms = code_terms_of(problem, z, context);
+  const Frame frame(problem, z, context);
   if (problem.num_rows > 0) {
     const auto column = [&](const Tensor& t) {
       return contiguous_rows(t.data_ptr(), dtype, problem.num_rows, 1);
@@ -60,8 +69,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
     cuda::SoftForwardArgs args;
     args.problem = problem;
     args.seed = seed_of(seed);
-    args.code_terms = doubles(terms);
-    args.normalizer = doubles(normalizer);
+    args.frame = frame.frame;
+    args.statistics = doubles(statistics);
     args.log_sum_exp = column(log_sum_exp);
     if (need_entropy) args.entropy = column(entropy);
     if (values.has_value()) {
@@ -69,28 +78,38 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
           contiguous_rows(expected.data_ptr(), dtype, problem.num_rows, problem.value_dim);
     }
     if (need_indices) args.indices = static_cast<int64_t*>(indices.data_ptr());
-    check_cuda(cuda::soft_forward(args, context.stream()), "soft_assign");
+    launched(cuda::soft_forward(args, context.stream()));
   }
   if (need_mean) {
-    check_cuda(cuda::soft_mean(problem, seed_of(seed), doubles(terms), doubles(normalizer),
-                               contiguous_rows(mean.data_ptr(), dtype, problem.num_codes, 1),
-                               context.stream()),
-               "soft_assign");
+    const Tensor latent_add = new_doubles(z, problem.num_rows);
+    cuda::SoftLatentArgs latents;
+    latents.problem = problem;
+    latents.frame = frame.frame;
+    latents.statistics = doubles(statistics);
+    latents.add = doubles(latent_add);
+    launched(cuda::soft_latents(latents, context.stream()));
+    cuda::SoftMeanArgs args;
+    args.problem = problem;
+    args.frame = frame.frame;
+    args.seed = seed_of(seed);
+    args.latent_add = doubles(latent_add);
+    args.out = contiguous_rows(mean.data_ptr(), dtype, problem.num_codes, 1);
+    launched(cuda::soft_mean(args, context.stream()));
   }
-  return {log_sum_exp, expected, entropy, mean, indices, normalizer};
+  return {log_sum_exp, expected, entropy, mean, indices, statistics};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
     OptionalTensor grad_log_sum_exp, OptionalTensor grad_expected, OptionalTensor grad_entropy,
     OptionalTensor grad_mean, const Tensor& z, const Tensor& codebook, OptionalTensor values,
-    OptionalTensor bias, OptionalTensor seed, const Tensor& expected, const Tensor& entropy,
-    const Tensor& normalizer, double temperature, bool squared, bool need_z, bool need_codebook,
-    bool need_values, bool need_bias) {
+    OptionalTensor bias, OptionalTensor seed, const Tensor& expected, const Tensor& statistics,
+    double temperature, bool squared, bool need_z, bool need_codebook, bool need_values,
+    bool need_bias) {
   const SoftAssignArguments arguments =
       check_soft_assign(z, codebook, values, bias, seed, temperature, squared);
   const SoftAssignProblem& problem = arguments.problem;
   check_soft_assign_gradients(problem, z, grad_log_sum_exp, grad_expected, grad_entropy, grad_mean,
-                              expected, entropy, normalizer);
+                              expected, statistics);
   const auto nothing = [&] { return torch::stable::new_empty(z, {0}); };
   Tensor grad_z = nothing(), grad_codebook = nothing(), grad_values = nothing();
   Tensor grad_bias = nothing();
@@ -107,83 +126,84 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
   }
 
   const CudaContext context(z);
-  const auto launched = [](cudaError_t error) { check_cuda(error, "soft_assign_backward"); };
+  const cudaStream_t stream = context.stream();
   const int64_t num_rows = problem.num_rows, num_codes = problem.num_codes;
-  const auto scaled = [&](const OptionalTensor& t, int64_t count, double factor) {
-    const Tensor numbers = torch::stable::new_empty(z, {count}, ScalarType::Double);
-    Tensor flat;
-    Rows rows;
-    if (t.has_value()) {
-      flat = torch::stable::contiguous(*t);
-      rows = contiguous_rows(flat.data_ptr(), dtype_of(flat.scalar_type()), count, 1);
-    }
-    launched(cuda::soft_scaled(rows, count, factor, doubles(numbers), context.stream()));
-    return numbers;
-  };
-  const Tensor terms = code_terms_of(problem, z, context);
-  const Tensor code_term = scaled(grad_mean, num_codes, 1.0 / static_cast<double>(num_rows));
-  const Tensor entropy_gradient = scaled(grad_entropy, num_rows, 1.0);
-  const Tensor flat_normalizer = torch::stable::contiguous(normalizer);
+  const Frame frame(problem, z, context);
+  const Tensor flat_statistics = torch::stable::contiguous(statistics);
 
-  // The mean of code_term under each row's probabilities, by the forward pass.
-  const Tensor code_mean = torch::stable::new_empty(z, {num_rows}, ScalarType::Double);
-  const Tensor unused = torch::stable::new_empty(z, {num_rows}, ScalarType::Double);
+  // The mean of the codes' terms under each row's probabilities, by the forward pass.
+  const Tensor code_term = new_doubles(z, num_codes);
+  const Tensor code_mean = new_doubles(z, num_rows), unused = new_doubles(z, 2 * num_rows);
+  Rows of_mean;
+  if (grad_mean.has_value()) of_mean = vector_rows(*grad_mean);
+  launched(cuda::soft_code_gradients(problem, of_mean, doubles(code_term), stream));
   if (grad_mean.has_value()) {
     cuda::SoftForwardArgs average;
     average.problem = problem;
     average.problem.values = contiguous_rows(code_term.data_ptr(), DType::kFloat64, num_codes, 1);
     average.problem.value_dim = 1;
+    average.frame = frame.frame;
     average.seed = seed_of(seed);
-    average.code_terms = doubles(terms);
-    average.normalizer = doubles(unused);
+    average.statistics = doubles(unused);
     average.expected = contiguous_rows(code_mean.data_ptr(), DType::kFloat64, num_rows, 1);
-    launched(cuda::soft_forward(average, context.stream()));
+    launched(cuda::soft_forward(average, stream));
   }
 
-  Tensor expected_holder, grad_expected_holder, holders[3];
+  Tensor holders[4], offset_memory, value_centre;
   const auto column = [&](const OptionalTensor& t, Tensor* holder) {
     if (!t.has_value()) return Rows();
     *holder = torch::stable::contiguous(*t);
     return contiguous_rows(holder->data_ptr(), dtype_of(holder->scalar_type()), num_rows, 1);
   };
-  const Tensor row_term = torch::stable::new_empty(z, {num_rows}, ScalarType::Double);
-  cuda::SoftRowTermsArgs row_terms;
-  row_terms.num_rows = num_rows;
-  row_terms.value_dim = problem.value_dim;
-  row_terms.grad_log_sum_exp = column(grad_log_sum_exp, &holders[0]);
-  if (grad_entropy.has_value()) {
-    row_terms.grad_entropy = column(grad_entropy, &holders[1]);
-    row_terms.entropy = column(entropy, &holders[2]);
-  }
+  const Tensor of_latents = new_doubles(z, 4 * num_rows);
+  cuda::SoftLatentArgs terms;
+  terms.problem = problem;
+  terms.frame = frame.frame;
+  terms.statistics = doubles(flat_statistics);
+  terms.grad_log_sum_exp = column(grad_log_sum_exp, &holders[0]);
+  terms.grad_entropy = column(grad_entropy, &holders[1]);
   if (grad_expected.has_value()) {
-    row_terms.grad_expected = rows_of(*grad_expected, &grad_expected_holder);
-    row_terms.expected = rows_of(expected, &expected_holder);
+    terms.grad_expected = rows_of(*grad_expected, &holders[2]);
+    terms.expected = rows_of(expected, &holders[3]);
+    offset_memory = new_doubles(z, cuda::soft_offset_doubles(num_codes, problem.value_dim));
+    value_centre = torch::stable::new_empty(z, {problem.value_dim}, ScalarType::Float);
+    auto* centre = static_cast<float*>(value_centre.data_ptr());
+    launched(cuda::soft_offset(problem.values, num_codes, problem.value_dim, doubles(offset_memory),
+                               centre, stream));
+    terms.value_centre = centre;
   }
-  if (grad_mean.has_value()) row_terms.code_mean = doubles(code_mean);
-  row_terms.terms = doubles(row_term);
-  launched(cuda::soft_row_terms(row_terms, context.stream()));
+  if (grad_mean.has_value()) terms.code_mean = doubles(code_mean);
+  terms.add = doubles(of_latents);
+  terms.excess = terms.add + num_rows;
+  terms.entropy = terms.excess + num_rows;
+  terms.term = terms.entropy + num_rows;
+  launched(cuda::soft_latents(terms, stream));
 
   cuda::SoftGradientArgs args;
   args.problem = problem;
+  args.frame = frame.frame;
   args.seed = seed_of(seed);
   cuda::SoftSide latents, codes;
   latents.rows = problem.z;
-  latents.weights = row_terms.grad_expected;
+  latents.weights = terms.grad_expected;
   latents.count = num_rows;
-  latents.add = doubles(flat_normalizer);
-  latents.term = doubles(row_term);
-  latents.entropy = doubles(entropy_gradient);
+  latents.centred = problem.squared;
+  latents.add = terms.add;
+  latents.excess = terms.excess;
+  latents.term = terms.term;
+  latents.entropy = terms.entropy;
   codes.rows = problem.codebook;
   if (grad_expected.has_value()) codes.weights = problem.values;
+  codes.weights_centre = terms.value_centre;
   codes.count = num_codes;
-  codes.add = doubles(terms);
+  codes.centred = true;
   codes.term = doubles(code_term);
   if (need_z) {
     args.own = latents;
     args.other = codes;
     args.own_latents = true;
     args.grad_rows = grad_z_rows->rows(false, 0);
-    launched(cuda::soft_gradient(args, context.stream()));
+    launched(cuda::soft_gradient(args, stream));
     grad_z = grad_z_rows->finish();
   }
   args.own = codes;
@@ -198,7 +218,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
       torch::stable::fill_(grad_values, 0.0);
     }
   }
-  launched(cuda::soft_gradient(args, context.stream()));
+  launched(cuda::soft_gradient(args, stream));
   return {grad_z, grad_codebook, grad_values, grad_bias};
 }
 

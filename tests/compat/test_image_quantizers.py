@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,6 +25,7 @@ from transformers.models.emu3 import modeling_emu3
 from transformers.models.janus import modeling_janus
 
 from vqgan_fast.compat import diffusers, taming, transformers
+from vqgan_fast.ops.reference.soft_assign import gumbel_noise
 
 K, D = 40, 6
 CONFIG = SimpleNamespace(num_embeddings=K, embed_dim=D, beta=0.3, num_patches=5, codebook_size=K)
@@ -198,6 +200,41 @@ def test_gumbel(remapped: bool, straight_through: bool, channels_last: bool, tmp
     assert torch.equal(expected, peer(z)[2])
 
 
+@pytest.mark.parametrize("straight_through", [True, False])
+@pytest.mark.parametrize("remapped", [True, False])
+def test_gumbel_without_the_matrix(
+    remapped: bool, straight_through: bool, tmp_path, monkeypatch
+) -> None:
+    """The reference's numbers, where it draws from the noise that ours has."""
+    options = {
+        "straight_through": straight_through, "kl_weight": 0.1, "temp_init": 0.7,
+        "remap": remap_file(tmp_path) if remapped else None, "unknown_index": "extra",
+    }  # fmt: skip
+    ours, peer = pair(
+        taming.GumbelQuantize(4, D, K, **options), quantize.GumbelQuantize(4, D, K, **options)
+    )
+    ours.draws_as_reference = False
+
+    def gumbel_softmax(logits, tau, dim, hard):
+        rows = logits.movedim(dim, -1)
+        seed = torch.randint(2**63 - 1, ())
+        noise = gumbel_noise(seed, torch.arange(rows[..., 0].numel()), rows.shape[-1])
+        soft = ((rows + noise.reshape(rows.shape).to(rows)) / tau).softmax(-1)
+        one_hot = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+        return (one_hot - soft.detach() + soft if hard else soft).movedim(-1, dim)
+
+    monkeypatch.setattr(torch.nn.functional, "gumbel_softmax", gumbel_softmax)
+    z = latents(2, 4, 3, 5)
+    for training in (True, False):
+        outcomes = []
+        for module in (ours.train(training), peer.train(training)):
+            torch.manual_seed(5)
+            outcomes.append(
+                step(module, z, lambda output: (output[0].contiguous(), [output[1]], output[2][2]))
+            )
+        assert_same(*outcomes)
+
+
 def test_ties_of_the_peer_are_decided_by_the_fp64_distance(record_property) -> None:
     """At the start all codes are within 1/K of each other, and the peer's fp32 tells few apart."""
     torch.manual_seed(0)
@@ -262,6 +299,14 @@ def test_bad_remap_files(codes, message: str, tmp_path) -> None:
             build(K, D, 0.25, remap=path)
     with pytest.raises(ValueError, match=message):
         taming.GumbelQuantize(4, D, K, remap=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([1, 2])], ids=str)
+def test_a_remap_that_is_no_list_of_integers_is_not_unpickled(content, tmp_path) -> None:
+    path = tmp_path / "used.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"remap must name a \.npy file of integers; .*used\.npy"):
+        taming.VectorQuantizer2(K, D, 0.25, remap=path)
 
 
 @pytest.mark.parametrize("unknown", ["never", 6, -1, 1.5])

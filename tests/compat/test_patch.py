@@ -219,6 +219,11 @@ def test_an_unknown_version_is_left(model) -> None:
     assert "no attribute legacy" in vqgan_fast.patch(model).left["first"][1]
 
 
+def test_what_is_no_module_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        vqgan_fast.patch("model.ckpt")
+
+
 def test_compiled_models_are_refused(model) -> None:
     model.stack.compile(backend="eager")
     for compiled in (model, torch.compile(nn.Sequential(model), backend="eager")):

@@ -56,11 +56,11 @@ def forward(kernels, *inputs):
     n, k = call.num_rows, call.num_codes
     log_sum_exp, entropy, mean = (torch.full((size,), -77.0, dtype=dtype) for size in (n, n, k))
     expected = torch.full((n, call.value_dim), -77.0, dtype=dtype)
-    normalizer = torch.full((n,), -77.0, dtype=torch.float64)
+    statistics = torch.full((n, 2), -77.0, dtype=torch.float64)
     indices = torch.full((n,), -77)
     error = kernels.library.soft_assign(
         ctypes.byref(call),
-        pointer(normalizer),
+        pointer(statistics),
         rows(log_sum_exp),
         rows(entropy),
         rows(expected) if call.value_dim else None,
@@ -68,7 +68,7 @@ def forward(kernels, *inputs):
         rows(mean),
     )
     assert error == 0
-    return log_sum_exp, expected, entropy, mean, indices, normalizer
+    return log_sum_exp, expected, entropy, mean, indices, statistics
 
 
 def backward(kernels, grads, inputs, found):
@@ -76,7 +76,6 @@ def backward(kernels, grads, inputs, found):
     z, codebook, values, bias, *_ = inputs
     call = arguments(*inputs)
     of_lse, of_expected, of_entropy, of_mean = grads
-    of_mean = of_mean.double() / call.num_rows
     results = [None if x is None else torch.full_like(x, -77) for x in (z, codebook, values, bias)]
     error = kernels.library.soft_assign_backward(
         ctypes.byref(call),
@@ -85,8 +84,7 @@ def backward(kernels, grads, inputs, found):
         rows(of_expected) if call.value_dim else None,
         rows(found[1]) if call.value_dim else None,
         rows(of_entropy),
-        rows(found[2]),
-        pointer(of_mean),
+        rows(of_mean),
         *map(rows, results),
     )
     assert error == 0
@@ -115,11 +113,21 @@ def check(kernels, inputs, tolerance):
         None if w is None else w.reshape(x.shape)
         for w, x in zip(weights, expected[:4], strict=True)
     ]
-    saved = (expected[1], expected[2], expected[5], *inputs[5:])
+    saved = (expected[1], expected[5], *inputs[5:])
     gradients = reference.soft_assign_backward(*shaped, *inputs[:5], *saved, *[True] * 4)
     for one, other in zip(backward(kernels, weights, inputs, found), gradients, strict=True):
         if one is not None:
             assert_near(one, other, 2 * tolerance)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("case", ["offset", "cold"])
+def test_an_offset_or_a_low_temperature_costs_no_accuracy(kernels, case, squared):
+    z, codebook, values, bias = problem(40, 70, 9, 5)
+    if case == "offset":
+        z, codebook, values = z + 3, codebook + 3, values + 3
+    temperature = 0.7 if case == "offset" else 0.01
+    check(kernels, (z, codebook, values, bias, None, temperature, squared), 1e-5)
 
 
 def problem(n, k, d, c, dtype=torch.float32):

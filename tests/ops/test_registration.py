@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor
 
 from vqgan_fast import ops
@@ -59,7 +60,7 @@ def soft_assign_calls(z: Tensor, codebook: Tensor) -> dict[str, tuple[Callable, 
     everything = (z, codebook, values, bias, seed, 0.5, True, True, True, True)
     found = library.soft_assign(*everything)
     grads = [torch.randn_like(x) for x in found[:4]]
-    saved = (z, codebook, values, bias, seed, found[1], found[2], found[5], 0.5, True)
+    saved = (z, codebook, values, bias, seed, found[1], found[5], 0.5, True)
     back = library.soft_assign_backward.default
     return {
         "soft_assign": (library.soft_assign.default, everything),
@@ -101,6 +102,8 @@ def every_op(images: Tensor, codebook: Tensor) -> Tensor:
     return z_q.movedim(-1, 1).square().sum() + losses + (counts[:, None] * sums).square().mean()
 
 
+# What another build of the ops left in torch's cache on disk knows the shapes of its own results.
+@torch._inductor.config.patch(force_disable_caches=True)
 def test_compiled_gradients() -> None:
     compiled = torch.compile(every_op, fullgraph=True)
     for batch in (2, 3):  # the second compiles for any batch

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import vqgan_fast
 from vqgan_fast import VQGAN
 from vqgan_fast.quantizers import QUANTIZERS, Quantizer, build_quantizer
 
@@ -30,6 +31,11 @@ def build(name: str, legacy: bool = False, **options) -> Quantizer:
     if name == "simvq":
         quantizer.projection.weight.data.normal_()
     return quantizer
+
+
+def test_every_quantiser_is_a_name_of_the_package():
+    for quantizer in QUANTIZERS.values():
+        assert getattr(vqgan_fast, quantizer.__name__) is quantizer
 
 
 def latents(*shape: int, seed: int = 1) -> Tensor:

@@ -82,6 +82,12 @@ def test_index_propagation_is_its_dense_form(dtype: torch.dtype, entropy_weight:
     expected_loss = expected_loss + entropy_weight * (0.8 * sample - 1.3 * average)
     expected = outputs_and_gradients(expected_z_q, expected_loss, (wide, codebook))
     assert torch.equal(info.indices, indices)
+    told = (info.sample_entropy, info.average_entropy)
+    if entropy_weight == 0:
+        assert told == (None, None)
+    else:
+        for one, other in zip(told, (sample, average), strict=True):
+            assert_near(one, other)
     for one, other in zip(found, expected, strict=True):
         assert_near(one, other, 1e-5 if dtype == torch.float32 else 1e-12)
     assert (found[3].abs().sum(1) > 0).all()  # every code learns

@@ -101,6 +101,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(schedule, order):
     ("change", "message"),
     [
         ({"known": tokens(8, 8)}, r"known must be \(B, H, W\) = \(2, 8, 9\) or .* got \(8, 8\)"),
+        ({"known": tokens(8, 9).numpy()}, "known must be a tensor, got ndarray"),
+        ({"known": tokens(8, 9), "keep": [[True] * 9] * 8}, "keep must be a tensor, got list"),
         ({"known": tokens(8, 9).float()}, "known must be int64 or int32, got torch.float32"),
         ({"known": tokens(8, 9) + VOCAB_SIZE}, r"known must lie in \[0, 24\)"),
         ({"known": tokens(8, 9) - 2}, r"known must lie in \[0, 24\), got -2"),

@@ -12,7 +12,7 @@ from reference_loop import follows_the_reference, reference_codes
 from tiny_models import VOCAB_SIZE, tiny_gpt, tokens
 
 from vqgan_fast.models import GPT
-from vqgan_fast.sampling import sample_codes
+from vqgan_fast.sampling import pack, sample_codes
 from vqgan_fast.sampling.draw import DrawRule
 
 SOS = torch.zeros(2, 1, dtype=torch.int64)
@@ -207,12 +207,21 @@ def test_numpys_integers_are_integers():
     assert torch.equal(codes, expected)
 
 
-def test_weights_that_diverged_are_reported():
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_diverged_are_reported(value):
     gpt = tiny_gpt(block_size=16)
     with torch.no_grad():
-        gpt.head.weight[3] = torch.nan
-    with pytest.raises((ValueError, RuntimeError), match="logits must hold no NaN"):
+        gpt.head.weight[3, 1] = value
+    with pytest.raises(ValueError, match=r"finite weights, but head\.weight holds NaN or infinity"):
         sample_codes(gpt, SOS, (4, 4), window=4)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_logits_that_are_no_numbers_are_reported(greedy):
+    packed = pack(tiny_gpt(block_size=16))
+    packed.tok_emb.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="logits must hold no NaN"):
+        sample_codes(packed, SOS, (4, 4), window=4, greedy=greedy)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +234,10 @@ def test_weights_that_diverged_are_reported():
         ({"grid": (4.0, 4.0)}, r"grid must be two integers \(H, W\), got \(4\.0, 4\.0\)"),
         ({"cond": SOS + VOCAB_SIZE}, r"cond must lie in \[0, 24\), got 24"),
         ({"cond": SOS - 1}, r"cond must lie in \[0, 24\), got -1"),
+        ({"cond": SOS.tolist()}, r"cond must be a tensor, got list"),
+        ({"cond": None}, r"cond must be a tensor, got NoneType"),
+        ({"cond": (SOS, None)}, r"cond must be a tensor, got NoneType"),
+        ({"uncond": SOS.numpy()}, r"uncond must be a tensor, got ndarray"),
         ({"cond": SOS.float()}, r"cond must be int64 or int32, got torch\.float32"),
         ({"cond": SOS[:, 0]}, r"cond must be \(B, T\) tokens .*, got shape \(2,\)"),
         ({"cond": SOS[:, :0]}, r"cond must be \(B, T\) tokens .*, got shape \(2, 0\)"),

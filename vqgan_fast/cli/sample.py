@@ -24,8 +24,9 @@ SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
 Draws pictures from a trained transformer. Every picture has a seed of its own, so that it comes
 out the same whatever else is drawn with it: --seed 10 --number 3 gives the pictures of seeds 10, 11
-and 12. A grid larger than the training crop is drawn by the exact sliding window, in which the
-transformer always sees a neighbourhood as large as its training crop. Ctrl-C leaves what was drawn.
+and 12. A grid larger than the training crop is drawn by the exact sliding window unless --schedule
+says otherwise: the transformer always sees a neighbourhood as large as its training crop. Ctrl-C
+leaves what was drawn.
 """
 EXAMPLES = """\
   vqgan-fast sample runs/gpt --number 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -204,16 +205,21 @@ def _share(text: str) -> float:
 
 def _gigabytes(text: str) -> int:
     value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
     return round(1e9 * value)
 
 
 def _guidance(text: str) -> float | Callable[[float], float]:
     first, colon, last = text.partition(":")
+    try:
+        begin, end = float(first), float(last if colon else first)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected a number or two, FROM:TO, such as 3 or 1:4, got {text!r}"
+        ) from None
     if not colon:
-        return float(first)
-    begin, end = float(first), float(last)
+        return begin
     return lambda share: begin + share * (end - begin)
 
 

@@ -24,7 +24,12 @@ EXAMPLES = """\
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", metavar="CONFIG", help="YAML file; the README explains every key")
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        help="YAML file: a path, or the name of one of the package's such as vqgan.yaml and "
+        "transformer.yaml; vqgan_fast/train/config.py has every key and its default",
+    )
     parser.add_argument(
         "overrides",
         nargs="*",

@@ -60,10 +60,13 @@ def patch(
         What was swapped and what was left, with the reason.
 
     Raises:
+        TypeError: model is no module.
         RuntimeError: a quantiser lies in a compiled module; nothing is changed.
         NotImplementedError: strict, and a known quantiser cannot be swapped.
         ValueError: strict, and there is no quantiser; or `also` names an unknown class.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     swaps = _swaps(also or {})
     report = PatchReport()
     plan = _plan(model, swaps, report)

@@ -42,7 +42,13 @@ class RemapsIndices(nn.Module):
         self.re_embed = num_codes
         if remap is None:
             return
-        used = np.load(remap, allow_pickle=False)
+        try:
+            used = np.load(remap, allow_pickle=False)
+        except (ValueError, EOFError) as error:  # its text would advise to unpickle the file
+            raise ValueError(
+                f"remap must name a .npy file of integers; {os.fspath(remap)} is none, or holds "
+                "Python objects, which are not read"
+            ) from error
         _check_used(used, remap, num_codes)
         self.register_buffer("used", torch.tensor(used))
         self.re_embed = len(used)

@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 
-from ..models import GPT, KVCache
+from ..models import GPT
+from ..sampling import sample_codes
 
 STAGE_1_SHARE = 2 / 3  # of the time for training
 OVERHEAD_SHARE = 0.08  # of all the time: starting, measuring, plotting
@@ -67,34 +69,49 @@ class Budget:
             self.seconds[name] = round(time.monotonic() - begin, 1)
 
 
-@torch.inference_mode()
-def sampling_seconds(gpt: GPT, window: int, samples: int, grid: tuple[int, int]) -> float:
+def sampling_seconds(gpt: GPT, window: int, samples: int, width: int) -> float:
     """How long this machine will take to draw the demo's pictures, by a probe of about a second.
 
-    Where a cell's window stands at the border of its grid the keys and values are kept and one
-    token is forwarded; elsewhere the prefix is forwarded anew, half a window on average.
+    The sampler itself draws a part of either kind. Of the samples it is the last row of codes: one
+    token of each sample for a step, as in all rows. Of the wide picture it is one column in its
+    middle, whose window's tokens are forwarded once, as they are for each place that a window can
+    take; a whole picture forwards several windows' tokens at a time and is a little faster.
 
     Args:
         gpt: of the size that will be trained; its weights do not matter.
         window: side of the window, in codes.
         samples: pictures of window x window codes, drawn together.
-        grid: (height, width) in codes of the one large picture.
+        width: of the one large picture, in codes; its height is the window's.
     """
-    height, width = grid
-    length = window * window
-    half = torch.zeros(1, length // 2, dtype=torch.int64)
-    prefix = median_seconds(lambda: gpt(half, logits_from=-1))
+    row = torch.zeros(window, window, dtype=torch.int64)
+    row[-1] = -1
+    steps = seconds_of_passes(gpt, row, samples)
+    column = torch.zeros(window, 2 * window, dtype=torch.int64)
+    column[:, window] = -1
+    one_window = statistics.median(sum(seconds_of_passes(gpt, column, 1)) for _ in range(3))
+    # The first step fills the cache; there is no other in a grid of one row.
+    step = statistics.median(steps[1:] or steps)
+    return window**2 * step + (width - window + 1) * one_window
 
-    parameter = next(gpt.parameters())
-    cache = KVCache(gpt, samples, length, parameter.device, parameter.dtype)
-    gpt(half.expand(samples, -1), cache=cache, logits_from=-1)
 
-    def one_more_code() -> None:
-        cache.truncate(length // 2)
-        gpt(half[:, :1].expand(samples, -1), cache=cache, logits_from=-1)
+def seconds_of_passes(gpt: GPT, known: torch.Tensor, images: int) -> list[float]:
+    """What the sampler takes for each of its passes.
 
-    code = median_seconds(one_more_code)
-    return height * width * prefix + length * code
+    Args:
+        known: (H, W) codes, H the window's side; -1 where they are to be drawn.
+        images: how many, drawn together.
+    """
+    times = [time.perf_counter()]
+    sample_codes(
+        gpt,
+        torch.zeros(images, 1, dtype=torch.int64),
+        (known.shape[0], known.shape[1]),
+        window=known.shape[0],
+        known=known,
+        seeds=range(images),
+        callback=lambda *_: times.append(time.perf_counter()),
+    )
+    return [end - begin for begin, end in pairwise(times)]
 
 
 def median_seconds(action: Callable[[], object], repeats: int = 9) -> float:

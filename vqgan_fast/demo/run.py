@@ -72,7 +72,7 @@ def run_demo(
     window = code_grid(vqgan_run)
     wide = (window, WIDE * window)
     gpt = untrained_gpt(vqgan_run, transformer_run)
-    budget.keep_for_sampling(sampling_seconds(gpt, window, SAMPLES, wide))
+    budget.keep_for_sampling(sampling_seconds(gpt, window, SAMPLES, wide[1]))
     say(f"{len(pictures)} pictures; everything within {minutes:g} minutes, in {output}.")
     budget.seconds["start"] = round(budget.elapsed, 1)
 
@@ -87,7 +87,7 @@ def run_demo(
         crops_encoded = write_training_codes(
             vqgan, pictures, transformer_run, output / CODES_FILE, minutes_to_encode
         )
-    budget.keep_for_sampling(sampling_seconds(gpt, window, SAMPLES, wide))
+    budget.keep_for_sampling(sampling_seconds(gpt, window, SAMPLES, wide[1]))
     transformer_run.optim.max_minutes = budget.training_minutes(1.0)
     announce("Stage 2 learns which codes stand beside which", transformer_run.optim)
     with budget.phase("stage 2"):

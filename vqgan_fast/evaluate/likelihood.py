@@ -25,12 +25,29 @@ def nll_per_code(
     Args:
         condition: the tokens of the N pictures; None asks the model's own condition, as works
             without any input.
+
+    Raises:
+        ValueError: a picture has more codes than the transformer has positions for.
     """
     if condition is None:
         condition = model.cond_stage_model(len(codes), codes.device)
+    _check_positions(model, codes, condition)
     total = 0.0
     for rows in torch.arange(len(codes)).split(batch_size):
         target = codes[rows]
         logits = code_logits(model.transformer, map_tokens(itemgetter(rows), condition), target)
         total += float(F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum"))
     return total / codes.numel()
+
+
+def _check_positions(model: LatentTransformer, codes: Tensor, condition: Tokens) -> None:
+    """A WindowGPT takes grids of any size; a GPT has learned so many positions and no more."""
+    parts = condition if isinstance(condition, tuple) else (condition,)
+    before = sum(part[0].numel() for part in parts)
+    room = getattr(model.transformer, "block_size", None)
+    if room is not None and before + codes[0].numel() - 1 > room:
+        height, width = codes.shape[1:]
+        raise ValueError(
+            f"pictures must have at most {room + 1 - before} codes, what the transformer was "
+            f"trained on, got {height} x {width}: take pictures of that size (evaluate --size)"
+        )

@@ -150,7 +150,7 @@ def _fake(
         new(need_entropy, rows),
         new(need_mean, codebook.shape[:1]),
         new(need_indices, rows, torch.int64),
-        new(True, rows, reference.wide_type(z)),
+        new(True, (*rows, 2), reference.wide_type(z)),
     )
 
 
@@ -166,8 +166,7 @@ def _fake_backward(
     bias: Tensor | None,
     seed: Tensor | None,
     expected: Tensor,
-    entropy: Tensor,
-    normalizer: Tensor,
+    statistics: Tensor,
     temperature: float,
     squared: bool,
     need_z: bool,
@@ -185,13 +184,13 @@ def _fake_backward(
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     z, codebook, values, bias, seed, ctx.temperature, ctx.squared, *_ = inputs
-    _, expected, entropy, _, _, normalizer = output
-    ctx.save_for_backward(z, codebook, values, bias, seed, expected, entropy, normalizer)
+    _, expected, _, _, _, statistics = output
+    ctx.save_for_backward(z, codebook, values, bias, seed, expected, statistics)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple:
-    *grads, _, _ = grads  # of indices and normalizer, which are not differentiable
+    *grads, _, _ = grads  # of indices and statistics, which are not differentiable
     needed = ctx.needs_input_grad[:4]
     found = [None] * 4
     if any(grad is not None for grad in grads):

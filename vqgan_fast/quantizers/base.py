@@ -23,6 +23,10 @@ class QuantizerInfo(NamedTuple):
     """Scalar, mean squared distance; its gradient reaches z only. Not weighted."""
     codebook_loss: Tensor
     """Scalar, the same value; its gradient reaches the codebook only. Not weighted."""
+    sample_entropy: Tensor | None = None
+    """Scalar, nats, of `entropy_terms`; None where the quantiser's loss has no entropies."""
+    average_entropy: Tensor | None = None
+    """The other one."""
 
 
 class Quantizer(nn.Module):
@@ -131,3 +135,5 @@ class Quantizer(nn.Module):
     def _check_latents(self, z: Tensor) -> None:
         if z.ndim != 4 or z.shape[1] != self.e_dim:
             raise ValueError(f"z must be (B, D, H, W) with D = {self.e_dim}, got {tuple(z.shape)}")
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating point, got {z.dtype}")

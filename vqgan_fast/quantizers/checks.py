@@ -21,7 +21,9 @@ def check_integer(name: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
 
 
-def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = False) -> None:
+def check_indices(
+    name: str, indices: Tensor, size: int, *, least: int = 0, synchronize: bool = False
+) -> None:
     """Makes sure that `indices` can look up a table of `size` rows.
 
     The dtype is always checked. The values are checked where that is cheap: on CPU tensors. On
@@ -29,7 +31,7 @@ def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = 
     step by step checks its inputs once with `synchronize=True` and not at every step.
 
     Raises:
-        ValueError: not an integer tensor, or an index outside [0, size).
+        ValueError: not an integer tensor, or an index outside [least, size).
     """
     if indices.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}")
@@ -37,6 +39,6 @@ def check_indices(name: str, indices: Tensor, size: int, *, synchronize: bool = 
         return  # there are no values
     if synchronize or indices.device.type == "cpu":
         low, high = (int(bound) for bound in indices.aminmax())
-        if low < 0 or high >= size:
-            bad = low if low < 0 else high
-            raise ValueError(f"{name} must lie in [0, {size}), got {bad}")
+        if low < least or high >= size:
+            bad = low if low < least else high
+            raise ValueError(f"{name} must lie in [{least}, {size}), got {bad}")

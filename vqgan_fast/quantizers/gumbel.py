@@ -14,6 +14,55 @@ from .checks import check_indices, check_integer
 from .vector_quantizer import QuantizerInfo
 
 
+def draw_codes(
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    codes: Tensor,
+    temperature: float,
+    hard: bool,
+    seed: Tensor | int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draws a code for each latent, without the N x K matrix of logits (`ops.soft_assign`).
+
+    The formulas are those of `GumbelQuantizer`, with logits[n, k] = weight[k] . z[n] + bias[k].
+
+    Args:
+        z: (..., C).
+        weight, bias: (K, C) and (K,).
+        codes: (K, D).
+        temperature: of the relaxation.
+        hard: one code each in value, straight through; else the mean under y.
+        seed: of the noise, as `ops.soft_assign` takes it; drawn from torch's generator if not
+            given.
+
+    Returns:
+        z_q (..., D), KL(softmax(logits) || uniform) (...), and indices (...).
+    """
+    if seed is None:
+        seed = torch.randint(2**63 - 1, (), device=z.device)
+    relaxed = not hard or torch.is_grad_enabled()
+    logits = {"metric": "dot", "bias": bias}
+    drawn = ops.soft_assign(
+        z,
+        weight,
+        outputs=("indices", "expected") if relaxed else ("indices",),
+        temperature=temperature,
+        # With a hard draw, a code's gradient is that of the latents which chose it.
+        values=(codes.detach() if hard else codes) if relaxed else None,
+        seed=seed,
+        **logits,
+    )
+    z_q = drawn.expected
+    if hard:
+        z_q = F.embedding(drawn.indices, codes)
+        if relaxed:
+            z_q = z_q + (drawn.expected - drawn.expected.detach())
+    # sum_k q log(K q) = log K - entropy
+    entropy = ops.soft_assign(z, weight, outputs=("entropy",), **logits).entropy
+    return z_q, math.log(len(codes)) - entropy, drawn.indices
+
+
 class GumbelQuantizer(nn.Module):
     """Draws a code for each latent from logits that are linear in it.
 
@@ -93,35 +142,30 @@ class GumbelQuantizer(nn.Module):
             ValueError: z is not (B, in_channels, H, W).
         """
         self._check_latents(z)
-        if seed is None:
-            seed = torch.randint(2**63 - 1, (), device=z.device)
-        hard = self.straight_through or not self.training
-        relaxed = not hard or torch.is_grad_enabled()
-        drawn = self._assign(
-            z,
-            outputs=("indices", "expected") if relaxed else ("indices",),
-            temperature=self.temperature if temperature is None else temperature,
-            # With a hard draw, a code's gradient is that of the latents which chose it.
-            values=(self.embed.weight.detach() if hard else self.embed.weight) if relaxed else None,
+        z_q, divergence, indices = draw_codes(
+            z.movedim(1, -1),
+            self.proj.weight.flatten(1),
+            self.proj.bias,
+            self.embed.weight,
+            self.temperature if temperature is None else temperature,
+            hard=self.straight_through or not self.training,
             seed=seed,
         )
-        if hard:
-            z_q = F.embedding(drawn.indices, self.embed.weight)
-            if relaxed:
-                z_q = z_q + (drawn.expected - drawn.expected.detach())
-        else:
-            z_q = drawn.expected
-        # sum_k q log(K q) = log K - entropy
-        entropy = self._assign(z, outputs=("entropy",)).entropy
-        loss = self.kl_weight * (math.log(self.codebook_size) - entropy).mean()
+        loss = self.kl_weight * divergence.mean()
         zero = loss.new_zeros(())
-        info = QuantizerInfo(drawn.indices, self._count(drawn.indices), zero, zero)
+        info = QuantizerInfo(indices, self._count(indices), zero, zero)
         return z_q.to(z.dtype).movedim(-1, 1).contiguous(), loss, info
 
     def encode(self, z: Tensor) -> Tensor:
         """Indices (B, H, W) int64 of the most probable codes, without noise."""
         self._check_latents(z)
-        return self._assign(z, outputs=("indices",)).indices
+        return ops.soft_assign(
+            z.movedim(1, -1),
+            self.proj.weight.flatten(1),
+            outputs=("indices",),
+            metric="dot",
+            bias=self.proj.bias,
+        ).indices
 
     def lookup(self, indices: Tensor) -> Tensor:
         """The codes (B, D, ...) that indices (B, ...) name.
@@ -137,10 +181,6 @@ class GumbelQuantizer(nn.Module):
             f"straight_through={self.straight_through}, kl_weight={self.kl_weight}, "
             f"temperature={self.temperature}"
         )
-
-    def _assign(self, z: Tensor, **options: object) -> ops.SoftAssignment:
-        rows, weight = z.movedim(1, -1), self.proj.weight.flatten(1)
-        return ops.soft_assign(rows, weight, metric="dot", bias=self.proj.bias, **options)
 
     def _count(self, indices: Tensor) -> Tensor:
         # torch.bincount makes the host wait for a CUDA device to learn its own size; this does not.

@@ -78,13 +78,15 @@ class IndexPropagationQuantizer(VectorQuantizer):
             loss = straight + commitment_loss + self.beta * codebook_loss
         else:
             loss = straight + self.beta * commitment_loss + codebook_loss
+        sample = average = None
         if self.entropy_weight != 0:
             sample, average = entropy_terms(rows, codebook, self.entropy_temperature, metric="dot")
             loss = loss + self.entropy_weight * (
                 self.sample_weight * sample - self.batch_weight * average
             )
+        counts = self._count(assigned.indices)
         info = QuantizerInfo(
-            assigned.indices, self._count(assigned.indices), commitment_loss, codebook_loss
+            assigned.indices, counts, commitment_loss, codebook_loss, sample, average
         )
         return z_q.to(z.dtype).movedim(-1, 1).contiguous(), loss, info
 

@@ -35,6 +35,8 @@ def check_condition(
     """
     model = packed.model
     parts = tuple(cond) if isinstance(cond, tuple) else (cond,)
+    for part in parts:
+        check_tensor(name, part)
     if len(parts) != 1 and (packed.is_native or not parts):
         raise ValueError(
             f"{name} must have {'one part' if packed.is_native else 'at least one part'}, got "
@@ -124,7 +126,14 @@ def starting_codes(
     return torch.where(kept, known.long(), codes), kept.numpy()
 
 
+def check_tensor(name: str, value: object) -> None:
+    """ValueError if it is something else, such as a list or an array."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+
+
 def _like_grid(name: str, tensor: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    check_tensor(name, tensor)
     if tensor.shape not in (shape, shape[1:]):
         raise ValueError(
             f"{name} must be (B, H, W) = {shape} or (H, W) = {shape[1:]}, got {tuple(tensor.shape)}"

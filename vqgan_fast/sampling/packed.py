@@ -82,8 +82,8 @@ def pack(
             dtype, else "float32" (for fp64 and fp16 as well).
 
     Raises:
-        ValueError: another transformer, heads whose width is no multiple of 8, other weights, or a
-            packed one of other weights.
+        ValueError: another transformer, heads whose width is no multiple of 8, weights that are not
+            finite, other `weights`, or a packed one of other `weights`.
     """
     if isinstance(transformer, PackedTransformer):
         if weights not in (None, transformer.weights):
@@ -102,6 +102,12 @@ def pack(
         raise ValueError(
             f"gpt must have a head width n_embd / n_head that is a multiple of 8, got {head_dim}"
         )
+    for name, parameter in transformer.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(
+                f"gpt must have finite weights, but {name} holds NaN or infinity: its training "
+                f"diverged; go back to an earlier checkpoint"
+            )
     if weights is None:
         is_bfloat16 = transformer.head.weight.dtype == torch.bfloat16
         weights = "bfloat16" if is_bfloat16 else "float32"

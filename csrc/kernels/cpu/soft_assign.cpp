@@ -6,26 +6,10 @@
 #include <vector>
 
 #include "kernels/cpu/soft_assign_blocks.h"
+#include "kernels/cpu/soft_assign_frame.h"
+#include "kernels/cpu/soft_assign_scores.h"
 
 namespace vqgan_fast {
-
-std::vector<double> soft_code_terms(const SoftAssignProblem& problem, const Parallel& parallel) {
-  std::vector<double> terms(static_cast<size_t>(problem.num_codes));
-  parallel.run(0, problem.num_codes, 1024, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    std::vector<double> code(static_cast<size_t>(problem.dim));
-    for (int64_t k = begin; k < end; ++k) {
-      double term = 0.0;
-      if (problem.bias.data != nullptr) load_rows(problem.bias, k, 1, 1, &term);
-      if (problem.squared) {
-        load_rows(problem.codebook, k, 1, problem.dim, code.data());
-        for (const double e : code) term -= e * e;
-      }
-      terms[k] = term / problem.temperature;
-    }
-  });
-  return terms;
-}
 
 namespace {
 
@@ -58,71 +42,64 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
   const int64_t dim = problem.dim, num_codes = problem.num_codes;
   const int64_t value_columns = round_up(problem.value_dim, loops.panel);
   const bool expected = results.expected.data != nullptr;
-  const auto codes =
-      pack_columns<T>(problem.codebook, num_codes, dim, PackFor::kLogits, loops.panel, parallel);
+  const SoftFrame frame(problem, parallel);
+  const ScoreColumns<T> codes(problem.codebook, num_codes, dim, frame.score_centre(),
+                              frame.code_terms.data(), -HUGE_VAL, frame.wide, loops.panel,
+                              parallel);
   AlignedArray<T> values;
   if (expected) {
-    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, PackFor::kSums,
+    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, nullptr, PackFor::kSums,
                              loops.panel, parallel);
   }
-  const std::vector<T> add =
-      padded_columns<T>(soft_code_terms(problem, parallel).data(), num_codes, -HUGE_VAL);
-  const auto scale = static_cast<T>(soft_scale(problem));
 
   const SoftPass pass(problem.num_rows, num_codes, dim, parallel);
   pass.run(parallel, [&] {
     return [&, z = OwnRows<T>(dim), noise = TileNoise<T>(problem, loops),
-            tile = allocate_array<T>(kSoftBlockRows * kSoftBlockColumns),
+            scores = TileScores<T>(frame, loops, codes),
             sums = allocate_array<T>(expected ? kSoftBlockRows * value_columns : 0),
             line = std::vector<double>(problem.value_dim)](int64_t begin, int64_t count) mutable {
-      z.load(problem.z, begin, count);
+      z.load(problem.z, begin, count, problem.squared ? frame.score_centre() : nullptr);
       const int64_t padded = round_up(count, kSoftRowStep);
       RowState states[kSoftBlockRows];
       if (expected) std::fill(sums.get(), sums.get() + padded * value_columns, T(0));
       for (int64_t k = 0; k < num_codes; k += kSoftBlockColumns) {
         const int64_t size = std::min(kSoftBlockColumns, num_codes - k);
         const int64_t columns = round_up(size, loops.panel);
-        loops.multiply(z.data(), dim, padded, codes.get() + k * dim, dim, columns / loops.panel,
-                       tile.get());
+        scores.multiply(z, padded, k, columns);
         noise.of_latents(begin, count, k, columns);
         for (int64_t r = 0; r < count; ++r) {
           RowState& state = states[r];
-          T* row = tile.get() + r * kSoftBlockColumns;
-          const T largest = loops.logits(row, columns, scale, add.data() + k, noise.row(r));
-          if (largest > state.largest) {
-            state.index = k + (std::find(row, row + size, largest) - row);
-          }
-          const double factor = raise(&state, static_cast<double>(largest));
+          const double largest = scores.logits(r, k, columns, noise.row(r));
+          if (largest > state.largest) state.index = k + scores.find(r, size, largest);
+          const double factor = raise(&state, largest);
           if (expected && factor != 1.0) {
             loops.rescale(sums.get() + r * value_columns, value_columns, static_cast<T>(factor));
           }
           // Where every code so far is masked by a bias of minus infinity, any shift will do.
-          const T shift =
-              std::isinf(state.largest) && state.largest < 0 ? T(0) : static_cast<T>(state.largest);
+          const bool masked = std::isinf(state.largest) && state.largest < 0;
+          const double shift = scores.narrow(r, columns, masked ? 0.0 : -state.largest);
           T sum, weighted;
-          loops.exponentials(row, columns, shift, &sum, &weighted);
+          loops.exponentials(scores.row(r), columns, static_cast<T>(-shift), &sum, &weighted);
           state.sum += sum;
           state.weighted += weighted;
         }
         if (expected) {
-          loops.add_product(tile.get(), kSoftBlockColumns, padded, values.get() + k * value_columns,
-                            size, value_columns / loops.panel, sums.get(), value_columns);
+          loops.add_product(scores.data(), kSoftBlockColumns, padded,
+                            values.get() + k * value_columns, size, value_columns / loops.panel,
+                            sums.get(), value_columns);
         }
       }
       for (int64_t r = 0; r < count; ++r) {
         const RowState& state = states[r];
-        const double normalizer = state.largest + std::log(state.sum);
-        const bool defined = !std::isnan(normalizer);
-        results.normalizer[begin + r] = normalizer;
+        const double log_sum_exp = state.largest + std::log(state.sum) +
+                                   frame.row_constant(problem, z.as_given() + r * dim);
+        const double entropy = std::log(state.sum) - state.weighted / state.sum;
+        const bool defined = !std::isnan(log_sum_exp);
+        results.statistics[2 * (begin + r)] = log_sum_exp;
+        results.statistics[2 * (begin + r) + 1] = entropy;
         if (results.indices != nullptr) results.indices[begin + r] = defined ? state.index : 0;
-        if (results.entropy.data != nullptr) {
-          const double entropy = std::log(state.sum) - state.weighted / state.sum;
-          store_rows(results.entropy, begin + r, 1, 1, &entropy);
-        }
+        if (results.entropy.data != nullptr) store_rows(results.entropy, begin + r, 1, 1, &entropy);
         if (results.log_sum_exp.data != nullptr) {
-          double norm2 = 0.0;
-          for (int64_t d = 0; problem.squared && d < dim; ++d) norm2 += z(r, d) * z(r, d);
-          const double log_sum_exp = normalizer - norm2 / problem.temperature;
           store_rows(results.log_sum_exp, begin + r, 1, 1, &log_sum_exp);
         }
         if (!expected) continue;
@@ -136,33 +113,36 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
 }
 
 template <class T>
-void mean(const SoftAssignProblem& problem, const double* normalizer, const Rows& out,
+void mean(const SoftAssignProblem& problem, const double* statistics, const Rows& out,
           const Parallel& parallel) {
   const SoftAssignLoops<T>& loops = soft_assign_loops<T>(simd_level());
   const int64_t dim = problem.dim, num_rows = problem.num_rows;
-  const auto latents =
-      pack_columns<T>(problem.z, num_rows, dim, PackFor::kLogits, loops.panel, parallel);
-  const std::vector<double> terms = soft_code_terms(problem, parallel);
-  std::vector<T> add = padded_columns<T>(normalizer, num_rows, HUGE_VAL);
-  for (T& x : add) x = -x;
-  const auto scale = static_cast<T>(soft_scale(problem));
+  const SoftFrame frame(problem, parallel);
+  const ScoreColumns<T> latents(problem.z, num_rows, dim,
+                                problem.squared ? frame.score_centre() : nullptr,
+                                frame.latent_terms(problem, statistics, false, parallel).data(),
+                                -HUGE_VAL, frame.wide, loops.panel, parallel);
+  const auto scale = static_cast<T>(frame.scale);
 
   const SoftPass pass(problem.num_codes, num_rows, dim, parallel);
   pass.run(parallel, [&] {
     return [&, codes = OwnRows<T>(dim), noise = TileNoise<T>(problem, loops),
-            tile = allocate_array<T>(kSoftBlockRows * kSoftBlockColumns)](int64_t begin,
-                                                                          int64_t count) mutable {
-      codes.load(problem.codebook, begin, count);
+            scores = TileScores<T>(frame, loops, latents)](int64_t begin, int64_t count) mutable {
+      codes.load(problem.codebook, begin, count, frame.score_centre());
       double sums[kSoftBlockRows] = {};
       for (int64_t n = 0; n < num_rows; n += kSoftBlockColumns) {
         const int64_t columns = round_up(std::min(kSoftBlockColumns, num_rows - n), loops.panel);
-        loops.multiply(codes.data(), dim, round_up(count, kSoftRowStep), latents.get() + n * dim,
-                       dim, columns / loops.panel, tile.get());
+        scores.multiply(codes, round_up(count, kSoftRowStep), n, columns);
         noise.of_codes(begin, count, n, columns);
         for (int64_t r = 0; r < count; ++r) {
-          sums[r] += loops.sum_probabilities(tile.get() + r * kSoftBlockColumns, columns, scale,
-                                             static_cast<T>(terms[begin + r]), add.data() + n,
-                                             noise.row(r));
+          const double term = frame.code_terms[begin + r];
+          if (frame.wide) {
+            scores.logits(r, n, columns, noise.row(r));
+            scores.narrow(r, columns, term);
+          }
+          sums[r] +=
+              loops.sum_probabilities(scores.row(r), columns, scale, static_cast<T>(term),
+                                      frame.wide ? nullptr : latents.add.data() + n, noise.row(r));
         }
       }
       for (int64_t r = 0; r < count; ++r) {
@@ -182,10 +162,10 @@ void soft_assign(const SoftAssignProblem& problem, const SoftAssignResults& resu
                : forward<float>(problem, results, parallel);
 }
 
-void soft_assign_mean(const SoftAssignProblem& problem, const double* normalizer, const Rows& out,
+void soft_assign_mean(const SoftAssignProblem& problem, const double* statistics, const Rows& out,
                       const Parallel& parallel) {
-  problem.fp64 ? mean<double>(problem, normalizer, out, parallel)
-               : mean<float>(problem, normalizer, out, parallel);
+  problem.fp64 ? mean<double>(problem, statistics, out, parallel)
+               : mean<float>(problem, statistics, out, parallel);
 }
 
 }  // namespace vqgan_fast

@@ -11,12 +11,12 @@
 
 namespace vqgan_fast {
 
-// Each but the normalizer is optional.
+// Each but the statistics is optional.
 struct SoftAssignResults {
-  // num_rows: the log of the sum of exponentials of l + ||z||^2 / temperature if `squared`, of l if
-  // not. The backward pass takes it from here, not from `log_sum_exp`, whose rounding would count
-  // where ||z||^2 / temperature is large.
-  double* normalizer = nullptr;
+  // num_rows x 2: log_sum_exp and entropy before they are rounded. The backward pass takes them
+  // from here: their rounding would shift all probabilities of a latent alike, and no sum averages
+  // that.
+  double* statistics = nullptr;
   Rows log_sum_exp;  // num_rows x 1
   Rows expected;     // num_rows x value_dim
   Rows entropy;      // num_rows x 1, in nats
@@ -28,25 +28,21 @@ void soft_assign(const SoftAssignProblem& problem, const SoftAssignResults& resu
                  const Parallel& parallel);
 
 // out[k] = the mean over the rows of the probability of code k; num_codes x 1.
-void soft_assign_mean(const SoftAssignProblem& problem, const double* normalizer, const Rows& out,
+void soft_assign_mean(const SoftAssignProblem& problem, const double* statistics, const Rows& out,
                       const Parallel& parallel);
 
-// With p the probabilities, the gradient of the loss by l is
-//
-//   p_nk (row_term_n + code_term_k + grad_expected_n . value_k - grad_entropy_n log p_nk)
-//
-// where row_term gathers what does not depend on k. What has no data is taken as zero or not
-// computed.
+// The gradients of the results, and where those of the arguments go; docs/soft_assign.md has the
+// formulas. What has no data is taken as zero or not computed.
 struct SoftAssignGradients {
-  const double* normalizer = nullptr;    // num_rows
-  const double* row_term = nullptr;      // num_rows
-  const double* code_term = nullptr;     // num_codes, optional
-  const double* grad_entropy = nullptr;  // num_rows, optional
-  Rows grad_expected;                    // num_rows x value_dim, optional
-  Rows grad_z;                           // num_rows x dim
-  Rows grad_codebook;                    // num_codes x dim
-  Rows grad_values;                      // num_codes x value_dim; needs grad_expected
-  Rows grad_bias;                        // num_codes x 1
+  const double* statistics = nullptr;             // num_rows x 2
+  const double* grad_log_sum_exp = nullptr;       // num_rows, optional
+  const double* grad_entropy = nullptr;           // num_rows, optional
+  const double* grad_mean_probability = nullptr;  // num_codes, optional
+  Rows grad_expected, expected;                   // num_rows x value_dim, optional
+  Rows grad_z;                                    // num_rows x dim
+  Rows grad_codebook;                             // num_codes x dim
+  Rows grad_values;                               // num_codes x value_dim; needs grad_expected
+  Rows grad_bias;                                 // num_codes x 1
 };
 
 void soft_assign_backward(const SoftAssignProblem& problem, const SoftAssignGradients& gradients,

@@ -20,8 +20,23 @@ struct Avx2 : Fp32Vectors<32> {
   }
 };
 
+struct Avx2Wide {
+  static constexpr int kLanes = 4;
+  using Scalar = double;
+  using Noise = float;
+  using Vector = __m256d;
+
+  static Vector load(const double* p) { return _mm256_loadu_pd(p); }
+  static Vector load(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+  static void store(double* p, Vector v) { _mm256_storeu_pd(p, v); }
+  static void store_narrow(float* p, Vector v) { _mm_storeu_ps(p, _mm256_cvtpd_ps(v)); }
+  static Vector broadcast(double x) { return _mm256_set1_pd(x); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+  static Vector max(Vector a, Vector b) { return _mm256_max_pd(a, b); }
+};
+
 }  // namespace
 
-const SoftAssignLoops<float> kSoftAssignAvx2 = kLoops<Avx2, 6, 2>;
+const SoftAssignLoops<float> kSoftAssignAvx2 = kLoops<Avx2, Avx2Wide, 6, 2>;
 
 }  // namespace vqgan_fast

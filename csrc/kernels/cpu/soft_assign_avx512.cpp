@@ -20,8 +20,23 @@ struct Avx512 : Fp32Vectors<64> {
   }
 };
 
+struct Avx512Wide {
+  static constexpr int kLanes = 8;
+  using Scalar = double;
+  using Noise = float;
+  using Vector = __m512d;
+
+  static Vector load(const double* p) { return _mm512_loadu_pd(p); }
+  static Vector load(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+  static void store(double* p, Vector v) { _mm512_storeu_pd(p, v); }
+  static void store_narrow(float* p, Vector v) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(v)); }
+  static Vector broadcast(double x) { return _mm512_set1_pd(x); }
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
+  static Vector max(Vector a, Vector b) { return _mm512_max_pd(a, b); }
+};
+
 }  // namespace
 
-const SoftAssignLoops<float> kSoftAssignAvx512 = kLoops<Avx512, 12, 2>;
+const SoftAssignLoops<float> kSoftAssignAvx512 = kLoops<Avx512, Avx512Wide, 12, 2>;
 
 }  // namespace vqgan_fast

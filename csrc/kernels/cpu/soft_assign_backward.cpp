@@ -7,30 +7,42 @@
 
 #include "kernels/cpu/soft_assign.h"
 #include "kernels/cpu/soft_assign_blocks.h"
+#include "kernels/cpu/soft_assign_frame.h"
+#include "kernels/cpu/soft_assign_scores.h"
 
 namespace vqgan_fast {
 namespace {
 
-// Latents or codes, and what of the formula belongs to each of them.
+// Latents or codes, and what of the formula belongs to each of them. With u = log p + entropy,
+// which is `add` of both beside the product, and p = exp(u - excess), the gradient by a logit is
+//
+//   p (term + grad_expected.value - entropy u)
+//
+// A latent's own entropy is in u because the sum over its codes of p u is then 0, and no rounding
+// of it weighs on all codes alike.
 struct Side {
   Rows rows;
   Rows weights;  // grad_expected of latents, values of codes; no data without grad_expected
   int64_t count;
-  std::vector<double> add;  // to the logit
-  const double* term;       // may be null
-  const double* entropy;    // may be null
-  Rows grad_rows;           // by `rows`
-  Rows grad_weights;        // the sum of probabilities times the other side's weights
-  Rows grad_add;            // the sum of gradients of logits
+  const double* score_centre;    // from which `rows` are measured in products, or null
+  const double* sum_centre;      // and in sums
+  const double* weights_centre;  // of `weights`
+  std::vector<double> add;       // to u
+  std::vector<double> excess;    // these may be empty, for 0
+  std::vector<double> term;
+  std::vector<double> entropy;
+  Rows grad_rows;     // by `rows`
+  Rows grad_weights;  // the sum of probabilities times the other side's weights
+  Rows grad_add;      // the sum of gradients of logits
 };
 
-double value_or_zero(const double* values, int64_t i) {
-  return values == nullptr ? 0.0 : values[i];
+double value_or_zero(const std::vector<double>& values, int64_t i) {
+  return values.empty() ? 0.0 : values[i];
 }
 
 template <class T>
-void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side& other,
-                   bool latents_are_rows, const Parallel& parallel) {
+void gradient_pass(const SoftAssignProblem& problem, const SoftFrame& frame, const Side& own,
+                   const Side& other, bool latents_are_rows, const Parallel& parallel) {
   const SoftAssignLoops<T>& loops = soft_assign_loops<T>(simd_level());
   const int panel = loops.panel;
   const int64_t dim = problem.dim, weight_dim = problem.value_dim;
@@ -38,32 +50,38 @@ void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side
   const bool sum_weights = own.grad_weights.data != nullptr;
   const bool sum_rows = own.grad_rows.data != nullptr;
   const int64_t row_columns = round_up(dim, panel), weight_columns = round_up(weight_dim, panel);
-  const auto packed = [&](const Rows& rows, int64_t columns, PackFor what) {
-    return pack_columns<T>(rows, other.count, columns, what, panel, parallel);
+  const auto packed = [&](const Rows& rows, int64_t columns, const double* centre, PackFor what) {
+    return pack_columns<T>(rows, other.count, columns, centre, what, panel, parallel);
   };
-  const auto logits = packed(other.rows, dim, PackFor::kLogits);
+  const ScoreColumns<T> columns_of_other(other.rows, other.count, dim, other.score_centre,
+                                         other.add.data(), -HUGE_VAL, frame.wide, panel, parallel);
   AlignedArray<T> rows, weights, weight_rows;
-  if (sum_rows) rows = packed(other.rows, dim, PackFor::kSums);
-  if (weighted) weights = packed(other.weights, weight_dim, PackFor::kLogits);
-  if (sum_weights) weight_rows = packed(other.weights, weight_dim, PackFor::kSums);
-  const auto add = padded_columns<T>(other.add.data(), other.count, -HUGE_VAL);
-  const auto term = padded_columns<T>(other.term, other.count, 0.0);
-  const auto entropy = padded_columns<T>(other.entropy, other.count, 0.0);
-  const auto scale = static_cast<T>(soft_scale(problem));
+  if (sum_rows) rows = packed(other.rows, dim, other.sum_centre, PackFor::kSums);
+  if (weighted) {
+    weights = packed(other.weights, weight_dim, other.weights_centre, PackFor::kLogits);
+  }
+  if (sum_weights) weight_rows = packed(other.weights, weight_dim, nullptr, PackFor::kSums);
+  const auto padded_column = [&](const std::vector<double>& values) {
+    return padded_columns<T>(values.empty() ? nullptr : values.data(), other.count, 0.0);
+  };
+  const auto excess = padded_column(other.excess);
+  const auto term = padded_column(other.term);
+  const auto entropy = padded_column(other.entropy);
 
   const SoftPass pass(own.count, other.count, dim, parallel);
   pass.run(parallel, [&] {
     constexpr int64_t kTile = kSoftBlockRows * kSoftBlockColumns;
     return [&, x = OwnRows<T>(dim), w = OwnRows<T>(weighted ? weight_dim : 0),
-            noise = TileNoise<T>(problem, loops), products = allocate_array<T>(kTile),
+            noise = TileNoise<T>(problem, loops),
+            scores = TileScores<T>(frame, loops, columns_of_other),
             values = allocate_array<T>(weighted ? kTile : 0),
             grad_rows = allocate_array<T>(kSoftBlockRows * row_columns),
             grad_weights = allocate_array<T>(sum_weights ? kSoftBlockRows * weight_columns : 0),
             line = std::vector<double>(std::max(dim, weight_dim))](int64_t begin,
                                                                    int64_t count) mutable {
       const int64_t padded = round_up(count, kSoftRowStep);
-      x.load(own.rows, begin, count);
-      if (weighted) w.load(own.weights, begin, count);
+      x.load(own.rows, begin, count, own.score_centre);
+      if (weighted) w.load(own.weights, begin, count, own.weights_centre);
       std::fill(grad_rows.get(), grad_rows.get() + padded * row_columns, T(0));
       if (sum_weights) {
         std::fill(grad_weights.get(), grad_weights.get() + padded * weight_columns, T(0));
@@ -72,8 +90,7 @@ void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side
       for (int64_t j = 0; j < other.count; j += kSoftBlockColumns) {
         const int64_t size = std::min(kSoftBlockColumns, other.count - j);
         const int64_t columns = round_up(size, panel);
-        loops.multiply(x.data(), dim, padded, logits.get() + j * dim, dim, columns / panel,
-                       products.get());
+        scores.multiply(x, padded, j, columns);
         if (weighted) {
           loops.multiply(w.data(), weight_dim, padded, weights.get() + j * weight_dim, weight_dim,
                          columns / panel, values.get());
@@ -81,20 +98,27 @@ void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side
         latents_are_rows ? noise.of_latents(begin, count, j, columns)
                          : noise.of_codes(begin, count, j, columns);
         for (int64_t r = 0; r < count; ++r) {
+          const double add = own.add[begin + r];
+          if (frame.wide) {
+            scores.logits(r, j, columns, noise.row(r));
+            scores.narrow(r, columns, add);
+          }
           SoftGradientRow<T> row;
-          row.scale = scale;
-          row.add = static_cast<T>(own.add[begin + r]);
+          row.scale = static_cast<T>(frame.scale);
+          row.add = static_cast<T>(add);
+          row.excess = static_cast<T>(value_or_zero(own.excess, begin + r));
           row.term = static_cast<T>(value_or_zero(own.term, begin + r));
           row.entropy = static_cast<T>(value_or_zero(own.entropy, begin + r));
-          row.column_add = add.data() + j;
+          row.column_add = frame.wide ? nullptr : columns_of_other.add.data() + j;
+          row.column_excess = excess.data() + j;
           row.column_term = term.data() + j;
           row.column_entropy = entropy.data() + j;
           row.noise = noise.row(r);
-          sums[r] += loops.gradients(row, columns, products.get() + r * kSoftBlockColumns,
+          sums[r] += loops.gradients(row, columns, scores.row(r),
                                      weighted ? values.get() + r * kSoftBlockColumns : nullptr);
         }
         if (sum_rows) {
-          loops.add_product(products.get(), kSoftBlockColumns, padded, rows.get() + j * row_columns,
+          loops.add_product(scores.data(), kSoftBlockColumns, padded, rows.get() + j * row_columns,
                             size, row_columns / panel, grad_rows.get(), row_columns);
         }
         if (sum_weights) {
@@ -103,12 +127,13 @@ void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side
                             grad_weights.get(), weight_columns);
         }
       }
-      const double factor = soft_scale(problem);
       for (int64_t r = 0; r < count; ++r) {
         if (sum_rows) {
+          // Both sides are measured from one centre if `squared`; else the sum lacks the other's.
           for (int64_t d = 0; d < dim; ++d) {
-            const double pull = problem.squared ? sums[r] * x(r, d) : 0.0;
-            line[d] = factor * (static_cast<double>(grad_rows[r * row_columns + d]) - pull);
+            const double centre = other.sum_centre == nullptr ? 0.0 : other.sum_centre[d];
+            const double rest = sums[r] * (centre - (problem.squared ? x(r, d) : 0.0));
+            line[d] = frame.scale * (static_cast<double>(grad_rows[r * row_columns + d]) + rest);
           }
           store_rows(own.grad_rows, begin + r, 1, dim, line.data());
         }
@@ -125,29 +150,103 @@ void gradient_pass(const SoftAssignProblem& problem, const Side& own, const Side
   });
 }
 
+// The gradients of the mean probabilities as they count for one latent, less their mean, which
+// changes nothing and would only cost digits.
+std::vector<double> code_terms_of(const SoftAssignProblem& problem, const double* grad_mean) {
+  if (grad_mean == nullptr) return {};
+  std::vector<double> terms(grad_mean, grad_mean + problem.num_codes);
+  double mean = 0.0;
+  for (const double x : terms) mean += x / static_cast<double>(problem.num_codes);
+  for (double& x : terms) x = (x - mean) / static_cast<double>(problem.num_rows);
+  return terms;
+}
+
+// What of the gradient by a logit depends on its latent alone.
+template <class T>
+std::vector<double> row_terms_of(const SoftAssignProblem& problem,
+                                 const SoftAssignGradients& gradients,
+                                 const std::vector<double>& code_terms,
+                                 const std::vector<double>& value_centre, const Side& latents,
+                                 bool wide, const Parallel& parallel) {
+  std::vector<double> terms(static_cast<size_t>(problem.num_rows));
+  if (!code_terms.empty()) {
+    // The mean of code_terms under each row's probabilities, by the forward pass.
+    std::vector<double> means(terms.size()), unused(2 * terms.size());
+    SoftAssignProblem average = problem;
+    average.values = contiguous_rows(code_terms.data(), DType::kFloat64, problem.num_codes, 1);
+    average.value_dim = 1;
+    SoftAssignResults results;
+    results.statistics = unused.data();
+    results.expected = contiguous_rows(means.data(), DType::kFloat64, problem.num_rows, 1);
+    soft_assign(average, results, parallel);
+    for (size_t n = 0; n < terms.size(); ++n) terms[n] -= means[n];
+  }
+  const int64_t columns = problem.value_dim;
+  parallel.run(0, problem.num_rows, 256, [&](int64_t begin, int64_t end) {
+    std::vector<double> gradient(static_cast<size_t>(columns)), output(gradient.size());
+    for (int64_t n = begin; n < end; ++n) {
+      if (gradients.grad_log_sum_exp != nullptr) terms[n] += gradients.grad_log_sum_exp[n];
+      if (gradients.grad_entropy != nullptr && !wide) {
+        // What u loses by the rounding of its largest part.
+        const double lost = latents.add[n] - static_cast<double>(static_cast<T>(latents.add[n]));
+        terms[n] -= gradients.grad_entropy[n] * lost;
+      }
+      if (gradients.grad_expected.data == nullptr) continue;
+      load_rows(gradients.grad_expected, n, 1, columns, gradient.data());
+      load_rows(gradients.expected, n, 1, columns, output.data());
+      for (int64_t d = 0; d < columns; ++d) {
+        terms[n] -= gradient[d] * (output[d] - value_or_zero(value_centre, d));
+      }
+    }
+  });
+  return terms;
+}
+
 template <class T>
 void backward(const SoftAssignProblem& problem, const SoftAssignGradients& gradients,
               const Parallel& parallel) {
+  const SoftFrame frame(problem, parallel);
   const bool weighted = gradients.grad_expected.data != nullptr;
-  Side latents{problem.z,
-               gradients.grad_expected,
-               problem.num_rows,
-               std::vector<double>(static_cast<size_t>(problem.num_rows)),
-               gradients.row_term,
-               gradients.grad_entropy,
-               gradients.grad_z,
-               Rows(),
-               Rows()};
-  for (int64_t n = 0; n < problem.num_rows; ++n) latents.add[n] = -gradients.normalizer[n];
-  const Side codes{problem.codebook,        weighted ? problem.values : Rows(),
-                   problem.num_codes,       soft_code_terms(problem, parallel),
-                   gradients.code_term,     nullptr,
-                   gradients.grad_codebook, gradients.grad_values,
-                   gradients.grad_bias};
-  if (latents.grad_rows.data != nullptr) gradient_pass<T>(problem, latents, codes, true, parallel);
+  std::vector<double> value_centre;
+  if (weighted) {
+    value_centre = offset_of_rows(problem.values, problem.num_codes, problem.value_dim, parallel);
+  }
+  Side latents{}, codes{};
+  codes.rows = problem.codebook;
+  if (weighted) codes.weights = problem.values;
+  codes.count = problem.num_codes;
+  codes.score_centre = frame.score_centre();
+  codes.sum_centre = frame.sum_centre();
+  codes.weights_centre = or_null(value_centre);
+  codes.add = frame.code_terms;
+  codes.term = code_terms_of(problem, gradients.grad_mean_probability);
+  codes.grad_rows = gradients.grad_codebook;
+  codes.grad_weights = gradients.grad_values;
+  codes.grad_add = gradients.grad_bias;
+
+  const bool entropy = gradients.grad_entropy != nullptr;
+  latents.rows = problem.z;
+  latents.weights = gradients.grad_expected;
+  latents.count = problem.num_rows;
+  if (problem.squared) {
+    latents.score_centre = frame.score_centre();
+    latents.sum_centre = frame.sum_centre();
+  }
+  latents.add = frame.latent_terms(problem, gradients.statistics, entropy, parallel);
+  for (int64_t n = 0; entropy && n < problem.num_rows; ++n) {
+    latents.entropy.push_back(gradients.grad_entropy[n]);
+    latents.excess.push_back(gradients.statistics[2 * n + 1]);
+  }
+  latents.term =
+      row_terms_of<T>(problem, gradients, codes.term, value_centre, latents, frame.wide, parallel);
+  latents.grad_rows = gradients.grad_z;
+
+  if (latents.grad_rows.data != nullptr) {
+    gradient_pass<T>(problem, frame, latents, codes, true, parallel);
+  }
   if (codes.grad_rows.data != nullptr || codes.grad_weights.data != nullptr ||
       codes.grad_add.data != nullptr) {
-    gradient_pass<T>(problem, codes, latents, false, parallel);
+    gradient_pass<T>(problem, frame, codes, latents, false, parallel);
   }
 }
 

@@ -29,6 +29,7 @@ struct Fp64 {
   static constexpr int kLanes = 2;
   static constexpr double kLeastLog = -746.0;
   using Scalar = double;
+  using Noise = double;
   typedef double Vector __attribute__((vector_size(16)));
 
   static Vector load(const double* p) { return Vector{p[0], p[1]}; }
@@ -39,6 +40,17 @@ struct Fp64 {
   static Vector broadcast(double x) { return Vector{x, x}; }
   static Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
   static Vector max(Vector a, Vector b) { return a > b ? a : b; }
+};
+
+// fp64 for the logits of fp32 numbers.
+struct Vectors16Wide : Fp64 {
+  using Noise = float;
+  using Fp64::load;
+  static Vector load(const float* p) { return Vector{p[0], p[1]}; }
+  static void store_narrow(float* p, Vector v) {
+    p[0] = static_cast<float>(v[0]);
+    p[1] = static_cast<float>(v[1]);
+  }
 };
 
 template <>
@@ -79,13 +91,16 @@ void fp64_noise_of_rows(uint64_t seed, uint64_t first, uint64_t row, int64_t n, 
 
 }  // namespace
 
-const SoftAssignLoops<float> kSoftAssignBaseline = kLoops<Vectors16, 2, 4>;
+const SoftAssignLoops<float> kSoftAssignBaseline = kLoops<Vectors16, Vectors16Wide, 2, 4>;
 
 const SoftAssignLoops<double> kSoftAssignFp64 = {
     8,
     multiply<Fp64, 2, 4>,
     multiply_panels<Fp64, 2, 4, true>,
+    nullptr,  // it is wide already
     logits<Fp64>,
+    nullptr,
+    nullptr,
     exponentials<Fp64>,
     rescale<Fp64>,
     sum_probabilities<Fp64>,

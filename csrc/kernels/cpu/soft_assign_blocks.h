@@ -49,7 +49,8 @@ struct SoftPass {
   }
 };
 
-// A block of rows in T, padded with zeros to a multiple of kSoftRowStep.
+// A block of rows as given, and measured from a centre (null: from 0) in T; padded with zeros to a
+// multiple of kSoftRowStep.
 template <class T>
 class OwnRows {
  public:
@@ -57,13 +58,19 @@ class OwnRows {
       : dim_(dim),
         loaded_(allocate_array<double>(kSoftBlockRows * dim)),
         rows_(allocate_array<T>(kSoftBlockRows * dim)) {}
-  void load(const Rows& rows, int64_t begin, int64_t count) {
+  void load(const Rows& rows, int64_t begin, int64_t count, const double* centre) {
+    const int64_t padded = round_up(count, kSoftRowStep);
     load_rows(rows, begin, count, dim_, loaded_.get());
-    const int64_t size = count * dim_, padded = round_up(count, kSoftRowStep) * dim_;
-    for (int64_t i = 0; i < size; ++i) rows_[i] = static_cast<T>(loaded_[i]);
-    std::fill(rows_.get() + size, rows_.get() + padded, T(0));
+    std::fill(loaded_.get() + count * dim_, loaded_.get() + padded * dim_, 0.0);
+    for (int64_t r = 0; r < padded; ++r) {
+      for (int64_t d = 0; d < dim_; ++d) {
+        const double from = centre == nullptr || r >= count ? 0.0 : centre[d];
+        rows_[r * dim_ + d] = static_cast<T>(loaded_[r * dim_ + d] - from);
+      }
+    }
   }
   const T* data() const { return rows_.get(); }
+  const double* as_given() const { return loaded_.get(); }
   double operator()(int64_t r, int64_t d) const { return loaded_[r * dim_ + d]; }
 
  private:
@@ -78,10 +85,11 @@ enum class PackFor {
             // items begins at first_item * padded dim
 };
 
-// The items (codes or latents) of one side, packed for one of the two products.
+// The items (codes or latents) of one side, measured from a centre (null: from 0) and packed for
+// one of the two products.
 template <class T>
-AlignedArray<T> pack_columns(const Rows& rows, int64_t count, int64_t dim, PackFor what, int panel,
-                             const Parallel& parallel) {
+AlignedArray<T> pack_columns(const Rows& rows, int64_t count, int64_t dim, const double* centre,
+                             PackFor what, int panel, const Parallel& parallel) {
   const bool sums = what == PackFor::kSums;
   const int64_t padded_dim = round_up(dim, panel);
   auto packed = allocate_array<T>(sums ? count * padded_dim : round_up(count, panel) * dim);
@@ -97,6 +105,9 @@ AlignedArray<T> pack_columns(const Rows& rows, int64_t count, int64_t dim, PackF
       for (int64_t i = 0; i < size; i += step) {
         const int64_t n = std::min(step, size - i);
         load_rows(rows, first + i, n, dim, items.get());
+        for (int64_t j = 0; centre != nullptr && j < n; ++j) {
+          for (int64_t d = 0; d < dim; ++d) items[j * dim + d] -= centre[d];
+        }
         if (sums) {
           T* block = packed.get() + first * padded_dim;
           for (int64_t d = 0; d < padded_dim; ++d) {
@@ -119,11 +130,6 @@ AlignedArray<T> pack_columns(const Rows& rows, int64_t count, int64_t dim, PackF
   return packed;
 }
 
-// What is the same for a latent or code in all its logits. `codes` are those of one code:
-// (bias - ||e||^2 if squared) / temperature. The latents' own ||z||^2 is left out, because a
-// softmax does not change with it.
-std::vector<double> soft_code_terms(const SoftAssignProblem& problem, const Parallel& parallel);
-
 // Numbers of columns in T, padded to a multiple of kSoftBlockColumns.
 template <class T>
 std::vector<T> padded_columns(const double* values, int64_t count, double padding) {
@@ -132,11 +138,6 @@ std::vector<T> padded_columns(const double* values, int64_t count, double paddin
   if (values == nullptr) return std::fill(out.begin(), out.end(), T(0)), out;
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(values[i]);
   return out;
-}
-
-// The factor of z.e in a logit.
-inline double soft_scale(const SoftAssignProblem& problem) {
-  return (problem.squared ? 2.0 : 1.0) / problem.temperature;
 }
 
 // The noise of a tile, already divided by the temperature; null where there is none.

@@ -16,15 +16,17 @@ constexpr int64_t kSoftRowStep = 12;  // rows of a tile are padded to a multiple
 constexpr int64_t kSoftBlockRows = 4 * kSoftRowStep;
 constexpr int64_t kSoftBlockColumns = 256;
 
-// Where the gradients of a row find what they need; `add`, `term`, `entropy` are added to those of
-// the columns.
+// Where the gradients of a row find what they need; what a row has is added to what its columns
+// have. Without column_add the tile holds u already, and scale, add and noise do not count.
 template <class T>
 struct SoftGradientRow {
   T scale;  // of the tile's products
   T add;
+  T excess;
   T term;
   T entropy;
-  const T* column_add;
+  const T* column_add;  // or null
+  const T* column_excess;
   const T* column_term;
   const T* column_entropy;
   const T* noise;  // scaled, or null
@@ -44,8 +46,16 @@ struct SoftAssignLoops {
   void (*add_product)(const T* x, int64_t stride, int64_t num_rows, const T* panels, int64_t inner,
                       int64_t num_panels, T* out, int64_t out_stride);
 
+  // `multiply` with products and sums in fp64.
+  void (*multiply_wide)(const double* x, int64_t stride, int64_t num_rows, const T* panels,
+                        int64_t inner, int64_t num_panels, double* tile);
+
   // row[j] = scale * row[j] + add[j] + noise[j]; the largest is returned. noise may be null.
   T (*logits)(T* row, int64_t n, T scale, const T* add, const T* noise);
+  double (*logits_wide)(double* row, int64_t n, double scale, const double* add, const T* noise);
+
+  // out[j] = row[j] + add
+  void (*narrow)(const double* row, int64_t n, double add, T* out);
 
   // With x = row[j] - largest: row[j] = exp(x), *sum = sum of exp(x), *weighted = sum of x exp(x).
   void (*exponentials)(T* row, int64_t n, T largest, T* sum, T* weighted);
@@ -53,11 +63,12 @@ struct SoftAssignLoops {
   // row[j] *= factor
   void (*rescale)(T* row, int64_t n, T factor);
 
-  // The sum of exp(scale * row[j] + add[j] + row_add + noise[j]).
+  // The sum of exp(scale * row[j] + add[j] + row_add + noise[j]), or of exp(row[j]) without `add`.
   T (*sum_probabilities)(const T* row, int64_t n, T scale, T row_add, const T* add, const T* noise);
 
-  // With x = scale * products[j] + column_add[j] + add + noise[j] and p = exp(x):
-  // products[j] = p (term + column_term[j] + values[j] - (entropy + column_entropy[j]) x), the sum
+  // With u = scale * products[j] + column_add[j] + add + noise[j] and
+  // p = exp(u - excess - column_excess[j]):
+  // products[j] = p (term + column_term[j] + values[j] - (entropy + column_entropy[j]) u), the sum
   // of which is returned; values[j] = p. values may be null.
   T (*gradients)(const SoftGradientRow<T>& row, int64_t n, T* products, T* values);
 

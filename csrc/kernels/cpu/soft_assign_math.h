@@ -29,6 +29,7 @@ struct Fp32Vectors {
   static constexpr int kLanes = kBytes / 4;
   static constexpr float kLeastLog = -104.0f;  // of which and below the exponential is 0
   using Scalar = float;
+  using Noise = float;
   typedef float Vector __attribute__((vector_size(kBytes)));
   typedef int32_t Ints __attribute__((vector_size(kBytes)));
   typedef uint32_t Words __attribute__((vector_size(kBytes)));

@@ -28,4 +28,11 @@ struct SoftAssignProblem {
   bool fp64 = false;  // computed in fp64, else in fp32
 };
 
+// The mean of the codes is an offset if its square is at least this share of their mean square:
+// what is measured from it keeps digits, where subtracting less would only round.
+constexpr double kLeastOffset = 0.25;
+
+// Logits above it are multiplied in fp64: in fp32 they would be off by some 1e-5.
+constexpr double kLargestFp32Logit = 64.0;
+
 }  // namespace vqgan_fast

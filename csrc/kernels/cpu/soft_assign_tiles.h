@@ -13,15 +13,14 @@
 namespace vqgan_fast {
 namespace {
 
-// kRows rows of x times one panel.
-template <class Simd, int kRows, int kVectors, bool kAdd>
-inline void multiply_tile(const typename Simd::Scalar* x, int64_t stride,
-                          const typename Simd::Scalar* panel, int64_t inner,
-                          typename Simd::Scalar* out, int64_t out_stride) {
+// kRows rows of x times kVectors vectors of the columns of a panel, which has `panel_columns`.
+template <class Simd, int kRows, int kVectors, bool kAdd, class Column>
+inline void multiply_tile(const typename Simd::Scalar* x, int64_t stride, const Column* panel,
+                          int64_t panel_columns, int64_t inner, typename Simd::Scalar* out,
+                          int64_t out_stride) {
   using Vector = typename Simd::Vector;
-  constexpr int kPanel = kVectors * Simd::kLanes;
   Vector sum[kRows][kVectors] = {};
-  for (int64_t i = 0; i < inner; ++i, panel += kPanel) {
+  for (int64_t i = 0; i < inner; ++i, panel += panel_columns) {
     Vector column[kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) column[v] = Simd::load(panel + v * Simd::kLanes);
@@ -53,7 +52,7 @@ void multiply_panels(const typename Simd::Scalar* x, int64_t stride, int64_t num
   for (int64_t p = 0; p < num_panels; ++p) {
     for (int64_t r = 0; r < num_rows; r += kRows) {
       multiply_tile<Simd, kRows, kVectors, kAdd>(x + r * stride, stride,
-                                                 panels + p * inner * kPanel, inner,
+                                                 panels + p * inner * kPanel, kPanel, inner,
                                                  out + r * out_stride + p * kPanel, out_stride);
     }
   }
@@ -67,6 +66,22 @@ void multiply(const typename Simd::Scalar* x, int64_t stride, int64_t num_rows,
                                                 tile, kSoftBlockColumns);
 }
 
+// The same in fp64, for the panels of a level whose vectors have twice as many lanes as `Wide`.
+template <class Wide, int kRows, int kVectors>
+void multiply_wide(const double* x, int64_t stride, int64_t num_rows, const float* panels,
+                   int64_t inner, int64_t num_panels, double* tile) {
+  constexpr int kHalf = kVectors * Wide::kLanes;
+  for (int64_t p = 0; p < num_panels; ++p, panels += inner * 2 * kHalf, tile += 2 * kHalf) {
+    for (int64_t r = 0; r < num_rows; r += kRows) {
+      for (int half = 0; half < 2 * kHalf; half += kHalf) {
+        multiply_tile<Wide, kRows, kVectors, false>(
+            x + r * stride, stride, panels + half, 2 * kHalf, inner,
+            tile + r * kSoftBlockColumns + half, kSoftBlockColumns);
+      }
+    }
+  }
+}
+
 template <class Simd>
 inline typename Simd::Scalar sum_of_lanes(typename Simd::Vector v) {
   typename Simd::Scalar sum = v[0];
@@ -76,7 +91,7 @@ inline typename Simd::Scalar sum_of_lanes(typename Simd::Vector v) {
 
 template <class Simd>
 typename Simd::Scalar logits(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar scale,
-                             const typename Simd::Scalar* add, const typename Simd::Scalar* noise) {
+                             const typename Simd::Scalar* add, const typename Simd::Noise* noise) {
   using Vector = typename Simd::Vector;
   const Vector factor = Simd::broadcast(scale);
   Vector largest = Simd::broadcast(-HUGE_VALF);
@@ -89,6 +104,14 @@ typename Simd::Scalar logits(typename Simd::Scalar* row, int64_t n, typename Sim
   typename Simd::Scalar result = largest[0];
   for (int i = 1; i < Simd::kLanes; ++i) result = std::max(result, largest[i]);
   return result;
+}
+
+template <class Wide>
+void narrow(const double* row, int64_t n, double add, float* out) {
+  const auto shift = Wide::broadcast(add);
+  for (int64_t j = 0; j < n; j += Wide::kLanes) {
+    Wide::store_narrow(out + j, Wide::load(row + j) + shift);
+  }
 }
 
 template <class Simd>
@@ -124,8 +147,11 @@ typename Simd::Scalar sum_probabilities(const typename Simd::Scalar* row, int64_
   const Vector factor = Simd::broadcast(scale), shift = Simd::broadcast(row_add);
   Vector sum = {};
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
-    Vector x = Simd::multiply_add(Simd::load(row + j), factor, Simd::load(add + j)) + shift;
-    if (noise != nullptr) x = x + Simd::load(noise + j);
+    Vector x = Simd::load(row + j);
+    if (add != nullptr) {
+      x = Simd::multiply_add(x, factor, Simd::load(add + j)) + shift;
+      if (noise != nullptr) x = x + Simd::load(noise + j);
+    }
     sum = sum + exponential<Simd>(x);
   }
   return sum_of_lanes<Simd>(sum);
@@ -136,22 +162,24 @@ typename Simd::Scalar gradients(const SoftGradientRow<typename Simd::Scalar>& ro
                                 typename Simd::Scalar* products, typename Simd::Scalar* values) {
   using Vector = typename Simd::Vector;
   const Vector factor = Simd::broadcast(row.scale), shift = Simd::broadcast(row.add);
+  const Vector excess = Simd::broadcast(row.excess);
   const Vector term = Simd::broadcast(row.term), entropy = Simd::broadcast(row.entropy);
   const Vector least = Simd::broadcast(Simd::kLeastLog);
   Vector sum = {};
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
-    Vector x =
-        Simd::multiply_add(Simd::load(products + j), factor, Simd::load(row.column_add + j)) +
-        shift;
-    if (row.noise != nullptr) x = x + Simd::load(row.noise + j);
-    x = Simd::max(least, x);
-    const Vector p = exponential<Simd>(x);
+    Vector u = Simd::load(products + j);
+    if (row.column_add != nullptr) {
+      u = Simd::multiply_add(u, factor, Simd::load(row.column_add + j)) + shift;
+      if (row.noise != nullptr) u = u + Simd::load(row.noise + j);
+    }
+    u = Simd::max(least, u);
+    const Vector p = exponential<Simd>(u - (excess + Simd::load(row.column_excess + j)));
     Vector t = term + Simd::load(row.column_term + j);
     if (values != nullptr) {
       t = t + Simd::load(values + j);
       Simd::store(values + j, p);
     }
-    t = Simd::multiply_add(-(entropy + Simd::load(row.column_entropy + j)), x, t);
+    t = Simd::multiply_add(-(entropy + Simd::load(row.column_entropy + j)), u, t);
     const Vector gradient = p * t;
     Simd::store(products + j, gradient);
     sum = sum + gradient;
@@ -215,12 +243,16 @@ void noise_of_rows(uint64_t seed, uint64_t first, uint64_t row, int64_t n, float
   }
 }
 
-template <class Simd, int kRows, int kVectors>
+// `Wide` has the level's vectors of doubles.
+template <class Simd, class Wide, int kRows, int kVectors>
 constexpr SoftAssignLoops<float> kLoops = {
     kVectors * Simd::kLanes,
     multiply<Simd, kRows, kVectors>,
     multiply_panels<Simd, kRows, kVectors, true>,
+    multiply_wide<Wide, kRows, kVectors>,
     logits<Simd>,
+    logits<Wide>,
+    narrow<Wide>,
     exponentials<Simd>,
     rescale<Simd>,
     sum_probabilities<Simd>,

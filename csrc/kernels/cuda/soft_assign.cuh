@@ -12,59 +12,87 @@
 namespace vqgan_fast {
 namespace cuda {
 
-// num_codes numbers, what is the same for a code in all its logits:
-// (bias - ||e||^2 if squared) / temperature.
-cudaError_t soft_code_terms(const SoftAssignProblem& problem, double* terms, cudaStream_t stream);
+// Pointers are to memory of the device everywhere below. What has no data is not there, or not
+// computed.
 
-// As on the CPU; what has no data is not computed, but for the normalizer. Pointers are to memory
-// of the device; `seed` is read there, if the problem is noisy, and the problem's own is not used.
+// centre[d], dim numbers: the mean of the rows where it is large beside their scatter, else 0.
+// `memory` has soft_offset_doubles(count, dim).
+int64_t soft_offset_doubles(int64_t count, int64_t dim);
+cudaError_t soft_offset(const Rows& rows, int64_t count, int64_t dim, double* memory, float* centre,
+                        cudaStream_t stream);
+
+// What logits are measured from. Where they are too large for fp32, which only the device knows,
+// the kernels of fp64 do the work, and measure from 0.
+struct SoftFrame {
+  const float* centre = nullptr;       // dim, of the codes; of the latents too if squared
+  const double* code_terms = nullptr;  // 2 x num_codes: (bias - ||e||^2 if squared) / temperature,
+                                       // measured from the centre, and from 0
+  const unsigned* largest = nullptr;   // bits of floats: ||e||^2, ||z||^2, |code term|
+};
+int64_t soft_frame_doubles(const SoftAssignProblem& problem);
+cudaError_t soft_frame(const SoftAssignProblem& problem, double* memory, SoftFrame* frame,
+                       cudaStream_t stream);
+
+// As on the CPU. `seed` is read on the device, if the problem is noisy, and the problem's own is
+// not used.
 struct SoftForwardArgs {
   SoftAssignProblem problem;
+  SoftFrame frame;
   const int64_t* seed = nullptr;
-  const double* code_terms = nullptr;  // num_codes
-  double* normalizer = nullptr;        // num_rows
-  Rows log_sum_exp;                    // num_rows x 1
-  Rows entropy;                        // num_rows x 1
-  Rows expected;                       // num_rows x value_dim
-  int64_t* indices = nullptr;          // num_rows
+  double* statistics = nullptr;  // num_rows x 2: log_sum_exp and entropy
+  Rows log_sum_exp;              // num_rows x 1
+  Rows entropy;                  // num_rows x 1
+  Rows expected;                 // num_rows x value_dim
+  int64_t* indices = nullptr;    // num_rows
 };
 cudaError_t soft_forward(const SoftForwardArgs& args, cudaStream_t stream);
 
-// out[k], num_codes x 1: the mean over the rows of the probability of code k.
-cudaError_t soft_mean(const SoftAssignProblem& problem, const int64_t* seed,
-                      const double* code_terms, const double* normalizer, const Rows& out,
-                      cudaStream_t stream);
-
-// What of the gradient by a logit depends on its latent alone:
-// grad_log_sum_exp - grad_entropy entropy - grad_expected . expected - code_mean.
-struct SoftRowTermsArgs {
-  int64_t num_rows = 0;
-  int64_t value_dim = 0;
-  Rows grad_log_sum_exp;              // num_rows x 1, optional
-  Rows grad_entropy, entropy;         // num_rows x 1, optional
-  Rows grad_expected, expected;       // num_rows x value_dim, optional
-  const double* code_mean = nullptr;  // num_rows, optional
-  double* terms = nullptr;            // num_rows
+// What of a logit and of its gradient depends on the latent alone.
+struct SoftLatentArgs {
+  SoftAssignProblem problem;
+  SoftFrame frame;
+  const double* statistics = nullptr;
+  Rows grad_log_sum_exp, grad_entropy;  // num_rows x 1, optional
+  Rows grad_expected, expected;         // num_rows x value_dim, optional
+  const float* value_centre = nullptr;  // value_dim, optional
+  const double* code_mean = nullptr;    // num_rows, optional
+  double* add = nullptr;                // num_rows: what makes u of a logit
+  double *excess = nullptr, *entropy = nullptr, *term = nullptr;  // num_rows, all or none
 };
-cudaError_t soft_row_terms(const SoftRowTermsArgs& args, cudaStream_t stream);
+cudaError_t soft_latents(const SoftLatentArgs& args, cudaStream_t stream);
 
-// numbers[i] = factor * values[i] for i < count, values of any type; 0 without values.
-cudaError_t soft_scaled(const Rows& values, int64_t count, double factor, double* numbers,
-                        cudaStream_t stream);
+// terms[k] = (grad_mean[k] - their mean) / num_rows, num_codes numbers; 0 without grad_mean.
+cudaError_t soft_code_gradients(const SoftAssignProblem& problem, const Rows& grad_mean,
+                                double* terms, cudaStream_t stream);
 
-// Latents or codes, with what of a logit's gradient belongs to each of them.
+// out[k], num_codes x 1: the mean over the rows of the probability of code k. latent_add is what
+// soft_latents gives without gradients.
+struct SoftMeanArgs {
+  SoftAssignProblem problem;
+  SoftFrame frame;
+  const int64_t* seed = nullptr;
+  const double* latent_add = nullptr;
+  Rows out;
+};
+cudaError_t soft_mean(const SoftMeanArgs& args, cudaStream_t stream);
+
+// Latents or codes, with what of a logit's gradient belongs to each of them: p (term +
+// grad_expected.value - entropy u), where u is the logit and `add` of both, and p = exp(u -
+// excess).
 struct SoftSide {
   Rows rows;     // count x dim
   Rows weights;  // count x value_dim, optional: grad_expected, or values
   int64_t count = 0;
-  const double* add = nullptr;      // to the logit; of latents the normalizer, which is subtracted
-  const double* term = nullptr;     // optional
-  const double* entropy = nullptr;  // optional
+  bool centred = false;                   // rows are measured from the frame's centre
+  const float* weights_centre = nullptr;  // optional
+  const double* add = nullptr;            // of latents; that of codes is the frame's
+  const double *excess = nullptr, *term = nullptr, *entropy = nullptr;  // optional
 };
 
 // The sums over all of `other`, for each of `own`. The one side is latents, the other codes.
 struct SoftGradientArgs {
   SoftAssignProblem problem;
+  SoftFrame frame;
   const int64_t* seed = nullptr;
   SoftSide own, other;
   bool own_latents = false;

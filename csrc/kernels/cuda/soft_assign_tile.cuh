@@ -7,6 +7,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/soft_assign.cuh"
 #include "kernels/cuda/tiling.h"
 
 namespace vqgan_fast {
@@ -22,9 +24,9 @@ constexpr int kSoftDepth = 32;  // elements of the rows that lie in shared memor
 // A block sums 32 times as many columns of the result; as many as fit its registers.
 template <class T>
 constexpr int kSoftChunks = sizeof(T) == sizeof(float) ? 8 : 4;
-inline int64_t soft_block_columns(bool fp64) {
-  return 32 * (fp64 ? kSoftChunks<double> : kSoftChunks<float>);
-}
+// Whether the kernels of T are those for wide logits.
+template <class T>
+constexpr bool is_wide = sizeof(T) == sizeof(double);
 constexpr unsigned kAllLanes = 0xffffffffu;
 
 template <class T>
@@ -49,36 +51,59 @@ __device__ inline void store_number(const Rows& rows, int64_t row, int64_t colum
                 row_offset(rows, row) + column * rows.element_stride, value);
 }
 
+// A thread's own numbers, one for each of its warp's rows, lie in shared memory: a loop over them
+// need not be unrolled then, which logarithms and exponentials would make very long.
+template <class T>
+using SoftLines = T[kSoftWarps][kSoftColumns][kSoftWarpRows];
+
+// What products of two sides need, and after them the columns of the side that is summed.
 template <class T>
 struct SoftTile {
-  T own[kSoftDepth][kSoftRows];
-  T other[kSoftDepth][kSoftColumns + 1];
-  T weights[kSoftWarps][kSoftColumns][kSoftWarpRows];
+  union {
+    struct {
+      T own[kSoftDepth][kSoftRows];
+      T other[kSoftDepth][kSoftColumns + 1];
+      SoftLines<T> values;
+    };
+    T summed[kSoftColumns][32 * kSoftChunks<T> + 1];
+  };
+  SoftLines<T> lines;
 };
 
-// products[r] = own row r of the warp times the lane's column, first_column on; d ascending. Rows
-// and columns that are not there count as zeros.
+// The rows of one side of a product; measured from `centre` if that is not null.
+struct SoftOperand {
+  const Rows& rows;
+  int64_t count;
+  const float* centre;
+};
+
 template <class T>
-__device__ void multiply_tile(SoftTile<T>& tile, const Rows& own, int64_t first_row,
-                              int64_t num_rows, const Rows& other, int64_t first_column,
-                              int64_t num_columns, int64_t dim, T products[kSoftWarpRows]) {
+__device__ T load_operand(const SoftOperand& operand, int64_t row, int64_t d, int64_t dim) {
+  if (d >= dim || row >= operand.count) return T(0);
+  const T x = load_as<T>(operand.rows, row, d);
+  return operand.centre == nullptr ? x : x - static_cast<T>(operand.centre[d]);
+}
+
+// lines[r] of a thread = own row r of the warp times the lane's column, first_column on; d
+// ascending. Rows and columns that are not there count as zeros.
+template <class T>
+__device__ void multiply_tile(SoftTile<T>& tile, const SoftOperand& own, int64_t first_row,
+                              const SoftOperand& other, int64_t first_column, int64_t dim,
+                              SoftLines<T>& lines) {
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-#pragma unroll
-  for (int r = 0; r < kSoftWarpRows; ++r) products[r] = 0;
+  T products[kSoftWarpRows] = {};
   for (int64_t start = 0; start < dim; start += kSoftDepth) {
     __syncthreads();  // until everyone has read what lay there
 #pragma unroll 1
     for (int i = thread; i < kSoftDepth * 32; i += kSoftThreads) {
       // Neighbouring threads read what lies side by side.
-      const int own_d = own.element_stride == 1 ? i % 32 : i / 32;
-      const int own_r = own.element_stride == 1 ? i / 32 : i % 32;
-      const bool own_there = start + own_d < dim && first_row + own_r < num_rows;
-      tile.own[own_d][own_r] = own_there ? load_as<T>(own, first_row + own_r, start + own_d) : T(0);
-      const int other_d = other.element_stride == 1 ? i % 32 : i / 32;
-      const int other_r = other.element_stride == 1 ? i / 32 : i % 32;
-      const bool other_there = start + other_d < dim && first_column + other_r < num_columns;
+      const int own_d = own.rows.element_stride == 1 ? i % 32 : i / 32;
+      const int own_r = own.rows.element_stride == 1 ? i / 32 : i % 32;
+      tile.own[own_d][own_r] = load_operand<T>(own, first_row + own_r, start + own_d, dim);
+      const int other_d = other.rows.element_stride == 1 ? i % 32 : i / 32;
+      const int other_r = other.rows.element_stride == 1 ? i / 32 : i % 32;
       tile.other[other_d][other_r] =
-          other_there ? load_as<T>(other, first_column + other_r, start + other_d) : T(0);
+          load_operand<T>(other, first_column + other_r, start + other_d, dim);
     }
     __syncthreads();
 #pragma unroll 8
@@ -90,49 +115,139 @@ __device__ void multiply_tile(SoftTile<T>& tile, const Rows& own, int64_t first_
       }
     }
   }
+#pragma unroll
+  for (int r = 0; r < kSoftWarpRows; ++r) lines[warp][lane][r] = products[r];
 }
 
-// sums[c][r] += sum over the tile's columns j of weights[r] of lane j times
-// rows[first + j][first_element + 32 c + lane].
+// Columns of the result that a block sums, from first_element on.
 template <class T>
-__device__ void add_product(SoftTile<T>& tile, const T weights[kSoftWarpRows], const Rows& rows,
-                            int64_t first, int64_t count, int64_t first_element, int64_t dim,
-                            T sums[kSoftChunks<T>][kSoftWarpRows]) {
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+__device__ int soft_width(int64_t dim, int64_t first_element) {
+  const int64_t rest = dim - first_element;
+  return rest < 32 * kSoftChunks<T> ? static_cast<int>(rest) : 32 * kSoftChunks<T>;
+}
+
+// kCount chunks of add_product, from chunk kFirst on.
+template <class T, int kFirst, int kCount>
+__device__ void add_chunks(const SoftTile<T>& tile, T sums[kSoftChunks<T>][kSoftWarpRows]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  // A tile's sum apart, so that few numbers are added to one that has grown large.
+  T part[kCount][kSoftWarpRows] = {};
+#pragma unroll 2
+  for (int j = 0; j < kSoftColumns; ++j) {
 #pragma unroll
-  for (int r = 0; r < kSoftWarpRows; ++r) tile.weights[warp][lane][r] = weights[r];
-#pragma unroll
-  for (int c = 0; c < kSoftChunks<T>; ++c) {
-    const int64_t start = first_element + 32 * c;
-    if (start >= dim) continue;
-    __syncthreads();  // until everyone has read what lay there
-#pragma unroll 1
-    for (int i = thread; i < kSoftColumns * 32; i += kSoftThreads) {
-      const int d = rows.element_stride == 1 ? i % 32 : i / 32;
-      const int j = rows.element_stride == 1 ? i / 32 : i % 32;
-      const bool there = start + d < dim && first + j < count;
-      tile.other[j][d] = there ? load_as<T>(rows, first + j, start + d) : T(0);
-    }
-    __syncthreads();
-    // A tile's sum apart, so that few numbers are added to one that has grown large.
-    T part[kSoftWarpRows] = {};
-#pragma unroll 8
-    for (int j = 0; j < kSoftColumns; ++j) {
-      const T value = tile.other[j][lane];
+    for (int c = 0; c < kCount; ++c) {
+      const T value = tile.summed[j][32 * (kFirst + c) + lane];  // of no use where there is none
 #pragma unroll
       for (int r = 0; r < kSoftWarpRows; ++r) {
-        part[r] = fma(tile.weights[warp][j][r], value, part[r]);
+        part[c][r] = fma(tile.lines[warp][j][r], value, part[c][r]);
       }
     }
-#pragma unroll
-    for (int r = 0; r < kSoftWarpRows; ++r) sums[c][r] += part[r];
   }
+#pragma unroll
+  for (int c = 0; c < kCount; ++c) {
+#pragma unroll
+    for (int r = 0; r < kSoftWarpRows; ++r) sums[kFirst + c][r] += part[c][r];
+  }
+}
+
+// sums[c][r] += sum over the tile's columns j of tile.lines[r] of lane j times
+// rows[first + j][first_element + 32 c + lane].
+template <class T>
+__device__ void add_product(SoftTile<T>& tile, const SoftOperand& rows, int64_t first,
+                            int64_t first_element, int64_t dim,
+                            T sums[kSoftChunks<T>][kSoftWarpRows]) {
+  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+  const int width = soft_width<T>(dim, first_element);
+  const bool along = rows.rows.element_stride == 1;
+  __syncthreads();  // until everyone has read what lay there
+#pragma unroll 1
+  for (int i = thread; i < kSoftColumns * width; i += kSoftThreads) {
+    const int d = along ? i % width : i / kSoftColumns;
+    const int j = along ? i / width : i % kSoftColumns;
+    tile.summed[j][d] = load_operand<T>(rows, first + j, first_element + d, dim);
+  }
+  __syncthreads();
+  constexpr int kHalf = kSoftChunks<T> / 2;
+  if (width <= 32) {
+    add_chunks<T, 0, 1>(tile, sums);
+    return;
+  }
+  add_chunks<T, 0, kHalf>(tile, sums);
+  if (width > 32 * kHalf) add_chunks<T, kHalf, kHalf>(tile, sums);
+}
+
+// Lays the sums of a warp's rows where add_product had its columns: tile.summed[row of the block].
+// A loop that stores them need not be unrolled then.
+template <class T>
+__device__ void lay_down(SoftTile<T>& tile, const T sums[kSoftChunks<T>][kSoftWarpRows]) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  __syncthreads();  // until everyone has read what lay there
+#pragma unroll
+  for (int r = 0; r < kSoftWarpRows; ++r) {
+#pragma unroll
+    for (int c = 0; c < kSoftChunks<T>; ++c) {
+      tile.summed[warp * kSoftWarpRows + r][32 * c + lane] = sums[c][r];
+    }
+  }
+  __syncwarp();
 }
 
 template <class T>
 __device__ T warp_sum(T value) {
   for (int mask = 16; mask > 0; mask /= 2) value += __shfl_xor_sync(kAllLanes, value, mask);
   return value;
+}
+
+__device__ inline double minus_infinity() {
+  return -static_cast<double>(float_of_bits(0x7f800000u));
+}
+
+// Whether the kernels of fp64 have to do it.
+__device__ inline bool soft_wide(const SoftAssignProblem& problem, const SoftFrame& frame) {
+  if (problem.fp64) return true;
+  const auto largest = [&](int i) { return static_cast<double>(float_of_bits(frame.largest[i])); };
+  const double scale = (problem.squared ? 2.0 : 1.0) / problem.temperature;
+  return scale * sqrt(largest(0) * largest(1)) > kLargestFp32Logit ||
+         largest(2) > kLargestFp32Logit;
+}
+
+// What the logits of a latent lack, if they are measured from `centre`; every lane of a warp calls.
+__device__ inline double row_constant(const SoftAssignProblem& problem, const float* centre,
+                                      int64_t row) {
+  double sum = 0.0;
+  for (int64_t d = threadIdx.x % 32; d < problem.dim; d += 32) {
+    const double z = load_as<double>(problem.z, row, d);
+    const double from = centre == nullptr ? 0.0 : static_cast<double>(centre[d]);
+    sum += problem.squared ? -(z - from) * (z - from) : z * from;
+  }
+  return warp_sum(sum) / problem.temperature;
+}
+
+// The centre of the kernels of either type: in fp64 there are digits enough without one.
+template <class T>
+__device__ const float* centre_for(const float* centre) {
+  return is_wide<T> ? nullptr : centre;
+}
+
+// What is added to the logits of a code.
+template <class T>
+__device__ const double* code_terms_for(const SoftAssignProblem& problem, const SoftFrame& frame) {
+  return frame.code_terms + (is_wide<T> ? problem.num_codes : 0);
+}
+
+// Runs the kernel of fp64, and before it, if the problem may be for either, that of fp32: each
+// finds out by itself whether it is the one. A block for each `blocks` and each kSoftChunks of
+// `width`.
+template <class Kernel, class Args>
+cudaError_t launch_soft(Kernel* fp32, Kernel* fp64, int64_t blocks, int64_t width,
+                        cudaStream_t stream, const Args& args) {
+  const auto parts = [&](int64_t chunks) { return width == 0 ? 1 : ceil_div(width, 32 * chunks); };
+  if (!args.problem.fp64) {
+    const cudaError_t error =
+        launch(fp32, blocks, parts(kSoftChunks<float>), kSoftThreads, stream, args);
+    if (error != cudaSuccess) return error;
+  }
+  return launch(fp64, blocks, parts(kSoftChunks<double>), kSoftThreads, stream, args);
 }
 
 // The Gumbel noise of a latent and a code: docs/soft_assign.md.

@@ -257,6 +257,12 @@ T __shfl_down_sync(unsigned, T value, unsigned delta, int width) {
   return emulated::from_lane(value, inside ? self + delta : self);
 }
 
+// `lane` of the caller's own warp.
+template <class T>
+T __shfl_sync(unsigned, T value, unsigned lane) {
+  return emulated::from_lane(value, emulated::current / emulated::kWarp * emulated::kWarp + lane);
+}
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, unsigned mask) {
   return emulated::from_lane(value, emulated::current ^ mask);

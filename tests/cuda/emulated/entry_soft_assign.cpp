@@ -39,75 +39,114 @@ static SoftAssignProblem problem_of(const SoftArguments& a) {
   return problem;
 }
 
-int soft_assign(const SoftArguments* arguments, double* normalizer, const Rows* log_sum_exp,
+// The frame, and the memory that it lies in.
+struct Frame {
+  std::vector<double> memory;
+  cuda::SoftFrame frame;
+  int error;
+
+  explicit Frame(const SoftAssignProblem& problem)
+      : memory(static_cast<size_t>(cuda::soft_frame_doubles(problem)), -77.0),
+        error(cuda::soft_frame(problem, memory.data(), &frame, nullptr)) {}
+};
+
+int soft_assign(const SoftArguments* arguments, double* statistics, const Rows* log_sum_exp,
                 const Rows* entropy, const Rows* expected, int64_t* indices, const Rows* mean) {
   cuda::SoftForwardArgs args;
   args.problem = problem_of(*arguments);
-  std::vector<double> terms(static_cast<size_t>(arguments->num_codes));
-  int error = cuda::soft_code_terms(args.problem, terms.data(), nullptr);
+  const Frame frame(args.problem);
+  args.frame = frame.frame;
   args.seed = arguments->seed;
-  args.code_terms = terms.data();
-  args.normalizer = normalizer;
+  args.statistics = statistics;
   args.log_sum_exp = *log_sum_exp;
   args.entropy = *entropy;
   if (expected != nullptr) args.expected = *expected;
   args.indices = indices;
-  error |= cuda::soft_forward(args, nullptr);
-  return error | cuda::soft_mean(args.problem, args.seed, terms.data(), normalizer, *mean, nullptr);
+  int error = frame.error | cuda::soft_forward(args, nullptr);
+  std::vector<double> latent_add(static_cast<size_t>(args.problem.num_rows));
+  cuda::SoftLatentArgs latents;
+  latents.problem = args.problem;
+  latents.frame = frame.frame;
+  latents.statistics = statistics;
+  latents.add = latent_add.data();
+  error |= cuda::soft_latents(latents, nullptr);
+  cuda::SoftMeanArgs means;
+  means.problem = args.problem;
+  means.frame = frame.frame;
+  means.seed = args.seed;
+  means.latent_add = latent_add.data();
+  means.out = *mean;
+  return error | cuda::soft_mean(means, nullptr);
 }
 
-// All gradients but those of what is not there. grad_mean is already divided by the rows.
-int soft_assign_backward(const SoftArguments* arguments, const double* normalizer,
+// All gradients but those of what is not there.
+int soft_assign_backward(const SoftArguments* arguments, const double* statistics,
                          const Rows* grad_log_sum_exp, const Rows* grad_expected,
-                         const Rows* expected, const Rows* grad_entropy, const Rows* entropy,
-                         const double* grad_mean, const Rows* grad_z, const Rows* grad_codebook,
-                         const Rows* grad_values, const Rows* grad_bias) {
+                         const Rows* expected, const Rows* grad_entropy, const Rows* grad_mean,
+                         const Rows* grad_z, const Rows* grad_codebook, const Rows* grad_values,
+                         const Rows* grad_bias) {
   const SoftAssignProblem problem = problem_of(*arguments);
+  const Frame frame(problem);
   const auto num_rows = static_cast<size_t>(problem.num_rows);
-  std::vector<double> terms(static_cast<size_t>(problem.num_codes)), code_mean(num_rows),
-      unused(num_rows), row_term(num_rows), entropy_gradient(num_rows);
-  int error = cuda::soft_code_terms(problem, terms.data(), nullptr);
+  std::vector<double> code_term(static_cast<size_t>(problem.num_codes)), code_mean(num_rows),
+      unused(2 * num_rows), of_latents(4 * num_rows);
+  int error = frame.error;
+  error |= cuda::soft_code_gradients(problem, *grad_mean, code_term.data(), nullptr);
   cuda::SoftForwardArgs average;
   average.problem = problem;
-  average.problem.values =
-      vqgan_fast::contiguous_rows(grad_mean, vqgan_fast::DType::kFloat64, problem.num_codes, 1);
+  average.problem.values = vqgan_fast::contiguous_rows(
+      code_term.data(), vqgan_fast::DType::kFloat64, problem.num_codes, 1);
   average.problem.value_dim = 1;
+  average.frame = frame.frame;
   average.seed = arguments->seed;
-  average.code_terms = terms.data();
-  average.normalizer = unused.data();
+  average.statistics = unused.data();
   average.expected = vqgan_fast::contiguous_rows(code_mean.data(), vqgan_fast::DType::kFloat64,
                                                  problem.num_rows, 1);
   error |= cuda::soft_forward(average, nullptr);
-  cuda::SoftRowTermsArgs rows;
-  rows.num_rows = problem.num_rows;
-  rows.value_dim = problem.value_dim;
-  rows.grad_log_sum_exp = *grad_log_sum_exp;
-  rows.grad_entropy = *grad_entropy;
-  rows.entropy = *entropy;
-  if (grad_expected != nullptr) rows.grad_expected = *grad_expected;
-  if (grad_expected != nullptr) rows.expected = *expected;
-  rows.code_mean = code_mean.data();
-  rows.terms = row_term.data();
-  error |= cuda::soft_row_terms(rows, nullptr);
-  error |=
-      cuda::soft_scaled(*grad_entropy, problem.num_rows, 1.0, entropy_gradient.data(), nullptr);
+  cuda::SoftLatentArgs terms;
+  terms.problem = problem;
+  terms.frame = frame.frame;
+  terms.statistics = statistics;
+  terms.grad_log_sum_exp = *grad_log_sum_exp;
+  terms.grad_entropy = *grad_entropy;
+  std::vector<double> offset_memory;
+  std::vector<float> value_centre(static_cast<size_t>(problem.value_dim));
+  if (grad_expected != nullptr) {
+    terms.grad_expected = *grad_expected;
+    terms.expected = *expected;
+    offset_memory.resize(
+        static_cast<size_t>(cuda::soft_offset_doubles(problem.num_codes, problem.value_dim)));
+    error |= cuda::soft_offset(problem.values, problem.num_codes, problem.value_dim,
+                               offset_memory.data(), value_centre.data(), nullptr);
+    terms.value_centre = value_centre.data();
+  }
+  terms.code_mean = code_mean.data();
+  terms.add = of_latents.data();
+  terms.excess = terms.add + num_rows;
+  terms.entropy = terms.excess + num_rows;
+  terms.term = terms.entropy + num_rows;
+  error |= cuda::soft_latents(terms, nullptr);
 
   cuda::SoftSide latents, codes;
   latents.rows = problem.z;
   latents.count = problem.num_rows;
-  latents.add = normalizer;
-  latents.term = row_term.data();
-  latents.entropy = entropy_gradient.data();
+  latents.centred = problem.squared;
+  latents.add = terms.add;
+  latents.excess = terms.excess;
+  latents.term = terms.term;
+  latents.entropy = terms.entropy;
   codes.rows = problem.codebook;
   codes.count = problem.num_codes;
-  codes.add = terms.data();
-  codes.term = grad_mean;
+  codes.centred = true;
+  codes.term = code_term.data();
   if (grad_expected != nullptr) {
     latents.weights = *grad_expected;
     codes.weights = problem.values;
+    codes.weights_centre = value_centre.data();
   }
   cuda::SoftGradientArgs args;
   args.problem = problem;
+  args.frame = frame.frame;
   args.seed = arguments->seed;
   args.own = latents;
   args.other = codes;

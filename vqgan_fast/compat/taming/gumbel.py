@@ -1,7 +1,8 @@
-"""The reference's Gumbel-softmax quantiser (Jang et al. 2016, arXiv 1611.01144), in plain torch."""
+"""The reference's Gumbel-softmax quantiser (Jang et al. 2016, arXiv 1611.01144)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...quantizers.checks import check_indices, check_integer
+from ...quantizers.gumbel import draw_codes
 from ..reference_quantizer import image_of_codes
 from ..remap import RemapsIndices
 
@@ -17,7 +19,10 @@ from ..remap import RemapsIndices
 class GumbelQuantize(RemapsIndices):
     """Stands in for the reference's `GumbelQuantize`. State dict: proj.*, embed.weight[, used].
 
-    Draws codes in eval mode too, as there, from torch's default generator.
+    Draws codes in eval mode too, as there, from torch's default generator: the same seed gives the
+    same codes. That takes a random number for each latent and code, so N x K are held, as there.
+    With the attribute `draws_as_reference` set to False, codes are drawn by `ops.soft_assign`:
+    the same probabilities, gradients and loss, other draws, and O(N D) memory.
 
     Args:
         num_hiddens: channels of the latents.
@@ -30,6 +35,8 @@ class GumbelQuantize(RemapsIndices):
         remap: a .npy file with the list of codes that count, or None.
         unknown_index: as VectorQuantizer2.
     """
+
+    draws_as_reference = True
 
     def __init__(
         self,
@@ -70,17 +77,13 @@ class GumbelQuantize(RemapsIndices):
         """
         hard = self.straight_through or not self.training
         tau = self.temperature if temp is None else temp
-        logits, codes = self.proj(z), self.embed.weight
-        if self.remap is not None:
-            logits, codes = logits[:, self.used], codes[self.used]
-        weights = F.gumbel_softmax(logits, tau=tau, dim=1, hard=hard)
-        z_q = torch.einsum("bnhw,nd->bdhw", weights, codes)
-        q = logits.softmax(dim=1)
-        divergence = torch.sum(q * torch.log(q * self.n_embed + 1e-10), dim=1).mean()
-        indices = weights.argmax(dim=1)
+        if self.draws_as_reference or return_logits:
+            z_q, divergence, indices, logits = self._draw_densely(z, tau, hard)
+        else:
+            z_q, divergence, indices = self._draw(z, tau, hard)
         if self.remap is not None:
             indices = self.remap_to_used(self.used[indices])
-        loss = self.kl_weight * divergence
+        loss = self.kl_weight * divergence.mean()
         if not self.use_vqinterface:
             return z_q, loss, indices
         info = (None, None, indices)
@@ -97,6 +100,25 @@ class GumbelQuantize(RemapsIndices):
             indices = self.unmap_to_all(indices)
         # As in the reference, the last entry of shape is not looked at.
         return image_of_codes(indices, self.embed.weight, (*shape[:3], self.embedding_dim))
+
+    def _draw_densely(self, z: Tensor, tau: float, hard: bool) -> tuple[Tensor, ...]:
+        logits, codes = self.proj(z), self.embed.weight
+        if self.remap is not None:
+            logits, codes = logits[:, self.used], codes[self.used]
+        weights = F.gumbel_softmax(logits, tau=tau, dim=1, hard=hard)
+        z_q = torch.einsum("bnhw,nd->bdhw", weights, codes)
+        q = logits.softmax(dim=1)
+        divergence = torch.sum(q * torch.log(q * self.n_embed + 1e-10), dim=1)
+        return z_q, divergence, weights.argmax(dim=1), logits
+
+    def _draw(self, z: Tensor, tau: float, hard: bool) -> tuple[Tensor, ...]:
+        kept = slice(None) if self.remap is None else self.used
+        weight, bias = self.proj.weight.flatten(1)[kept], self.proj.bias[kept]
+        codes = self.embed.weight[kept]
+        z_q, divergence, indices = draw_codes(z.movedim(1, -1), weight, bias, codes, tau, hard)
+        # As there, K counts the codes that a remap leaves out.
+        divergence = divergence + math.log(self.n_embed / len(codes))
+        return z_q.to(z.dtype).movedim(-1, 1).contiguous(), divergence, indices
 
     def _num_codes(self) -> int:
         return self.n_embed

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from ...models.taming.checkpoint import read_state_dict
 from .gumbel import GumbelQuantize
 from .losses import DummyLoss
 from .networks import Decoder, Encoder
@@ -64,13 +64,19 @@ class VQModel(nn.Module):
     def init_from_ckpt(self, path: str | os.PathLike[str], ignore_keys: Sequence[str] = ()) -> None:
         """Loads `state_dict` of a checkpoint; keys that do not belong here are left out, as there.
 
-        Only tensors and plain containers are unpickled.
+        Only tensors and plain containers are unpickled, and nothing of a damaged file is loaded.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is damaged, names code, or holds no state dict.
         """
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        weights = state.get("state_dict", state)
         ignored = tuple(ignore_keys)
-        kept = {key: value for key, value in weights.items() if not key.startswith(ignored)}
-        self.load_state_dict(kept if ignored else weights, strict=False)
+        weights = {
+            key: value
+            for key, value in read_state_dict(path).items()
+            if not key.startswith(ignored)
+        }
+        self.load_state_dict(weights, strict=False)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor, tuple]:
         """z_q, the quantiser's loss and its info, of images (B, C, H, W) in [-1, 1]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...quantizers.checks import check_indices
 from .codebook import Codebook
 from .layout import Layout, check_mask
 
@@ -65,6 +66,9 @@ class IndexedCodebook(nn.Module):
         Returns:
             (B, ..., D) or, if latents come so, (B, D, ...). Heads with a codebook each are joined,
             D = heads codebook_dim; those that share one are not: (B, ..., heads, codebook_dim).
+
+        Raises:
+            ValueError: an index outside [-1, K), on the CPU.
         """
         codes = self._codes(indices)
         return codes.movedim(-1, 1) if self.layout.channel_first else codes
@@ -80,6 +84,8 @@ class IndexedCodebook(nn.Module):
         return out.movedim(-1, 1) if self.layout.channel_first else out
 
     def _codes(self, indices: Tensor) -> Tensor:
+        # -1, which `forward` gives what a mask leaves out, is the last code, as there.
+        check_indices("indices", indices, self._codebook.embed.shape[1], least=-1)
         if self.heads == 1 or not self.separate_codebook_per_head:
             return self._codebook.embed[0][indices]
         heads = torch.arange(self.heads, device=indices.device)

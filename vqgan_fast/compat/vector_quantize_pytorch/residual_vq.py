@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ...quantizers.checks import check_indices
 from .gradients import directional_reparam
 from .options import refuse, require
 from .vector_quantize import VectorQuantize
@@ -146,7 +147,8 @@ class ResidualVQ(nn.Module):
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """The codes of each stage, (Q, B, ..., D), for indices (B, ..., q).
 
-        Zeros for index -1, and for stages beyond q, which must be Q unless quantize_dropout.
+        Zeros for index -1, and for stages beyond q, which must be Q unless quantize_dropout. An
+        index outside [-1, K) is a ValueError, on the CPU.
         """
         missing = self.num_quantizers - indices.shape[-1]
         require(
@@ -155,6 +157,8 @@ class ResidualVQ(nn.Module):
             f"quantize_dropout, got {tuple(indices.shape)}",
         )
         indices = F.pad(indices, (0, missing), value=-1)
+        for layer, index in zip(self.layers, indices.unbind(-1), strict=True):
+            check_indices("indices", index, layer._codebook.embed.shape[1], least=-1)
         codes = [
             layer._codebook.embed[0][index.clamp(min=0)]
             for layer, index in zip(self.layers, indices.unbind(-1), strict=True)

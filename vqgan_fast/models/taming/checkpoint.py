@@ -71,8 +71,6 @@ def read_weights(path: str | os.PathLike[str], use_ema: bool | None = None) -> d
             holds no averaged weights.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
     content = _read(path)
     weights = content.get("state_dict", content)
     last = content.get("current_model_state")  # only WeightAveraging writes it, beside its average
@@ -95,7 +93,16 @@ def read_weights(path: str | os.PathLike[str], use_ema: bool | None = None) -> d
     return weights
 
 
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """`state_dict` as a checkpoint has it, or all of it if it has none; else as `read_weights`."""
+    path = Path(path)
+    content = _read(path)
+    return _only_tensors(content.get("state_dict", content), path)
+
+
 def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -120,7 +127,11 @@ def _read(path: Path) -> Mapping[str, Any]:
             raise ValueError(
                 f"{path} names {named[1]}, which no checkpoint of weights needs: {advice}"
             ) from None
-        raise ValueError(f"{path} is no checkpoint that can be read: {_first(error)}") from error
+        # torch's own text advises to read the file without any check.
+        raise ValueError(
+            f"{path} is no checkpoint that can be read: it is a pickle with more in it than "
+            f"tensors and plain containers, or of another program; {advice}"
+        ) from None
     except Exception as error:  # broken bytes come out of the unpickler as nearly anything
         raise ValueError(f"{path} is damaged, or no checkpoint: {_first(error)}") from error
     if not isinstance(content, Mapping):

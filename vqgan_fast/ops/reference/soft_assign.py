@@ -55,11 +55,11 @@ def soft_assign(
     need_mean: bool,
     need_indices: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `soft_assign` op; `normalizer` is log_sum_exp + |z|^2 / temperature if squared."""
+    """The `soft_assign` op; `statistics` (..., 2) are log_sum_exp and entropy before rounding."""
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     wide, dtype = wide_type(z), soft_assign_type(z, codebook, values, bias)
     parts, mean = [], torch.zeros(len(codebook), dtype=wide, device=z.device)
-    for rows, logits in _blocks(z, codebook, bias, seed, temperature, squared):
+    for _, logits in _blocks(z, codebook, bias, seed, temperature, squared):
         log_sum_exp = logits.logsumexp(1)
         log_p = logits.log_softmax(1)
         p = log_p.exp()
@@ -68,15 +68,12 @@ def soft_assign(
         entropy = -(p * log_p.masked_fill(p == 0, 0)).sum(1)
         expected = p[:, :0] if values is None else p @ values.to(wide)
         index = logits.argmax(1).masked_fill(log_sum_exp.isnan(), 0)
-        norms = rows.square().sum(1) / temperature if squared else torch.zeros_like(log_sum_exp)
-        parts.append((log_sum_exp, expected, entropy, index, log_sum_exp + norms))
+        parts.append((log_sum_exp, expected, entropy, index))
     shape = z.shape[:-1]
     if parts:
-        log_sum_exp, expected, entropy, index, normalizer = (
-            torch.cat(x) for x in zip(*parts, strict=True)
-        )
+        log_sum_exp, expected, entropy, index = (torch.cat(x) for x in zip(*parts, strict=True))
     else:
-        log_sum_exp = entropy = normalizer = index = mean.new_empty(0)
+        log_sum_exp = entropy = index = mean.new_empty(0)
         expected = mean.new_empty(0, 0 if values is None else values.shape[1])
     empty = z.new_empty(0, dtype=dtype)
     return (
@@ -85,7 +82,7 @@ def soft_assign(
         entropy.reshape(shape).to(dtype) if need_entropy else empty,
         (mean / log_sum_exp.numel()).to(dtype) if need_mean else empty,
         index.reshape(shape).long() if need_indices else z.new_empty(0, dtype=torch.int64),
-        normalizer.reshape(shape).to(wide),
+        torch.stack([log_sum_exp, entropy], dim=-1).reshape(*shape, 2).to(wide),
     )
 
 
@@ -100,8 +97,7 @@ def soft_assign_backward(
     bias: Tensor | None,
     seed: Tensor | None,
     expected: Tensor,
-    entropy: Tensor,
-    normalizer: Tensor,
+    statistics: Tensor,
     temperature: float,
     squared: bool,
     need_z: bool,
@@ -111,7 +107,7 @@ def soft_assign_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The `soft_assign_backward` op: grad_z, grad_codebook, grad_values, grad_bias.
 
-    `expected`, `entropy` and `normalizer` are not needed here.
+    `expected` and `statistics` are not needed here.
     """
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     wide, codes = wide_type(z), codebook.to(wide_type(z))

@@ -90,3 +90,14 @@ def test_refusals(
     write_pictures(tmp_path / "photos", 1)
     assert evaluate(run_folder, tmp_path / "photos", *arguments) == cli.USER_ERROR
     assert message in capsys.readouterr().err
+
+
+def test_more_codes_than_the_transformer_has_positions_for(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(tmp_path, 1)
+    assert evaluate(run_folder, tmp_path, "--metrics", "nll", "--size", 36) == cli.USER_ERROR
+    told = capsys.readouterr().err
+    assert "pictures must have at most 257 codes" in told
+    assert "got 18 x 18" in told
+    assert "--size" in told

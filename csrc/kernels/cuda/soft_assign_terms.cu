@@ -1,0 +1,214 @@
+// What soft_assign needs of every latent and of every code by itself: the frame of the logits, and
+// the parts of a gradient that do not depend on both.
+#include <cstdint>
+
+#include "kernels/cuda/elements.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/soft_assign.cuh"
+#include "kernels/cuda/soft_assign_tile.cuh"
+#include "kernels/cuda/tiling.h"
+
+namespace vqgan_fast {
+namespace cuda {
+namespace {
+
+constexpr int64_t kOffsetParts = 128;  // of the rows, each summed by one block
+
+int64_t offset_parts(int64_t count) { return count < kOffsetParts ? count : kOffsetParts; }
+
+// The sum over the block's threads, for thread 0; `shared` has kSoftWarps numbers.
+__device__ double block_sum(double value, double* shared) {
+  value = warp_sum(value);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = value;
+  __syncthreads();
+  double sum = 0.0;
+  for (int w = 0; threadIdx.x == 0 && w < kSoftWarps; ++w) sum += shared[w];
+  return sum;
+}
+
+// sums[part][d] for d < dim, and the sum of squares behind them.
+__global__ void __launch_bounds__(kSoftThreads)
+    soft_offset_sums_kernel(Rows rows, int64_t count, int64_t dim, double* sums) {
+  __shared__ double shared[kSoftWarps];
+  const int64_t parts = gridDim.x, part = blockIdx.x;
+  const int64_t begin = part * count / parts, end = (part + 1) * count / parts;
+  double squares = 0.0;
+  for (int64_t d = threadIdx.x; d < dim; d += kSoftThreads) {
+    double sum = 0.0;
+#pragma unroll 1
+    for (int64_t row = begin; row < end; ++row) {
+      const double x = load_as<double>(rows, row, d);
+      sum += x;
+      squares += x * x;
+    }
+    sums[part * (dim + 1) + d] = sum;
+  }
+  squares = block_sum(squares, shared);
+  if (threadIdx.x == 0) sums[part * (dim + 1) + dim] = squares;
+}
+
+// One block. `largest`, if given, is cleared for what comes next.
+__global__ void __launch_bounds__(kSoftThreads)
+    soft_offset_kernel(int64_t count, int64_t dim, int64_t parts, const double* sums, float* centre,
+                       unsigned* largest) {
+  __shared__ double shared[kSoftWarps];
+  __shared__ bool aside;
+  double norm2 = 0.0;
+  for (int64_t d = threadIdx.x; d < dim; d += kSoftThreads) {
+    double sum = 0.0;
+    for (int64_t part = 0; part < parts; ++part) sum += sums[part * (dim + 1) + d];
+    const float mean = static_cast<float>(sum / static_cast<double>(count));
+    centre[d] = mean;
+    norm2 += static_cast<double>(mean) * mean;
+  }
+  norm2 = block_sum(norm2, shared);
+  if (threadIdx.x == 0) {
+    double squares = 0.0;
+    for (int64_t part = 0; part < parts; ++part) squares += sums[part * (dim + 1) + dim];
+    // Not of numbers that are not finite.
+    aside = norm2 > kLeastOffset * squares / static_cast<double>(count) && norm2 < 1e300;
+    for (int i = 0; largest != nullptr && i < 3; ++i) largest[i] = 0;
+  }
+  __syncthreads();
+  for (int64_t d = threadIdx.x; !aside && d < dim; d += kSoftThreads) centre[d] = 0.0f;
+}
+
+// Counts towards the largest of finite numbers that are not negative.
+__device__ void keep_largest(unsigned* largest, double value) {
+  const unsigned bits = bits_of_float(static_cast<float>(value));
+  if (bits < 0x7f800000u) atomicMax(largest, bits);
+}
+
+// A warp for each code or latent.
+__global__ void __launch_bounds__(kSoftThreads)
+    soft_frame_kernel(SoftAssignProblem problem, const float* centre, double* terms,
+                      unsigned* largest) {
+  const int64_t item = static_cast<int64_t>(blockIdx.x) * kSoftWarps + threadIdx.x / 32;
+  const int64_t num_codes = problem.num_codes;
+  if (item >= num_codes + problem.num_rows) return;
+  const bool is_code = item < num_codes;
+  const int lane = threadIdx.x % 32;
+  double from_centre = 0.0, from_zero = 0.0;
+  for (int64_t d = lane; d < problem.dim; d += 32) {
+    const double x = is_code ? load_as<double>(problem.codebook, item, d)
+                             : load_as<double>(problem.z, item - num_codes, d);
+    const double y = is_code || problem.squared ? x - centre[d] : x;
+    from_centre += y * y;
+    from_zero += x * x;
+  }
+  from_centre = warp_sum(from_centre);
+  from_zero = warp_sum(from_zero);
+  if (lane > 0) return;
+  keep_largest(largest + (is_code ? 0 : 1), from_centre);
+  if (!is_code) return;
+  const double bias = problem.bias.data == nullptr ? 0.0 : load_number(problem.bias, item);
+  const double term = (bias - (problem.squared ? from_centre : 0.0)) / problem.temperature;
+  keep_largest(largest + 2, term < 0 ? -term : term);
+  terms[item] = term;
+  terms[num_codes + item] = (bias - (problem.squared ? from_zero : 0.0)) / problem.temperature;
+}
+
+// A warp for each latent.
+__global__ void __launch_bounds__(kSoftThreads) soft_latents_kernel(SoftLatentArgs args) {
+  const SoftAssignProblem& problem = args.problem;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kSoftWarps + threadIdx.x / 32;
+  if (row >= problem.num_rows) return;
+  const int lane = threadIdx.x % 32;
+  const bool wide = soft_wide(problem, args.frame);
+  const double constant = row_constant(problem, wide ? nullptr : args.frame.centre, row);
+  double weighted = 0.0;
+  for (int64_t d = lane; args.grad_expected.data != nullptr && d < problem.value_dim; d += 32) {
+    const double centre = wide || args.value_centre == nullptr ? 0.0 : args.value_centre[d];
+    weighted += load_as<double>(args.grad_expected, row, d) *
+                (load_as<double>(args.expected, row, d) - centre);
+  }
+  weighted = warp_sum(weighted);
+  if (lane > 0) return;
+  const bool entropies = args.grad_entropy.data != nullptr;
+  const double excess = entropies ? args.statistics[2 * row + 1] : 0.0;
+  const double gradient = entropies ? load_number(args.grad_entropy, row) : 0.0;
+  const double add = constant - args.statistics[2 * row] + excess;
+  args.add[row] = add;
+  if (args.term == nullptr) return;
+  args.excess[row] = excess;
+  args.entropy[row] = gradient;
+  // What u loses by the rounding of its largest part.
+  const double lost = wide ? 0.0 : add - static_cast<double>(static_cast<float>(add));
+  double term = -weighted - gradient * lost;
+  if (args.grad_log_sum_exp.data != nullptr) term += load_number(args.grad_log_sum_exp, row);
+  if (args.code_mean != nullptr) term -= args.code_mean[row];
+  args.term[row] = term;
+}
+
+// One block.
+__global__ void __launch_bounds__(kSoftThreads)
+    soft_code_gradients_kernel(Rows grad_mean, int64_t num_codes, int64_t num_rows, double* terms) {
+  __shared__ double shared[kSoftWarps];
+  __shared__ double mean;
+  double sum = 0.0;
+  for (int64_t k = threadIdx.x; grad_mean.data != nullptr && k < num_codes; k += kSoftThreads) {
+    sum += load_number(grad_mean, k);
+  }
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) mean = sum / static_cast<double>(num_codes);
+  __syncthreads();
+  for (int64_t k = threadIdx.x; k < num_codes; k += kSoftThreads) {
+    const double gradient = grad_mean.data == nullptr ? 0.0 : load_number(grad_mean, k) - mean;
+    terms[k] = gradient / static_cast<double>(num_rows);
+  }
+}
+
+cudaError_t offset(const Rows& rows, int64_t count, int64_t dim, double* memory, float* centre,
+                   unsigned* largest, cudaStream_t stream) {
+  const int64_t parts = offset_parts(count);
+  const cudaError_t error =
+      launch(soft_offset_sums_kernel, parts, 1, kSoftThreads, stream, rows, count, dim, memory);
+  if (error != cudaSuccess) return error;
+  return launch(soft_offset_kernel, 1, 1, kSoftThreads, stream, count, dim, parts, memory, centre,
+                largest);
+}
+
+}  // namespace
+
+int64_t soft_offset_doubles(int64_t count, int64_t dim) { return offset_parts(count) * (dim + 1); }
+
+cudaError_t soft_offset(const Rows& rows, int64_t count, int64_t dim, double* memory, float* centre,
+                        cudaStream_t stream) {
+  return offset(rows, count, dim, memory, centre, nullptr, stream);
+}
+
+// The terms, the memory of the offset, the centre, and the three maxima.
+int64_t soft_frame_doubles(const SoftAssignProblem& problem) {
+  return 2 * problem.num_codes + soft_offset_doubles(problem.num_codes, problem.dim) +
+         ceil_div(problem.dim, 2) + 2;
+}
+
+cudaError_t soft_frame(const SoftAssignProblem& problem, double* memory, SoftFrame* frame,
+                       cudaStream_t stream) {
+  double* sums = memory + 2 * problem.num_codes;
+  double* behind = sums + soft_offset_doubles(problem.num_codes, problem.dim);
+  float* centre = reinterpret_cast<float*>(behind);
+  auto* largest = reinterpret_cast<unsigned*>(behind + ceil_div(problem.dim, 2));
+  *frame = SoftFrame{centre, memory, largest};
+  const cudaError_t error =
+      offset(problem.codebook, problem.num_codes, problem.dim, sums, centre, largest, stream);
+  if (error != cudaSuccess) return error;
+  return launch(soft_frame_kernel, ceil_div(problem.num_codes + problem.num_rows, kSoftWarps), 1,
+                kSoftThreads, stream, problem, centre, memory, largest);
+}
+
+cudaError_t soft_latents(const SoftLatentArgs& args, cudaStream_t stream) {
+  if (args.problem.num_rows == 0) return cudaSuccess;
+  return launch(soft_latents_kernel, ceil_div(args.problem.num_rows, kSoftWarps), 1, kSoftThreads,
+                stream, args);
+}
+
+cudaError_t soft_code_gradients(const SoftAssignProblem& problem, const Rows& grad_mean,
+                                double* terms, cudaStream_t stream) {
+  return launch(soft_code_gradients_kernel, 1, 1, kSoftThreads, stream, grad_mean,
+                problem.num_codes, problem.num_rows, terms);
+}
+
+}  // namespace cuda
+}  // namespace vqgan_fast

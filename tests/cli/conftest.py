@@ -1,0 +1,60 @@
+"""Runs of untrained models and pictures for the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import CODES, FACTOR, WINDOW
+from PIL import Image
+
+from vqgan_fast import GPT, VQGAN, LatentTransformer
+from vqgan_fast.models.conditions import SOSCondition
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Models as small as these only make threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def vqgan() -> VQGAN:
+    torch.manual_seed(0)
+    return VQGAN(
+        codebook_size=CODES,
+        embed_dim=4,
+        ch=32,
+        ch_mult=(1, 1),
+        num_res_blocks=1,
+        attn_resolutions=(),
+        resolution=FACTOR * WINDOW,
+        z_channels=4,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, vqgan: VQGAN) -> Path:
+    """A folder with a run of each stage, as training leaves them, of untrained weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    vqgan.save_pretrained(folder / "stage1" / "vqgan")
+    gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=16)
+    LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "stage2" / "model")
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for name, (height, width) in {"a.png": (20, 31), "b.png": (16, 16)}.items():
+        pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    return folder

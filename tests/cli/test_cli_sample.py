@@ -1,0 +1,196 @@
+"""`vqgan-fast sample`: its options, its pictures, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from commands import FACTOR, WINDOW, fails, pixels_of, run, size_of
+from PIL import Image
+
+from vqgan_fast import LatentTransformer, cli
+
+
+def test_sample_writes_one_picture_for_each_seed(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("sample", trained / "stage2", "--number", 3, "--seed", 5, "--batch", 2, "--output", out)
+    names = [f"seed_{seed:06d}.png" for seed in (5, 6, 7)]
+    assert sorted(file.name for file in out.iterdir()) == ["grid.png", *names]
+    side = FACTOR * WINDOW
+    assert size_of(out / names[0]) == (side, side)
+
+    alone = tmp_path / "alone"
+    run("sample", trained / "stage2" / "model", "--number", 1, "--seed", 6, "--output", alone)
+    assert [file.name for file in alone.iterdir()] == [names[1]]
+    assert (alone / names[1]).read_bytes() == (out / names[1]).read_bytes()
+    assert (out / names[0]).read_bytes() != (out / names[1]).read_bytes()
+
+
+@pytest.mark.parametrize("argument", [("--grid", "4x10"), ("--size", "8x20")])
+def test_sample_larger_than_the_window(
+    trained: Path, tmp_path: Path, argument: tuple[str, str]
+) -> None:
+    run("sample", trained / "stage2", "--number", 1, *argument, "--output", tmp_path)
+    assert size_of(tmp_path / "seed_000000.png") == (20, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--grid", "3x10"), "at least as large as the window"),
+        (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
+        (("--temperature", "-1"), "temperature"),
+        (("--guidance", "2"), "uncond must be given"),
+        (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
+        (("--classifier", "resnet18", "no.pth"), "give --best-of"),
+        (("--best-of", "8", "--classifier", "resnet18", "no.pth"), "needs --label"),
+        (("--label", "8"), "--label needs --classifier"),
+        (("--schedule", "native"), "schedule must be"),
+        (("--mask", "hole.png"), "--mask needs --complete"),
+        (("--complete", "no.png"), "there is no picture no.png"),
+        (("--top-p", "1.5"), "top_p"),
+        (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
+        (("--device", "nonsense"), "--device nonsense"),
+    ],
+)
+def test_sample_refuses(
+    trained: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, str],
+    expected: str,
+) -> None:
+    out = tmp_path / "out"
+    message = fails(capsys, "sample", trained / "stage2", "--output", out, *arguments)
+    assert expected in message
+    assert not out.exists()
+
+
+def test_sample_takes_every_option(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from vqgan_fast import sampling
+
+    seen, sample = [], sampling.sample
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda *args, **options: seen.append(options) or sample(*args, **options),
+    )
+
+    def pictures(*arguments: object) -> list[bytes]:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        argv = ["sample", trained / "stage2", "--grid", "4x9", "--number", 1, "--output", out]
+        run(*argv, *arguments)
+        return [file.read_bytes() for file in sorted(out.iterdir())]
+
+    plain = pictures()
+    assert pictures("--order", "raster", "--cache-gb", 0.001, "--preview", 7) == plain
+    assert (seen[-1]["order"], seen[-1]["max_cache_bytes"]) == ("raster", 10**6)
+    assert seen[-1]["preview_every"] == 7
+    assert pictures("--cond", 0, "--guidance", 1) == plain
+    pictures("--schedule", "block", "--stride", 2, "--weights", "bfloat16", "--tile", 8)
+    assert (seen[-1]["schedule"], seen[-1]["stride"], seen[-1]["tile"]) == ("block", 2, 8)
+    assert seen[-1]["transformer"].weights == "bfloat16"
+    pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5")
+    assert [seen[-1]["guidance"](share) for share in (0, 0.5)] == [1, 3]
+    assert seen[-1]["uncond"].tolist() == [[3]]
+    assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
+    assert pictures("--best-of", 3) == pictures("--acceptance-rate", 0.4)
+
+    from torchvision.models import squeezenet1_1
+
+    weights = tmp_path / "weights.pth"
+    torch.save(squeezenet1_1(num_classes=3).state_dict(), weights)
+    capsys.readouterr()
+    pictures("--best-of", 2, "--classifier", "squeezenet1_1", weights, "--label", 2)
+    told = capsys.readouterr().out
+    assert "log p(class 2)" in told
+    assert "kept 1 of 2: acceptance rate 50.00%" in told
+
+
+def test_sample_completes_a_picture(trained: Path, photos: Path, tmp_path: Path) -> None:
+    mask = np.zeros((20, 31), dtype=np.uint8)
+    mask[:, 10:20] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    picture = photos / "a.png"
+    for name, arguments in (("half", []), ("hole", ["--mask", tmp_path / "mask.png"])):
+        out = tmp_path / name
+        run(
+            "sample", trained / "stage2", "--complete", picture, "--number", 1, "--output", out,
+            *arguments,
+        )  # fmt: skip
+        assert size_of(out / "seed_000000.png") == (30, 20)
+    half, hole = (pixels_of(tmp_path / name / "seed_000000.png") for name in ("half", "hole"))
+    assert not np.array_equal(half, hole)
+
+
+def test_an_interrupted_sample_leaves_what_was_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast.sampling.window_engine import WindowEngine
+
+    advance, calls = WindowEngine.advance, []
+
+    def interrupted(self: WindowEngine, one_pass: list) -> int:
+        calls.append(one_pass)
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return advance(self, one_pass)
+
+    monkeypatch.setattr(WindowEngine, "advance", interrupted)
+    argv = ["sample", trained / "stage2", "--number", 1, "--grid", "4x9", "--order", "raster"]
+    status = cli.main([str(part) for part in [*argv, "--output", tmp_path]])
+    assert status == cli.INTERRUPTED
+    pixels = pixels_of(tmp_path / "seed_000000.png")
+    assert pixels.shape == (8, 18, 3)
+    assert (pixels[4:] == 128).all()
+    assert (pixels[:2] != 128).any()
+
+
+def test_sample_needs_a_transformer(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no trained transformer" in fails(capsys, "sample", trained / "stage1")
+    assert "there is no folder" in fails(capsys, "sample", tmp_path / "nothing")
+
+
+def test_sample_reports_weights_that_diverged(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = LatentTransformer.from_pretrained(trained / "stage2" / "model")
+    with torch.no_grad():
+        model.transformer.head.weight.fill_(torch.nan)
+    model.save_pretrained(tmp_path / "diverged" / "model")
+    message = fails(capsys, "sample", tmp_path / "diverged", "--number", 1)
+    assert "head.weight holds NaN" in message
+    assert not (tmp_path / "diverged" / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--cache-gb=inf", "expected a finite number above 0, got inf"),
+        ("--cache-gb=0", "expected a finite number above 0, got 0"),
+        ("--guidance=1:x", "expected a number or two, FROM:TO, such as 3 or 1:4, got '1:x'"),
+        ("--number=0", "expected an integer of at least 1, got 0"),
+    ],
+)
+def test_sample_options_that_cannot_be_read(
+    arguments: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["sample", "runs/gpt", arguments])
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["16", "x4", "4x", "0.5x4", "-1x4"])
+def test_sample_grid_must_be_height_x_width(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(["sample", "runs/gpt", f"--grid={text}"])
+    assert "height x width" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""fp32 against fp64 where digits are lost easily: low temperatures, offsets, small differences.
+
+Every gradient is taken by itself: beside a large one, the errors of a small one would not show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from soft_assign_cases import (
+    OUTPUTS,
+    SMOOTH,
+    dense,
+)
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vqgan_fast import ops
+
+# Of the largest magnitude in each result and gradient; twice the error of the dense form in fp32
+# where that is more, as in the tiny gradients of a softmax that is nearly flat.
+TOLERANCE = 1e-5
+
+
+def entropy_loss(found: ops.SoftAssignment) -> Tensor:
+    """As LlamaGen and IBQ train: what the two entropies have in common cancels."""
+    average = found.mean_probability
+    return found.entropy.mean() + (average * (average + 1e-5).log()).sum()
+
+
+def parts_of(found: ops.SoftAssignment, inputs: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    losses = {"entropy loss": entropy_loss(found)}
+    for name in SMOOTH:
+        out = getattr(found, name)
+        losses[name] = (out * torch.randn(out.shape, generator=generator).to(out)).sum()
+    parts = {name: getattr(found, name) for name in SMOOTH}
+    for name, loss in losses.items():
+        grads = torch.autograd.grad(loss, inputs, retain_graph=True)
+        parts |= {f"{name} by {x}": g for x, g in zip(("z", "codebook"), grads, strict=True)}
+    return parts
+
+
+def expanded(z: Tensor, codebook: Tensor, temperature: float, metric: str) -> ops.SoftAssignment:
+    """The dense form as code in use has it: |z|^2 + |e|^2 - 2 z.e."""
+    if metric == "dot":
+        return dense(z, codebook, temperature=temperature, metric=metric)
+    bias = -codebook.square().sum(1)
+    found = dense(2 * z, codebook, bias=bias, temperature=temperature, metric="dot")
+    return found._replace(log_sum_exp=found.log_sum_exp - z.square().sum(1) / temperature)
+
+
+def errors(z: Tensor, codebook: Tensor, temperature: float, metric: str) -> dict[str, float]:
+    """Of each part, as a multiple of what is allowed."""
+    options = {"temperature": temperature, "metric": metric}
+
+    def parts(form: Callable, dtype: torch.dtype) -> dict[str, Tensor]:
+        inputs = tuple(x.detach().clone().to(dtype).requires_grad_() for x in (z, codebook))
+        found = parts_of(form(*inputs, **options), inputs)
+        return {name: value.detach().double() for name, value in found.items()}
+
+    def ours(*inputs: Tensor, **options: object) -> ops.SoftAssignment:
+        return ops.soft_assign(*inputs, outputs=OUTPUTS, **options)
+
+    expected = parts(dense, torch.float64)
+    dense_fp32 = parts(expanded, torch.float32)
+    multiples = {}
+    for name, value in parts(ours, torch.float32).items():
+        error, dense_error = ((x - expected[name]).abs().max() for x in (value, dense_fp32[name]))
+        # Two terms cancel there: nothing is left where each latent has one code to itself.
+        slack = 2 if name.startswith("entropy loss") else 1
+        allowed = slack * torch.maximum(TOLERANCE * expected[name].abs().max(), 2 * dense_error)
+        multiples[name] = float(error / allowed)
+    return multiples
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("dim", [4, 32, 256])
+@pytest.mark.parametrize("temperature", [1.0, 0.3, 0.1, 0.03, 0.01])
+def test_at_every_temperature(temperature: float, dim: int, metric: str, level: str) -> None:
+    """Latents and codes of length 1, as LlamaGen has them."""
+    torch.manual_seed(0)
+    z, codebook = normalize(torch.randn(40, dim)), normalize(torch.randn(300, dim))
+    worst = errors(z, codebook, temperature, metric)
+    assert max(worst.values()) <= 1, worst
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("size", [0.02, 1.0, 30.0])
+def test_of_every_size(size: float, metric: str, level: str) -> None:
+    torch.manual_seed(0)
+    z, codebook = torch.randn(70, 16) * size, torch.randn(600, 16) * size
+    worst = errors(z, codebook, 1.0 if size < 10 else size**2 / 4, metric)
+    assert max(worst.values()) <= 1, worst
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_an_offset_of_all_codes(temperature: float, level: str) -> None:
+    """Far from 0, a distance of the expanded form would be a small difference of large numbers."""
+    torch.manual_seed(0)
+    z, codebook = torch.randn(70, 16) + 3, torch.randn(600, 16) * 0.5 + 3
+    worst = errors(z, codebook, temperature, "l2")
+    assert max(worst.values()) <= 1, worst
+
+
+def test_indices_at_a_low_temperature_are_those_of_fp64(level: str) -> None:
+    torch.manual_seed(0)
+    codes = normalize(torch.randn(20, 8))
+    codebook = torch.cat([codes, codes * (1 + 2e-7), codes * (1 - 2e-7)])
+    z = normalize(torch.randn(500, 8))
+    found = ops.soft_assign(z, codebook, outputs=("indices",), temperature=0.01).indices
+    expected = ops.soft_assign(z.double(), codebook, outputs=("indices",), temperature=0.01).indices
+    assert torch.equal(found, expected)

@@ -1,0 +1,47 @@
+"""The tables that benchmarks keep: what they print is what they write, and the machine is named."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+MACHINE = {
+    "cpu": "Some CPU (TM) 9", "cores": 2, "arch": "x86_64", "simd": {"selected": "avx2"},
+    "compiler": "GNU 1", "torch": "2.99", "commit": "abc", "read_gb_per_s": {1: 10.0, 2: 19.96},
+}  # fmt: skip
+
+
+def test_tables_are_printed_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    tables = importlib.import_module("tables")
+    monkeypatch.setattr(tables, "describe", lambda: MACHINE)
+    kept = tables.Tables("A title", rounds=3)
+    rows = [
+        {"step": "ours", "ms": 1.23456, "goal": None},
+        {"step": "loop", "ms": 2048.4, "goal": 4},
+    ]
+    kept.add("One table", rows, "A note.")
+    assert kept.write(None, "sampling") == []
+    files = kept.write(tmp_path / "results", "sampling")
+
+    assert [file.name for file in files] == [
+        "sampling_some_cpu_tm_9_avx2.json",
+        "sampling_some_cpu_tm_9_avx2.md",
+    ]
+    written = json.loads(files[0].read_text())
+    assert written["tables"] == [{"title": "One table", "rows": rows, "note": "A note."}]
+    assert (written["settings"], written["machine"]["commit"]) == ({"rounds": 3}, "abc")
+    page, printed = files[1].read_text(), capsys.readouterr().out
+    for line in ("| ours | 1.23 |  |", "| loop | 2048 | 4 |", "A note."):
+        assert line in page
+        assert line in printed
+    assert "commit abc" in page
+    assert "10.0 GB/s on 1, 20.0 GB/s on 2 threads" in page
+    assert written["date"] in page
+    assert page.endswith("\n")
