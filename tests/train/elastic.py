@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -28,14 +29,16 @@ from torch.nn.parallel import DistributedDataParallel
 from vqgan_fast.train import build_config, checkpoint_writer, train
 from vqgan_fast.train.run_log import RunLog
 from vqgan_fast.train.stopping import StopRequest
+from vqgan_fast.train.training_state import TrainingState
 
 
 def launch(scenario: dict[str, Any]) -> str:
     """Runs one launch to its end; "done", or what ended it.
 
     A scenario holds `config` and may hold `ranks`, `double`, `restarts` (allowed ones), `faults` (a
-    list of [life, rank, kind, number], `life` counting torchrun's starts from 0) and
-    `config_of_rank` ({rank: keys}).
+    list of [life, rank, kind, number], `life` counting torchrun's starts from 0),
+    `config_of_rank` ({rank: keys}) and `keep` (a folder: each rank leaves there what its last
+    checkpoint held, as a file of its own).
     """
     config = LaunchConfig(
         1, 1, scenario.get("ranks", 2), run_id=f"test{time.monotonic_ns()}", rdzv_backend="c10d",
@@ -60,6 +63,8 @@ def run_rank(scenario: dict[str, Any]) -> None:
     for fault_life, fault_rank, kind, number in scenario.get("faults", ()):
         if (fault_life, fault_rank) == (life, rank):
             FAULTS[kind](number)
+    if "keep" in scenario:
+        keep_state(Path(scenario["keep"]) / f"rank_{rank}.pt")
     given = {**scenario["config"], **scenario.get("config_of_rank", {}).get(str(rank), {})}
     try:
         train(build_config(given))
@@ -79,6 +84,17 @@ def on_call(owner: Any, name: str, number: int, act: Any) -> None:
         return original(*arguments, **more)
 
     setattr(owner, name, counted)
+
+
+def keep_state(file: Path) -> None:
+    """Write this rank's tensors to a file as well whenever a checkpoint is saved."""
+    save = TrainingState.save
+
+    def saved(self: TrainingState, *arguments: Any) -> None:
+        torch.save(self.shared, file)
+        save(self, *arguments)
+
+    TrainingState.save = saved
 
 
 def kill() -> None:
@@ -104,10 +120,17 @@ def flip_a_bit() -> None:
     next(model.parameters()).detach().view(torch.int32)[0, 0] ^= 1
 
 
+def fill_disk() -> None:
+    """As seen by this rank: no file can grow beyond 1000 bytes."""
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+
 FAULTS = {
     "kill in step": lambda number: on_call(torch.Tensor, "backward", number, kill),
     "kill in checkpoint": lambda number: on_call(FileSystemWriter, "write_data", number, kill),
     "kill before the rename": lambda number: on_call(checkpoint_writer, "write_json", number, kill),
+    "full disk": lambda number: on_call(FileSystemWriter, "write_data", number, fill_disk),
     "SIGTERM": end_launch_at,
     "bit flip": lambda number: on_call(RunLog, "advance", number, flip_a_bit),
 }

@@ -17,6 +17,8 @@ from .config import ConfigError, Run
 from .distributed import Ranks
 from .run_folder import flatten
 
+PART = 1 << 20  # elements that are summed at once: as int64 they are another copy of the tensor
+
 
 class RanksDifferError(RuntimeError):
     """Ranks that should hold the same weights do not."""
@@ -30,14 +32,24 @@ def start_together(config: Run, ranks: Ranks) -> Run:
             cannot be shared out equally.
     """
     _check_alike(_describe(config, ranks), ranks)
+    return share_batch(config, ranks.world_size)
+
+
+def share_batch(config: Run, world_size: int) -> Run:
+    """The configuration with the `data.batch_size` that `data.global_batch_size`, if it is given,
+    leaves to each of so many ranks.
+
+    Raises:
+        ConfigError: it cannot be shared out equally.
+    """
     data, whole = config.data, config.data.global_batch_size
     if whole is None:
         return config
-    parts = ranks.world_size * config.optim.accumulate
+    parts = world_size * config.optim.accumulate
     if whole % parts:
         raise ConfigError(
             f"data.global_batch_size must be a multiple of ranks * optim.accumulate = "
-            f"{ranks.world_size} * {config.optim.accumulate} = {parts}, got {whole}"
+            f"{world_size} * {config.optim.accumulate} = {parts}, got {whole}"
         )
     return replace(config, data=replace(data, batch_size=whole // parts))
 
@@ -45,7 +57,8 @@ def start_together(config: Run, ranks: Ranks) -> Run:
 def check_same_weights(tensors: Mapping[str, Tensor], ranks: Ranks, step: int) -> None:
     """Compare tensors over ranks, bit by bit; every rank calls it.
 
-    The bits of each tensor are added up as integers, an exact sum that any changed bit changes.
+    What is compared is a sum of each tensor's bits as integers, weighed by their places: another
+    value at one place, or two values exchanged, make another sum.
 
     Args:
         tensors: by name, the same names on every rank.
@@ -55,7 +68,7 @@ def check_same_weights(tensors: Mapping[str, Tensor], ranks: Ranks, step: int) -
     """
     if ranks.world_size == 1 or not tensors:
         return
-    sums = torch.stack([_sum_of_bits(tensor) for tensor in tensors.values()])
+    sums = torch.stack([fingerprint(tensor) for tensor in tensors.values()])
     all_sums = ranks.gather(sums[None])
     same = (all_sums == all_sums[0]).all(0).tolist()
     for name, is_same in zip(tensors, same, strict=True):
@@ -65,6 +78,18 @@ def check_same_weights(tensors: Mapping[str, Tensor], ranks: Ranks, step: int) -
                 "should be to the bit: a rank computes wrongly, or a program changed its weights. "
                 "Nothing was saved; resume=true goes on from the last checkpoint"
             )
+
+
+def fingerprint(tensor: Tensor) -> Tensor:
+    """The sum modulo 2^64 of a tensor's elements, their bits read as integers, each weighed by an
+    odd number of its own place."""
+    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = tensor.detach().contiguous().view(-1).view(integers[tensor.element_size()])
+    weights = torch.arange(1, 2 * min(len(bits), PART) + 1, 2, device=bits.device)
+    total = torch.zeros((), dtype=torch.int64, device=bits.device)
+    for part in bits.split(PART):
+        total = total * 0x9E3779B1 + (part * weights[: len(part)]).sum()
+    return total
 
 
 def _describe(config: Run, ranks: Ranks) -> dict[str, Any]:
@@ -90,10 +115,3 @@ def _check_alike(description: Mapping[str, Any], ranks: Ranks) -> None:
                     f"the ranks of a run must be alike: {name} is {ours} on rank 0 ({hosts[0]}) "
                     f"and {theirs} on rank {rank} ({hosts[rank]})"
                 )
-
-
-def _sum_of_bits(tensor: Tensor) -> Tensor:
-    """The sum modulo 2^64 of a tensor's bits, read as integers of its element size."""
-    integers = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    flat = tensor.detach().contiguous().view(-1)
-    return flat.view(integers[tensor.element_size()]).sum(dtype=torch.int64)

@@ -16,8 +16,7 @@ import os
 import pickle
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from .config import ConfigError
 from .distributed import Ranks
 from .safe_reader import SafeReader
+
+# For good: the library says it in threads, where a filter cannot be set for a while.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
 STATE, MANIFEST = "state.json", "manifest.json"
 PREFIX, UNFINISHED, DAMAGED = "step_", "unfinished_step_", "damaged_step_"
@@ -113,8 +115,7 @@ def load_tensors(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> Non
                 f"{tuple(saved[name].size)} there and {tuple(tensor.shape)} here"
             )
     try:
-        with quiet():
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
+        dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
     except (CheckpointException, pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
 
@@ -152,7 +153,7 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the rename itself durable (a folder can be opened for that on POSIX only)."""
+    """Make a folder's names themselves durable (it can be opened for that on POSIX only)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
@@ -165,11 +166,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}_{number}")
     return free
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the library's remark that a run of one process is not distributed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
@@ -27,7 +26,6 @@ from .checkpoint import (
     CheckpointError,
     describe_file,
     newest_first,
-    quiet,
     sync_folder,
     write_json,
 )
@@ -55,9 +53,7 @@ class CheckpointWriter:
         self.seconds = 0.0
         self._thread = ThreadPoolExecutor(1) if background else None
         self._pending: Future[None] | None = None
-        # A group of its own, so that its messages do not mix with those of the training.
-        apart = background and ranks.world_size > 1
-        self._group = dist.new_group(backend="gloo") if apart else None
+        self._group = ranks.group_apart() if background else None
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write `folder/step_NNNNNN`.
@@ -90,13 +86,12 @@ class CheckpointWriter:
         if self._thread is None:
             complete(lambda: dcp.save(dict(tensors), **target))
             return
-        with quiet():
-            # What is on the CPU already is written as it lies there; the rest is copied to it.
-            copies = {
-                name: tensor if tensor.is_cuda else tensor.detach().clone()
-                for name, tensor in tensors.items()
-            }
-            written = dcp.async_save(copies, **target)
+        # What is on the CPU already is written as it lies there; the rest is copied to it.
+        copies = {
+            name: tensor if tensor.is_cuda else tensor.detach().clone()
+            for name, tensor in tensors.items()
+        }
+        written = dcp.async_save(copies, **target)
         self._pending = self._thread.submit(complete, written.result)
 
     def finish(self) -> None:
@@ -120,8 +115,7 @@ class CheckpointWriter:
 
     def _write(self, write: Callable[[], Any], unfinished: Path) -> Sums:
         """Write this rank's share; its files' entries in the manifest."""
-        with quiet():
-            write()
+        write()
         own = sorted(unfinished.glob(f"__{self.ranks.rank}_*"))
         if self.ranks.is_main:
             own.append(unfinished / ".metadata")
@@ -143,6 +137,7 @@ class CheckpointWriter:
         for own in sums:
             manifest |= own
         write_json(unfinished / MANIFEST, manifest)
+        sync_folder(unfinished)
         unfinished.rename(self.folder / f"{PREFIX}{step:06d}")
         sync_folder(self.folder)
         for old in newest_first(self.folder)[self.keep :]:

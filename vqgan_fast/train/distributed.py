@@ -29,11 +29,15 @@ _SYNC_BUFFERS = next(
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, computing on `device`."""
+    """This process among all: `rank` of `world_size`, computing on `device`.
+
+    A rank that has waited for another as long as `timeout` takes it for lost.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    timeout: timedelta = timedelta(minutes=30)
 
     @property
     def is_main(self) -> bool:
@@ -80,6 +84,13 @@ class Ranks:
         dist.all_gather_object(things, thing, group)
         return things
 
+    def group_apart(self) -> dist.ProcessGroup | None:
+        """A group of all ranks for CPU messages of another thread, which must not mix with those of
+        the training; None where there is one rank. Every rank calls it."""
+        if self.world_size == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=self.timeout)
+
     def parallel(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with its gradients averaged over ranks; itself where there is one rank.
 
@@ -124,8 +135,9 @@ def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[
         ConfigError: device is "cuda" and there is none for this rank.
     """
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    timeout = timedelta(minutes=timeout_minutes)
     if dist.is_initialized():  # by the caller, whose group it stays
-        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place, timeout)
         return
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
@@ -133,12 +145,11 @@ def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[
         return
     # Small CPU messages (stop signals) travel by gloo beside nccl, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    timeout = timedelta(minutes=timeout_minutes)
     store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
     store = dist.PrefixStore(_life(), store)
     dist.init_process_group(backend, None, timeout, world_size, rank, store)
     try:
-        yield Ranks(dist.get_rank(), world_size, place)
+        yield Ranks(dist.get_rank(), world_size, place, timeout)
     finally:
         dist.destroy_process_group()
 

@@ -24,6 +24,14 @@ def launch_id() -> str | None:
     return f"{platform.node()} {os.getppid()}" if given == "none" else given
 
 
+def note_launch(run_dir: Path) -> None:
+    """Write down which launch goes on in `run_dir`; nothing without torchrun."""
+    if (launch := launch_id()) is not None:
+        unfinished = run_dir / f"{LAUNCH}.unfinished"
+        unfinished.write_text(launch, encoding="utf-8")
+        unfinished.replace(run_dir / LAUNCH)
+
+
 def is_restart(run_dir: Path) -> bool:
     """Whether the launch that started these ranks has written to `run_dir` already."""
     file = run_dir / LAUNCH

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
-from .launch import LAUNCH, is_restart, launch_id
+from .launch import is_restart, note_launch
 from .load_config import expand, save_config
 from .run_log import say
 from .stopping import too_short
@@ -46,7 +46,14 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
     run_dir, found = Path(config.run_dir), -1
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
+    # Rank 0 decides: without a --rdzv-id each machine's torchrun has a name of its own.
+    restarted = any(ranks.largest([int(ranks.is_main and is_restart(run_dir))]))
     if run_dir.is_dir() and any(run_dir.iterdir()):
+        if not config.resume and not restarted:
+            raise ConfigError(
+                f"run_dir {run_dir} is not empty, and a run never overwrites another: choose "
+                "another run_dir, or go on from its newest checkpoint with resume=true"
+            )
         changes = _check_resumable(config, run_dir)
         if ranks.is_main:
             for change in changes:
@@ -68,19 +75,13 @@ def create_run_folder(config: Run, ranks: Ranks) -> Path:
     if ranks.is_main:
         (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
-        if launch_id() is not None:
-            (run_dir / LAUNCH).write_text(launch_id())
+        note_launch(run_dir)
     ranks.wait()
     return run_dir
 
 
 def _check_resumable(config: Run, run_dir: Path) -> list[str]:
     """Refuse a folder that this run must not go on in; what else has changed, for the user."""
-    if not config.resume and not is_restart(run_dir):
-        raise ConfigError(
-            f"run_dir {run_dir} is not empty, and a run never overwrites another: choose another "
-            "run_dir, or go on from its newest checkpoint with resume=true"
-        )
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     # A key that an older version did not know had what is now its default.

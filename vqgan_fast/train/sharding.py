@@ -17,13 +17,14 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
-from vqgan_fast.models.gpt import Block
+from vqgan_fast.models import gpt, pixel_snail
 from vqgan_fast.models.layers import AttnBlock, ResnetBlock
 
 from .config import Run
 from .distributed import Ranks
 
-BLOCKS = (ResnetBlock, AttnBlock, Block)  # what activation checkpointing computes anew
+# What activation checkpointing computes anew.
+BLOCKS = (ResnetBlock, AttnBlock, gpt.Block, pixel_snail.Block)
 
 
 def checkpoint_activations(models: Iterable[nn.Module]) -> None:

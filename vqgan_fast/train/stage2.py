@@ -88,7 +88,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
             checkpoint_activations([gpt])
         sharded = optim.sharded and ranks.world_size > 1
         if sharded:
-            for module in {gpt, best}:
+            for module in [gpt] if average is None else [gpt, best]:
                 shard(module, config, ranks)
         model = LatentTransformer(vqgan, condition, best, config.pkeep, null_token)
         rate = learning_rate(config, ranks)
