@@ -34,7 +34,7 @@ STAGE_1 = {
 @pytest.mark.parametrize("background", [False, True])
 def test_stage_1_on_three_ranks_that_are_killed(tmp_path, pictures, background):
     faults = [
-        [0, 2, "kill in step", 9],
+        [0, 2, "kill in step", 13],  # two backward passes a step: step 7, when step 3 is whole
         [1, 1, "kill in checkpoint", 1],
         [2, 0, "kill before the rename", 2],
         [3, 2, "full disk", 1],
@@ -53,9 +53,8 @@ def test_stage_1_on_three_ranks_that_are_killed(tmp_path, pictures, background):
     )
     assert outcomes == ["done", "done"], told
     assert "File too large" in told
-    # In the background step 3 may not have been whole yet when the first rank was killed.
-    resumed = told.count(f"resuming from {tmp_path / 'killed'}/checkpoints/step_00000")
-    assert resumed in ((3, 4) if background else (4,)), told
+    # Step 6 if it was whole, which in the background is a matter of time, else step 3.
+    assert told.count(f"resuming from {tmp_path / 'killed'}/checkpoints/step_") == 4, told
     assert_same_run(tmp_path / "killed", tmp_path / "undisturbed")
 
 
