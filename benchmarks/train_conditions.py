@@ -6,8 +6,8 @@
 Each task takes its pictures and, where they are files, its maps; tasks without pictures are left
 out. Always trained are the depth of scikit-image's stereo pair, which ships with that package, and
 the poses of drawn figures. One first stage learns all pictures; the class of a picture is which of
-the collections it is from. The right third of each picture is held out. What is there already is
-not trained again.
+the collections it is from. The right third of each picture is held out. What is finished already is
+not trained again, what is not is gone on with.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from drawn_figures import write_figures
 from PIL import Image
 from skimage import data as skimage_data
 
-from vqgan_fast.train import load_config, train
+from vqgan_fast.study.stages import train
+from vqgan_fast.train import load_config
 
 SIZE = 32
 SMALL_VQGAN = [
@@ -41,7 +42,7 @@ SHARED = [
     f"data.size={SIZE}", "data.resize=96", "data.train_region=[0,0,0.62,1]",
     "data.validation_region=[0.64,0,1,1]",
     "data.validation_crops=64", "data.cache=true", "optim.precision=fp32", "device=cpu",
-    "log.every=50", "log.images_every=100000", "log.checkpoint_every=100000",
+    "log.every=50", "log.images_every=100000", "log.checkpoint_every=250", "log.keep_checkpoints=1",
     "log.tensorboard=false", "log.progress=false",
 ]  # fmt: skip
 
@@ -52,9 +53,9 @@ def main() -> None:
     for task in ("segmentation", "depth"):
         parser.add_argument(f"--{task}", nargs=2, metavar=("PICTURES", "MAPS"))
     parser.add_argument("--photos", metavar="PICTURES", help="for edges, super-resolution")
-    parser.add_argument("--vqgan-steps", type=int, default=1500, help="of the first stage")
-    parser.add_argument("--map-steps", type=int, default=800, help="of the maps' VQGANs")
-    parser.add_argument("--steps", type=int, default=1500, help="of the transformers")
+    parser.add_argument("--vqgan-steps", type=int, default=1000, help="of the first stage")
+    parser.add_argument("--map-steps", type=int, default=500, help="of the maps' VQGANs")
+    parser.add_argument("--steps", type=int, default=1000, help="of the transformers")
     args = parser.parse_args()
     torch.set_num_threads(1)
     root, rows = args.output, []
@@ -122,11 +123,10 @@ def pictures_of(folder: str) -> list[str]:
 
 
 def run(config: str, run_dir: Path, steps: int, options: list[str]) -> dict[str, float]:
-    """Trains, and gives the last entry of the run's metrics."""
+    """Trains, or goes on with it, and gives the last entry of the run's metrics."""
     metrics = run_dir / "metrics.jsonl"
-    if not (run_dir / "config.yaml").is_file():
-        fixed = [f"run_dir={run_dir}", f"optim.steps={steps}", "optim.learning_rate=1e-3"]
-        train(load_config(config, [*options, *fixed]))
+    fixed = [f"run_dir={run_dir}", f"optim.steps={steps}", "optim.learning_rate=1e-3"]
+    train(load_config(config, [*options, *fixed]))
     return json.loads(metrics.read_text().splitlines()[-1])
 
 
