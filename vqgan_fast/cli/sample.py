@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import known_codes
-from .condition_input import Given, condition_of_files, held_out_condition, own_condition
+from .condition_input import Given, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force, refuse_existing, write_picture
 from .sample_options import add_sampling_options, positive, sampling_options
@@ -39,6 +39,7 @@ EXAMPLES = """\
   vqgan-fast sample runs/gpt --complete photo.png --mask hole.png
   vqgan-fast sample runs/depth --condition depth.png --number 4 --guidance 2
   vqgan-fast sample runs/depth --held-out --number 8
+  vqgan-fast sample runs/both --cond owl --condition labels.png --condition depth.png
 """
 
 
@@ -192,11 +193,11 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
         factor = model.first_stage_model.downsampling_factor
         grid = tuple(side // factor for side in options["size"])
     if args.held_out:
+        if args.cond is not None:
+            raise ValueError("--held-out has its own conditions: leave --cond out")
         given = held_out_condition(args.run_folder, model)
-    elif args.condition:
-        given = condition_of_files(model, args.condition, grid)
     else:
-        given = own_condition(model, args.cond, grid)
+        given = given_condition(model, args.cond, args.condition, grid)
     if given.grid is not None and grid is None:
         options["grid"] = given.grid
     return given
