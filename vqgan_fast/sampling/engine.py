@@ -15,7 +15,7 @@ from torch import Tensor
 from .board import Board
 from .capture import CapturedSteps
 from .draw import DrawRule
-from .packed import PackedTransformer
+from .packed import Packed
 
 # Tokens in one pass: enough for full speed, few enough that activations stay small.
 MAX_TOKENS = 4096
@@ -47,7 +47,7 @@ class Engine(ABC):
         draws: how codes are drawn.
     """
 
-    def __init__(self, packed: PackedTransformer, board: Board, draws: Draws) -> None:
+    def __init__(self, packed: Packed, board: Board, draws: Draws) -> None:
         self.packed = packed
         self.board = board
         self.draws = draws

@@ -189,8 +189,10 @@ def _check_condition(config: TransformerRun) -> None:
         raise ConfigError(
             f"condition.kind must not be given beside condition.parts, got {condition.kind}"
         )
-    if condition.parts and config.transformer == "window_gpt":
-        raise ConfigError("condition.parts needs transformer = gpt: window_gpt takes one condition")
+    if condition.parts and config.transformer != "gpt":
+        raise ConfigError(
+            f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
+        )
     if config.cond_drop_prob and condition.kind == "sos" and not condition.parts:
         raise ConfigError(
             f"cond_drop_prob = {config.cond_drop_prob} needs a condition, got condition.kind = sos"

@@ -29,7 +29,7 @@ class ModelConfig:
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
-    quantizer: str = "vector"  # or ema, residual, cosine, simvq, index_propagation, gumbel
+    quantizer: str = "vector"  # or another, see docs/drop_in.md
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
