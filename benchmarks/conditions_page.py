@@ -16,14 +16,14 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from vqgan_fast.cli.held_out import held_out_of
 from vqgan_fast.data import to_model_range
 from vqgan_fast.models import LatentTransformer
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import Tokens, map_tokens
 from vqgan_fast.report.pictures import beside, comparison, labelled, stack
 from vqgan_fast.sampling import sample
-from vqgan_fast.train import load_config
-from vqgan_fast.train.conditioning import Conditioning, shuffled
+from vqgan_fast.train.conditioning import shuffled
 
 SHOWN, SCALE, COLUMNS = 6, 2, 2
 DRAW = {"temperature": 1.0, "top_p": 0.92}
@@ -39,13 +39,9 @@ class HeldOutRun(NamedTuple):
 
 
 def load(run: Path) -> HeldOutRun:
-    config = load_config(str(run / "config.yaml"))
     model = LatentTransformer.from_pretrained(run / "model")
-    conditioning = Conditioning(config, model.first_stage_model, model.cond_stage_model)
-    crops = conditioning.held_out()
-    count = len(crops.images)
-    condition = conditioning.tokens(crops.kinds, crops.maps, count, "cpu")
-    drawn = [to_model_range(maps) for maps in crops.drawn(count)]
+    crops, condition, _ = held_out_of(run, model)
+    drawn = [to_model_range(maps) for maps in crops.drawn(len(crops.images))]
     return HeldOutRun(model, to_model_range(crops.images), condition, drawn)
 
 
