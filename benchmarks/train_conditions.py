@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conditions_page import difference
 from drawn_figures import write_figures
 from PIL import Image
 from skimage import data as skimage_data
@@ -106,6 +107,7 @@ def main() -> None:
             f"{config}.yaml", root / name, args.steps,
             [f"first_stage={first}", *condition, *SMALL_GPT, *data],
         )  # fmt: skip
+        row["difference"] = difference(root / name)
         rows.append(row)
         (root / "figures.json").write_text(json.dumps(rows, indent=2) + "\n")
         print(table(rows), flush=True)

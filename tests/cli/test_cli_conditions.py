@@ -147,6 +147,10 @@ def test_held_out_conditions_and_their_likelihood(depth_run, folders, tmp_path, 
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten())
     assert told["nll"] == pytest.approx(float(nll), rel=1e-5)
     assert told["nll_crops"] == 5
+    two = ["--maps", str(maps), str(maps), "--metrics", "nll", "--size", "16"]
+    assert main(["evaluate", str(depth_run), str(photos), *two]) != 0
+    told_of_two = capsys.readouterr().err
+    assert "--maps must be 1 folders, the run is conditioned on depth, got 2" in told_of_two
     assert abs(told["nll_shuffled"] - told["nll"]) > 1e-3
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .condition_maps import Grid, read_maps
+from .held_out import held_out_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,21 +88,12 @@ def held_out_condition(run: Path, model: LatentTransformer) -> Given:
         ConfigError, ValueError: the run has no configuration, or no held-out pictures.
     """
     from ..data import to_model_range
-    from ..train.conditioning import Conditioning
-    from ..train.load_config import load_config
 
-    config = load_config(run / "config.yaml")
-    if config.data.validation is None:
-        raise ValueError(f"{run / 'config.yaml'} names no held-out pictures (data.validation)")
-    conditioning = Conditioning(config, model.first_stage_model, model.cond_stage_model)
-    crops = conditioning.held_out()
-    device, count = model.transformer.head.weight.device, len(crops.images)
-    tokens = conditioning.tokens(crops.kinds, crops.maps, count, device)
+    crops, tokens, size = held_out_of(run, model)
     names = [type(kind).__name__ for kind in crops.kinds]
-    rows = [
-        (name, to_model_range(drawn)) for name, drawn in zip(names, crops.drawn(count), strict=True)
-    ]
-    side = config.data.size // model.first_stage_model.downsampling_factor
+    drawn = crops.drawn(len(crops.images))
+    rows = [(name, to_model_range(maps)) for name, maps in zip(names, drawn, strict=True)]
+    side = size // model.first_stage_model.downsampling_factor
     grid = (side, side) if model.cond_stage_model.num_grids else None
     return Given(tokens, grid, (*rows, ("picture", to_model_range(crops.images))))
 

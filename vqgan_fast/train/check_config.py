@@ -14,7 +14,8 @@ from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQG
 
 # Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
 FILE_MAPS = ("segmentation", "depth")
-MAPS = (*FILE_MAPS, "keypoints", "edges", "low_resolution", "coordinates")
+PAIRED_MAPS = (*FILE_MAPS, "keypoints")  # not made of the picture itself
+MAPS = (*PAIRED_MAPS, "edges", "low_resolution", "coordinates")
 CHANNELS = {"depth": 1, "coordinates": 1}  # 3 for the others but segmentation
 CONDITIONS = ("sos", "label", *MAPS)
 
@@ -173,7 +174,7 @@ def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
         raise ConfigError(f"{section}.sigma must be above 0, got {maps.sigma}")
     if maps.factor < 2:
         raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
-    needed = maps.kind in (*FILE_MAPS, "keypoints")
+    needed = maps.kind in PAIRED_MAPS
     for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
         key, path = f"{section}.{name}", getattr(maps, name)
         if needed and pictures is not None and path is None:
