@@ -31,7 +31,9 @@ def launched(tmp_path_factory, pictures, first_stage):
         return asdict(transformer_run(first_stage, folder / name, **given))
 
     dropout = {"gpt__resid_pdrop": 0.1, "optim__accumulate": 3}
+    rare = {"log__checkpoint_every": 100}  # but for the last step
     averaged = {
+        **rare,
         "optim__ema_decay": 0.8, "optim__accumulate": 2, "data__global_batch_size": 12,
         "data__validation": str(pictures), "data__validation_crops": 5,
         "optim__activation_checkpointing": True,
@@ -48,10 +50,10 @@ def launched(tmp_path_factory, pictures, first_stage):
         "undisturbed": {"config": config("undisturbed", **dropout)},
         "killed": {"config": config("killed", **dropout), "faults": faults, "restarts": 4},
         "resumed": {"config": config("killed", resume=True, **dropout)},
-        "two": {"config": config("two", optim__steps=20)},
-        "2": {"config": config("2-3-2", optim__steps=7)},
-        "3": {"config": config("2-3-2", optim__steps=14, resume=True), "ranks": 3},
-        "2 again": {"config": config("2-3-2", optim__steps=20, resume=True)},
+        "two": {"config": config("two", optim__steps=20, **rare)},
+        "2": {"config": config("2-3-2", optim__steps=7, **rare)},
+        "3": {"config": config("2-3-2", optim__steps=14, resume=True, **rare), "ranks": 3},
+        "2 again": {"config": config("2-3-2", optim__steps=20, resume=True, **rare)},
         "sharded over 3": {
             "config": config("sharded", **{**sharded, "optim__steps": 3}),
             "ranks": 3,
