@@ -37,7 +37,8 @@ CHOICES = {
     "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
-    "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
+    "data.size", "data.batch_size", "data.global_batch_size", "data.validation_crops",
+    "optim.accumulate", "optim.steps",
     "log.every", "log.images_every", "log.checkpoint_every", "log.keep_checkpoints",
     "codebook.restart_after", "codebook.usage_window", "loss.disc_num_layers", "loss.disc_ndf",
 )  # fmt: skip
@@ -45,7 +46,9 @@ NOT_NEGATIVE = (
     "seed", "data.num_workers", "optim.weight_decay", "loss.disc_start", "loss.disc_weight",
     "loss.disc_factor", "loss.codebook_weight", "loss.perceptual_weight", "model.beta",
 )  # fmt: skip
-POSITIVE = ("optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes")
+POSITIVE = (
+    "optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes", "rank_timeout_minutes",
+)  # fmt: skip
 SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage", "optim.ema_decay")
 
 
