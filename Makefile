@@ -29,12 +29,13 @@ WORKERS = -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 IN_PARALLEL = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1}
 COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
-.PHONY: help demo study test lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
+.PHONY: help demo study test faults lint sanitize bench bench-cpu exactness gpu-wheels build wheel wheel-test clean
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
 	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
+	@echo 'make faults      training whose ranks are killed, cut off, out of disk; some minutes, best as root'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
 	@echo 'make sanitize    the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make bench       benchmarks of the ops, with their peers'
@@ -59,6 +60,9 @@ study: $(VENV)/.demo build
 
 test: $(VENV)/.test build
 	@$(IN_PARALLEL) $(BIN)/python -m pytest $(WORKERS) $(ARGS)
+
+faults: $(VENV)/.test build
+	@$(IN_PARALLEL) $(BIN)/python -m pytest tests/train/faults.py -v --show-capture=no $(ARGS)
 
 lint: $(VENV)/.test
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \

@@ -9,22 +9,20 @@ import pytest
 import torch
 from PIL import Image
 from sample_pictures import write_pictures
+from tiny_vqgan import tiny_vqgan
 
-from vqgan_fast import GPT, VQGAN, LatentTransformer, cli
+from vqgan_fast import GPT, LatentTransformer, cli
 from vqgan_fast.evaluate import Pictures, nll_per_code
 from vqgan_fast.models.conditions import SOSCondition
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=4,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("run")
     gpt = GPT(16, 257, n_layer=1, n_head=2, n_embd=8)
-    LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "model")
+    LatentTransformer(tiny_vqgan(resolution=16), SOSCondition(), gpt).save_pretrained(
+        folder / "model"
+    )
     return folder
 
 

@@ -11,6 +11,7 @@ import torch
 import torch_fidelity
 from PIL import Image
 from sample_pictures import pixels
+from tiny_vqgan import tiny_vqgan
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from vqgan_fast import VQGAN
@@ -112,11 +113,7 @@ def test_weights_are_looked_at_before_they_are_used(
 
 @pytest.fixture
 def vqgan() -> VQGAN:
-    torch.manual_seed(0)
-    return VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=4,
-    ).eval()  # fmt: skip
+    return tiny_vqgan()
 
 
 def test_reconstruction_figures(vqgan: VQGAN) -> None:

@@ -152,8 +152,12 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     )
     gpt = ("gpt.n_layer=2", "gpt.n_head=2", "gpt.n_embd=32", "data.size=16", "data.batch_size=2")
     argv = ("transformer.yaml", f"first_stage={first}", *gpt, "--gpus", "8", "--json")
-    whole, sharded = json.loads(plan(capsys, *argv)), json.loads(plan(capsys, *argv, "--sharded"))
+    changes = ("optim.sharded=true", "optim.activation_checkpointing=true")
+    changes += ("data.global_batch_size=32", "optim.accumulate=2")  # a batch of 2 for each of 8
+    whole, sharded = json.loads(plan(capsys, *argv)), json.loads(plan(capsys, *argv, *changes))
     parts, cut = whole["settings"][0]["parts"], sharded["settings"][0]["parts"]
+    assert sharded["sharded"] and sharded["settings"][0]["checkpointing"]
+    assert sharded["settings"][0]["batch_size"] == 2
     assert parts["fixed"] > 0
     assert cut["optimizer"] == -(-parts["optimizer"] // 8)
     assert set(whole["settings"][0]["largest_batch"]) >= {"24", "80"}
@@ -167,6 +171,7 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
         (("vqgan.yaml", "--gpus", "0"), "--gpus must be above 0, got 0"),
         (("vqgan.yaml", "--reserve", "-1"), "--reserve must be 0 or more"),
         (("vqgan.yaml", "--sharded"), "--sharded is for stage: transformer"),
+        (("vqgan.yaml", "data.global_batch_size=3", "--gpus", "2"), "a multiple of ranks .* = 2"),
         (("vqgan.yaml", "data.size=100"), "must be a multiple of .* f = 16, got 100"),
         (("vqgan.yaml", "optim.stops=3"), "there is no key optim.stops"),
         (("nowhere.yaml",), "there is no configuration file nowhere.yaml"),

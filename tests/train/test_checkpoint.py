@@ -16,8 +16,8 @@ from vqgan_fast.train.checkpoint import (
     load_tensors,
     newest_checkpoint,
     read_state,
-    save_checkpoint,
 )
+from vqgan_fast.train.checkpoint_writer import CheckpointWriter
 from vqgan_fast.train.distributed import Ranks
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -36,7 +36,8 @@ def some_tensors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def save(folder: Path, step: int, keep: int = 3) -> Path:
-    return save_checkpoint(folder, step, some_tensors(step), {"step": step}, keep, ALONE)
+    CheckpointWriter(folder, keep, ALONE).save(step, some_tensors(step), {"step": step})
+    return folder / f"step_{step:06d}"
 
 
 def load(path: Path) -> dict[str, torch.Tensor]:
@@ -57,7 +58,7 @@ def test_what_is_saved_comes_back(tmp_path):
     path = save(tmp_path, 7)
     assert path == tmp_path / "step_000007"
     assert find_damage(path) is None
-    assert read_state(path) == {"step": 7}
+    assert read_state(path)["step"] == 7 and read_state(path)["seconds"] > 0
     for name, tensor in load(path).items():
         assert torch.equal(tensor, some_tensors(7)[name]), name
 
@@ -129,6 +130,40 @@ def test_another_configuration_is_an_error_that_names_the_tensor(tmp_path):
         load_tensors(path, {"counts": torch.zeros(2, 4, dtype=torch.int32)}, ALONE)
     with pytest.raises(ConfigError, match="has no average/weight"):
         load_tensors(path, {"average/weight": torch.zeros(1)}, ALONE)
+
+
+def test_in_the_background_the_tensors_of_the_call_are_written(tmp_path):
+    tensors = some_tensors(7)
+    with CheckpointWriter(tmp_path, 3, ALONE, background=True) as writer:
+        writer.save(7, tensors, {"step": 7})
+        for tensor in tensors.values():
+            tensor.zero_()
+        writer.save(8, tensors, {"step": 8})
+        writer.finish()
+    for name, tensor in load(tmp_path / "step_000007").items():
+        assert torch.equal(tensor, some_tensors(7)[name]), name
+    assert load(tmp_path / "step_000008")["model/weight"].abs().sum() == 0
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, background):
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    last = save(tmp_path, 1)
+    content = largest_file(last).read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with CheckpointWriter(tmp_path, 1, ALONE, background) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with pytest.raises(CheckpointError, match=r"step 2 cannot .*File too large.*step_0+1"):
+                writer.save(2, some_tensors(2), {"step": 2})
+                writer.finish()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in tmp_path.iterdir()] == ["step_000001"]
+        assert largest_file(last).read_bytes() == content
+        writer.save(3, some_tensors(3), {"step": 3})  # when there is room again
+        writer.finish()
+    assert find_damage(tmp_path / "step_000003") is None
 
 
 class Exploit:

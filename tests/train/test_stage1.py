@@ -137,7 +137,12 @@ def test_the_time_allowed_ends_a_run_with_a_checkpoint(tmp_path, pictures, capsy
     assert result.step == 1 and result.metrics["step"] == 1
     assert (tmp_path / "run" / "checkpoints" / "step_000001").is_dir()
     assert (tmp_path / "run" / "vqgan" / "config.json").is_file()
-    assert "max_minutes are over at step 1" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "max_minutes are over at step 1" in told
+    assert "max_minutes = 1e-09 is shorter than one checkpoint, which takes" in told
+    config.resume = True
+    with pytest.raises(ConfigError, match="shorter than one checkpoint, which takes"):
+        train_vqgan(config)
 
 
 def test_a_run_never_overwrites(tmp_path, pictures, uninterrupted):

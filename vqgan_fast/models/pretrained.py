@@ -151,7 +151,9 @@ class Pretrained:
             FileExistsError: the folder holds another kind of model.
         """
         weights = self.state_dict() if state_dict is None else state_dict
-        write_model(Path(folder), {"model_type": type(self).__name__, **self.config}, weights)
+        # torch's fully_shard gives a model a class of its own, made of the model's.
+        kinds = (kind for kind in type(self).__mro__ if not kind.__module__.startswith("torch."))
+        write_model(Path(folder), {"model_type": next(kinds).__name__, **self.config}, weights)
 
     @classmethod
     def from_pretrained(cls: type[Model], folder: str | os.PathLike[str]) -> Model:

@@ -20,15 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from vqgan_fast.models import GPT, VQGAN, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import SOSCondition
-from vqgan_fast.models.gpt import Block
-from vqgan_fast.models.layers import AttnBlock, ResnetBlock
 from vqgan_fast.train.config import ConfigError, ModelConfig, TransformerRun, VQGANRun
+from vqgan_fast.train.sharding import BLOCKS
 from vqgan_fast.train.stage1 import build_loss
 from vqgan_fast.train.stage2 import build_transformer
 
 from .allocations import Allocations
-
-BLOCKS = (ResnetBlock, AttnBlock, Block)  # what activation checkpointing computes anew
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vqgan_fast.train import TransformerRun
+from vqgan_fast.train.agreement import share_batch
 from vqgan_fast.train.config import ConfigError
 
 from .estimate import CARDS_GIB, GIB, duration, largest_batch, on_a_card
@@ -32,11 +33,15 @@ def make_plan(
         ConfigError: a value of the configuration cannot be used.
     """
     config, first_stage = load_plan(path, overrides)
+    config = share_batch(config, gpus)
+    sharded = sharded or getattr(config.optim, "sharded", False)
     if sharded and not isinstance(config, TransformerRun):
         raise ConfigError("--sharded is for stage: transformer; a VQGAN is replicated on each card")
     rehearsal = Rehearsal(config, first_stage)
     capacities = CARDS_GIB if memory_gib is None else (memory_gib,)
-    given = Setting(config.data.batch_size, config.optim.precision)
+    given = Setting(
+        config.data.batch_size, config.optim.precision, config.optim.activation_checkpointing
+    )
     settings = [given]
     if compare:
         others = [("fp32", False), ("bf16", False), ("fp32", True), ("bf16", True)]

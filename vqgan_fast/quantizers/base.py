@@ -52,7 +52,7 @@ class Quantizer(nn.Module):
     codes_per_latent = 1
     """Codes that describe one latent: more than one in a residual quantiser."""
     restartable = False
-    """Whether a row of `embedding.weight` is a code that may be moved onto a latent."""
+    """Whether the rows of its `codebooks` are codes that may be moved onto latents."""
 
     def __init__(
         self,
@@ -79,6 +79,14 @@ class Quantizer(nn.Module):
     @property
     def codebook(self) -> Tensor:
         """The codes (num_codes, D) as `lookup` returns them, differentiable in what they are of."""
+        raise NotImplementedError
+
+    def codebooks(self) -> list[nn.Parameter]:
+        """Of a restartable quantiser the codebooks (K, D), in the order of `counts`."""
+        raise NotImplementedError
+
+    def codebook_latents(self, z: Tensor) -> list[Tensor]:
+        """For each of `codebooks` the latents (M, D) that choose from it, of z (B, D, H, W)."""
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:

@@ -34,7 +34,7 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     )
     for part in parts.view(ranks, share):
         total += part
-    dist.all_gather_into_tensor(padded, total.to(tensor.dtype))
+    _all_gather(padded, total.to(tensor.dtype))
     return padded[: tensor.numel()].view(tensor.shape)
 
 
@@ -44,5 +44,11 @@ def gather_rows(rows: Tensor) -> Tensor:
     if ranks == 1:
         return rows
     gathered = rows.new_empty(ranks * len(rows), *rows.shape[1:])
-    dist.all_gather_into_tensor(gathered, rows.contiguous())
+    _all_gather(gathered, rows.contiguous())
     return gathered
+
+
+def _all_gather(gathered: Tensor, part: Tensor) -> None:
+    """Under its name in newer releases of torch (2.14), and in older ones."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(gathered, part)

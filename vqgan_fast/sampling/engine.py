@@ -16,7 +16,7 @@ from .board import Board
 from .capture import CapturedSteps
 from .draw import DrawRule
 from .logits_error import LogitsError
-from .packed import PackedTransformer
+from .packed import Packed
 
 # Tokens in one pass: enough for full speed, few enough that activations stay small.
 MAX_TOKENS = 4096
@@ -48,7 +48,7 @@ class Engine(ABC):
         draws: how codes are drawn.
     """
 
-    def __init__(self, packed: PackedTransformer, board: Board, draws: Draws) -> None:
+    def __init__(self, packed: Packed, board: Board, draws: Draws) -> None:
         self.packed = packed
         self.board = board
         self.draws = draws

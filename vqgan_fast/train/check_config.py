@@ -36,7 +36,8 @@ CHOICES = {
     "gpt.ordering": tuple(ORDERINGS),
 }
 AT_LEAST_ONE = (
-    "data.size", "data.batch_size", "data.validation_crops", "optim.accumulate", "optim.steps",
+    "data.size", "data.batch_size", "data.global_batch_size", "data.validation_crops",
+    "optim.accumulate", "optim.steps",
     "log.every", "log.images_every", "log.checkpoint_every", "log.keep_checkpoints",
     "codebook.restart_after", "codebook.usage_window", "loss.disc_num_layers", "loss.disc_ndf",
 )  # fmt: skip
@@ -44,7 +45,9 @@ NOT_NEGATIVE = (
     "seed", "data.num_workers", "optim.weight_decay", "loss.disc_start", "loss.disc_weight",
     "loss.disc_factor", "loss.codebook_weight", "loss.perceptual_weight", "model.beta",
 )  # fmt: skip
-POSITIVE = ("optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes")
+POSITIVE = (
+    "optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes", "rank_timeout_minutes",
+)  # fmt: skip
 SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage", "optim.ema_decay")
 
 
@@ -186,8 +189,10 @@ def _check_condition(config: TransformerRun) -> None:
         raise ConfigError(
             f"condition.kind must not be given beside condition.parts, got {condition.kind}"
         )
-    if condition.parts and config.transformer == "window_gpt":
-        raise ConfigError("condition.parts needs transformer = gpt: window_gpt takes one condition")
+    if condition.parts and config.transformer != "gpt":
+        raise ConfigError(
+            f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
+        )
     if config.cond_drop_prob and condition.kind == "sos" and not condition.parts:
         raise ConfigError(
             f"cond_drop_prob = {config.cond_drop_prob} needs a condition, got condition.kind = sos"

@@ -5,8 +5,8 @@
         state.json            numbers and words
         manifest.json         size and CRC-32 of every other file, written last
 
-A checkpoint is written into a folder of another name, which is renamed when all is on disk. Before
-one is read its manifest is compared with its files.
+A checkpoint is written into a folder of another name, which is renamed when all is on disk
+(`checkpoint_writer`). Before one is read its manifest is compared with its files.
 """
 
 from __future__ import annotations
@@ -14,11 +14,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +28,15 @@ from .config import ConfigError
 from .distributed import Ranks
 from .safe_reader import SafeReader
 
+# For good: the library says it in threads, where a filter cannot be set for a while.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
 STATE, MANIFEST = "state.json", "manifest.json"
 PREFIX, UNFINISHED, DAMAGED = "step_", "unfinished_step_", "damaged_step_"
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be used."""
-
-
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    tensors: Mapping[str, Tensor],
-    state: Mapping[str, Any],
-    keep: int,
-    ranks: Ranks,
-) -> Path:
-    """Write `folder/step_NNNNNN`; every rank calls it.
-
-    Args:
-        folder: of all checkpoints of the run.
-        step: the number of finished steps.
-        tensors: by name. A name that several ranks have is written once, by one of them.
-        state: what JSON can hold.
-        keep: how many checkpoints stay; older ones are removed once the new one is complete.
-    """
-    unfinished, path = folder / f"{UNFINISHED}{step:06d}", folder / f"{PREFIX}{step:06d}"
-    if ranks.is_main:
-        for leftover in folder.glob(f"{UNFINISHED}*"):
-            shutil.rmtree(leftover)
-        unfinished.mkdir(parents=True)
-    ranks.wait()
-    with _quiet():
-        writer = dcp.FileSystemWriter(unfinished)
-        dcp.save(dict(tensors), storage_writer=writer, no_dist=ranks.world_size == 1)
-    if ranks.is_main:
-        _write_json(unfinished / STATE, dict(state))
-        files = sorted(file for file in unfinished.iterdir())
-        manifest = {
-            file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in files
-        }
-        _write_json(unfinished / MANIFEST, manifest)
-        unfinished.rename(path)
-        _sync_folder(folder)
-        for old in _newest_first(folder)[keep:]:
-            shutil.rmtree(old)
-    ranks.wait()
-    return path
 
 
 def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -88,7 +48,7 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     damaged: list[tuple[Path, str]] = []
-    for path in _newest_first(folder):
+    for path in newest_first(folder):
         damage = find_damage(path)
         if damage is None:
             for bad, reason in damaged:
@@ -155,8 +115,7 @@ def load_tensors(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> Non
                 f"{tuple(saved[name].size)} there and {tuple(tensor.shape)} here"
             )
     try:
-        with _quiet():
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
+        dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
     except (CheckpointException, pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {path} cannot be read: {error}") from error
 
@@ -166,7 +125,8 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix(PREFIX))
 
 
-def _newest_first(folder: Path) -> list[Path]:
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a folder that have their name, whole or not."""
     found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdigit()]
     return sorted(found, key=step_of, reverse=True)
 
@@ -179,15 +139,21 @@ def _crc32(file: Path) -> int:
     return value
 
 
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
+def describe_file(file: Path) -> dict[str, int]:
+    """What the manifest says of a file."""
+    return {"bytes": file.stat().st_size, "crc32": _crc32(file)}
+
+
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a file and see it on the disk."""
     with open(file, "w", encoding="utf-8") as opened:
         json.dump(content, opened, indent=1)
         opened.flush()
         os.fsync(opened.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable (a folder can be opened for that on POSIX only)."""
+def sync_folder(folder: Path) -> None:
+    """Make a folder's names themselves durable (it can be opened for that on POSIX only)."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         os.fsync(descriptor)
@@ -200,11 +166,3 @@ def _free_name(path: Path) -> Path:
         number += 1
         free = path.with_name(f"{path.name}_{number}")
     return free
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's remark that a run of one process is not distributed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield

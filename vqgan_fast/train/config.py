@@ -29,7 +29,7 @@ class ModelConfig:
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
-    quantizer: str = "vector"  # or ema, residual, cosine, simvq, index_propagation, gumbel
+    quantizer: str = "vector"  # or another, see docs/drop_in.md
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
@@ -121,6 +121,8 @@ class DataConfig:
     cache: bool = False  # keep the resized pictures in memory; no worker processes then
     num_workers: int = 4
     batch_size: int = 8  # per rank
+    # Samples of a step, over all ranks: batch_size follows from it, on any number of ranks.
+    global_batch_size: int | None = None
 
 
 @dataclass
@@ -141,6 +143,8 @@ class OptimConfig:
     max_minutes: float | None = None  # stop, with a checkpoint, after this long
     precision: str = "fp32"  # or bf16: autocast
     ema_decay: float | None = None  # of averaged weights, which are then the ones exported
+    # Less memory, a third more time: blocks are computed again in the backward pass.
+    activation_checkpointing: bool = False
 
 
 @dataclass
@@ -148,6 +152,7 @@ class TransformerOptimConfig(OptimConfig):
     """As above, with AdamW's weight decay (of Linear weights only)."""
 
     weight_decay: float = 0.01
+    sharded: bool = False  # cut weights, gradients and optimizer state over the ranks (FSDP2)
 
 
 @dataclass
@@ -168,6 +173,7 @@ class LogConfig:
     images_every: int = 1000
     checkpoint_every: int = 1000
     keep_checkpoints: int = 3
+    checkpoint_in_background: bool = False  # training goes on while one is written
     tensorboard: bool = True
     progress: bool = True
 
@@ -181,6 +187,7 @@ class Run:
     resume: bool = False
     seed: int = 0
     device: str = "auto"  # or cpu, cuda
+    rank_timeout_minutes: float = 30.0  # how long ranks wait for one that does not answer
 
 
 @dataclass

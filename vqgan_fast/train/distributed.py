@@ -7,11 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+
+from vqgan_fast.quantizers.ranks import sum_over_ranks
 
 from .config import ConfigError
 
@@ -25,11 +29,15 @@ _SYNC_BUFFERS = next(
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: `rank` of `world_size`, computing on `device`."""
+    """This process among all: `rank` of `world_size`, computing on `device`.
+
+    A rank that has waited for another as long as `timeout` takes it for lost.
+    """
 
     rank: int
     world_size: int
     device: torch.device
+    timeout: timedelta = timedelta(minutes=30)
 
     @property
     def is_main(self) -> bool:
@@ -68,19 +76,52 @@ class Ranks:
         dist.all_gather(parts, tensor.contiguous())
         return torch.cat(parts)
 
+    def gather_objects(self, thing: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+        """What every rank gave, in rank order, on every rank; small things that can be pickled."""
+        if self.world_size == 1:
+            return [thing]
+        things: list[Any] = [None] * self.world_size
+        dist.all_gather_object(things, thing, group)
+        return things
+
+    def group_apart(self) -> dist.ProcessGroup | None:
+        """A group of all ranks for CPU messages of another thread, which must not mix with those of
+        the training; None where there is one rank. Every rank calls it."""
+        if self.world_size == 1:
+            return None
+        return dist.new_group(backend="gloo", timeout=self.timeout)
+
     def parallel(self, module: torch.nn.Module) -> torch.nn.Module:
         """The module with its gradients averaged over ranks; itself where there is one rank.
 
         Buffers are not broadcast at every step: the only ones that change are batch statistics,
         which are equal on all ranks because they are taken over all ranks.
+
+        On the CPU gradients are added in the order of ranks. The all-reduce of gloo adds in an
+        order that depends on where a gradient lies in its bucket, and DistributedDataParallel lays
+        its buckets out anew after the first step: with three ranks, a resumed run would differ in
+        last bits from one that went on.
         """
         if self.world_size == 1:
             return module
-        return DistributedDataParallel(module, **{_SYNC_BUFFERS: False})
+        parallel = DistributedDataParallel(module, **{_SYNC_BUFFERS: False})
+        if not self.on_cuda:
+            parallel.register_comm_hook(None, _average_in_order)
+        return parallel
+
+
+def _average_in_order(state, bucket):
+    """The mean of a `dist.GradBucket` over ranks, as a future of a tensor of its shape.
+
+    Without annotations: torch compares them with its classes, and here they would be strings.
+    """
+    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done.set_result(sum_over_ranks(bucket.buffer()) / dist.get_world_size())
+    return done
 
 
 @contextmanager
-def join_ranks(device: str = "auto") -> Iterator[Ranks]:
+def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[Ranks]:
     """The ranks that torchrun's environment describes, one process without it.
 
     Trainings that follow each other in the same processes need a process group around all of them
@@ -88,24 +129,41 @@ def join_ranks(device: str = "auto") -> Iterator[Ranks]:
 
     Args:
         device: "auto" takes this rank's CUDA device if there is one and the CPU otherwise.
+        timeout_minutes: how long a rank waits for the others before it takes them for lost.
 
     Raises:
         ConfigError: device is "cuda" and there is none for this rank.
     """
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    timeout = timedelta(minutes=timeout_minutes)
     if dist.is_initialized():  # by the caller, whose group it stays
-        yield Ranks(dist.get_rank(), dist.get_world_size(), place)
+        yield Ranks(dist.get_rank(), dist.get_world_size(), place, timeout)
         return
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Ranks(0, 1, place)
         return
     # Small CPU messages (stop signals) travel by gloo beside nccl, without waiting for the GPU.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
+    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+    store = dist.PrefixStore(_life(), store)
+    dist.init_process_group(backend, None, timeout, world_size, rank, store)
     try:
-        yield Ranks(dist.get_rank(), world_size, place)
+        yield Ranks(dist.get_rank(), world_size, place, timeout)
     finally:
         dist.destroy_process_group()
+
+
+def _life() -> str:
+    """A name for this start of the ranks by torchrun, the same on all of them.
+
+    torchrun may keep the store through which ranks find each other when it starts them anew (2.14
+    does); under the same names they would find the addresses of dead processes. Its count of
+    restarts is one torchrun's own: where there are several, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    makes them begin a new store each time.
+    """
+    one_machine = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    return f"life_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}" if one_machine else "ranks"
 
 
 def _device(device: str, local_rank: int) -> torch.device:

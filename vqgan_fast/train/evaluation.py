@@ -79,11 +79,16 @@ def held_out_nll(
     was_training = gpt.training
     gpt.eval()
     sums = torch.zeros(2, device=ranks.device)
-    for own in _own_share(torch.arange(len(codes), device=ranks.device), batch_size, ranks):
+    # As many passes on each rank, as ranks with sharded weights wait for each other in every one.
+    rounds = -(-len(codes) // ranks.world_size)
+    places = ranks.rank + ranks.world_size * torch.arange(rounds, device=ranks.device)
+    for own in places.split(batch_size):
+        counted, own = own < len(codes), own.clamp_max(len(codes) - 1)
         target = codes[own]
         logits = code_logits(gpt, map_tokens(itemgetter(own), condition), target)
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="sum")
-        sums += torch.stack([nll, sums.new_tensor(target.numel())])
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
+        nll = nll.view(len(own), -1)[counted]
+        sums += torch.stack([nll.sum(), sums.new_tensor(nll.numel())])
     gpt.train(was_training)
     total, number = ranks.sum(sums).tolist()
     return total / number

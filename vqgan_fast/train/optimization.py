@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -40,6 +41,8 @@ def accumulating(more_to_come: bool, *modules: nn.Module) -> Iterator[None]:
     """While more micro-batches of the step come, gradients stay on their rank."""
     with contextlib.ExitStack() as stack:
         for module in modules:
-            if more_to_come and isinstance(module, DistributedDataParallel):
+            if isinstance(module, FSDPModule):
+                module.set_requires_gradient_sync(not more_to_come)
+            elif more_to_come and isinstance(module, DistributedDataParallel):
                 stack.enter_context(module.no_sync())
         yield

@@ -9,11 +9,13 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from .checkpoint import PREFIX, newest_checkpoint, step_of
+from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
+from .launch import is_restart, note_launch
 from .load_config import expand, save_config
 from .run_log import say
+from .stopping import too_short
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
@@ -36,47 +38,57 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
         The newest checkpoint that is whole if the run is resumed, None to start from step 0.
 
     Raises:
-        ConfigError: the folder is in use and `resume` is off, it is no run's folder, or it is the
-            folder of a run with another model.
+        ConfigError: the folder is in use and `resume` is off (a restart by torchrun needs none), it
+            is no run's folder, or it is the folder of a run with another model, or the time allowed
+            is shorter than the last checkpoint took.
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     run_dir, found = Path(config.run_dir), -1
     if run_dir.exists() and not run_dir.is_dir():
         raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
+    # Rank 0 decides: without a --rdzv-id each machine's torchrun has a name of its own.
+    restarted = any(ranks.largest([int(ranks.is_main and is_restart(run_dir))]))
     if run_dir.is_dir() and any(run_dir.iterdir()):
+        if not config.resume and not restarted:
+            raise ConfigError(
+                f"run_dir {run_dir} is not empty, and a run never overwrites another: choose "
+                "another run_dir, or go on from its newest checkpoint with resume=true"
+            )
         changes = _check_resumable(config, run_dir)
         if ranks.is_main:
             for change in changes:
                 say(f"resumed with {change}")
             found = _newest_step(run_dir)
     found = ranks.largest([found])[0]
-    return None if found < 0 else run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+    if found < 0:
+        return None
+    checkpoint = run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+    limit, seconds = config.optim.max_minutes, read_state(checkpoint).get("seconds", 0.0)
+    if limit is not None and seconds > 60 * limit:
+        raise ConfigError(too_short(limit, seconds))
+    return checkpoint
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:
-    """Make the run's folder, with the configuration as it is used."""
+    """Make the run's folder, with the configuration as it is used and the launch it belongs to."""
     run_dir = Path(config.run_dir)
     if ranks.is_main:
         (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         save_config(config, run_dir / CONFIG)
+        note_launch(run_dir)
     ranks.wait()
     return run_dir
 
 
 def _check_resumable(config: Run, run_dir: Path) -> list[str]:
     """Refuse a folder that this run must not go on in; what else has changed, for the user."""
-    if not config.resume:
-        raise ConfigError(
-            f"run_dir {run_dir} is not empty, and a run never overwrites another: choose another "
-            "run_dir, or go on from its newest checkpoint with resume=true"
-        )
     if not (run_dir / CONFIG).is_file():
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     # A key that an older version did not know had what is now its default.
-    defaults = _flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
+    defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
     written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
-    before = {**defaults, **_flatten(written)}
-    now = _flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    before = {**defaults, **flatten(written)}
+    now = flatten(OmegaConf.to_container(OmegaConf.structured(config)))
     changes = []
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
@@ -101,11 +113,12 @@ def _newest_step(run_dir: Path) -> int:
     return step_of(checkpoint)
 
 
-def _flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted ones."""
     flat = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
-            flat.update(_flatten(value, f"{prefix}{key}."))
+            flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[f"{prefix}{key}"] = value
     return flat

@@ -17,6 +17,8 @@ from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
+from .agreement import start_together
+from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .data_wait import DataWait
@@ -26,6 +28,7 @@ from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
 from .run_log import RunLog
+from .sharding import checkpoint_activations
 from .skipped import SkippedFiles
 from .stopping import StopRequest
 from .training_crops import TrainingCrops
@@ -46,12 +49,14 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
 
     Raises:
         ConfigError, DataError, PerceptualWeightsError: what was asked for cannot be done.
-        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
+            cannot be written.
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, cadence = config.data, config.optim, config.log
-    with join_ranks(config.device) as ranks:
+    with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
+        config = start_together(config, ranks)
+        data, optim, cadence = config.data, config.optim, config.log
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         crops = TrainingCrops(data, config.seed, ranks)
@@ -66,6 +71,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
             loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
         average = averaged(model, optim.ema_decay)
         best = model if average is None else average.module  # the one that is measured and kept
+        if optim.activation_checkpointing:
+            checkpoint_activations([model])
         rate = learning_rate(config, ranks)
         optimizer = adam(model, rate)
         disc_optimizer = adam(loss.discriminator, rate) if game else None
@@ -98,7 +105,11 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
-        ):
+            CheckpointWriter(
+                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
+                cadence.checkpoint_in_background,
+            ) as writer,
+        ):  # fmt: skip
             skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
@@ -157,11 +168,15 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(best, crops, shown, ranks.device))
                 if stopping or done % cadence.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
+                    state.save(writer, done, samples)
+                    stop.reserve_seconds = writer.seconds
                     if ranks.is_main:
                         best.save_pretrained(run_dir / "vqgan")
                 if stopping:
                     break
+            writer.finish()
+            if stop.warning():
+                log.warn(stop.warning())
             log.farewell(stop.reason())
         stop.raise_if_interrupted()
         return TrainingResult(run_dir, done, log.last)

@@ -20,12 +20,15 @@ from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
+from .agreement import start_together
+from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
     CodeBatch,
+    FileCodes,
     HeldOutCodes,
+    PictureCodes,
     held_out_codes,
-    open_codes,
     replace_codes,
 )
 from .conditioning import Conditioning, drop_some, shuffled
@@ -38,6 +41,7 @@ from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
 from .run_log import RunLog
+from .sharding import checkpoint_activations, shard, whole_state_dict
 from .skipped import SkippedFiles
 from .stopping import StopRequest
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
@@ -48,19 +52,22 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 
     Raises:
         ConfigError, DataError: what was asked for cannot be done.
-        CheckpointError: none of the checkpoints of the run to be resumed can be read.
+        CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
+            cannot be written.
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    data, optim, cadence = config.data, config.optim, config.log
-    with join_ranks(config.device) as ranks:
+    with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
+        config = start_together(config, ranks)
+        data, optim, cadence = config.data, config.optim, config.log
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
         conditioning = Conditioning(config, vqgan)
         condition = conditioning.stage.to(ranks.device)
-        codes = open_codes(data, vqgan, conditioning, config.seed, ranks)
-        held_out = held_out_codes(data, vqgan, conditioning, codes.grid, ranks)
+        source_of_codes = PictureCodes if data.codes is None else FileCodes
+        codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
+        held_out = held_out_codes(codes)
         shown = next(codes.batches(0)) if held_out is None else held_out
 
         # The transformer, with the same weights on every rank.
@@ -79,6 +86,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         gpt = gpt.to(ranks.device)
         average = averaged(gpt, optim.ema_decay)
         best = gpt if average is None else average.module  # the one that is measured and kept
+        if optim.activation_checkpointing:
+            checkpoint_activations([gpt])
+        sharded = optim.sharded and ranks.world_size > 1
+        if sharded:
+            for module in [gpt] if average is None else [gpt, best]:
+                shard(module, config, ranks)
         model = LatentTransformer(vqgan, condition, best, config.pkeep, null_token)
         rate = learning_rate(config, ranks)
         optimizer = torch.optim.AdamW(
@@ -94,14 +107,18 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         run_dir = create_run_folder(config, ranks)
 
         gpt.train()
-        parallel = ranks.parallel(gpt)
+        parallel = gpt if sharded else ranks.parallel(gpt)
         wait = DataWait(ranks)
         source = wait.watch(codes.batches(samples))
         samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
         with (
             RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
             StopRequest(optim.max_minutes, ranks) as stop,
-        ):
+            CheckpointWriter(
+                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
+                cadence.checkpoint_in_background,
+            ) as writer,
+        ):  # fmt: skip
             skipped = SkippedFiles(codes.files, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
             done = first
@@ -143,11 +160,16 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(model, shown))
                 if stopping or done % cadence.checkpoint_every == 0:
-                    state.save(run_dir / CHECKPOINTS, done, samples, cadence.keep_checkpoints)
+                    state.save(writer, done, samples)
+                    stop.reserve_seconds = writer.seconds
+                    weights = whole_state_dict(best)
                     if ranks.is_main:
-                        model.save_pretrained(run_dir / "model")
+                        model.save_pretrained(run_dir / "model", weights)
                 if stopping:
                     break
+            writer.finish()
+            if stop.warning():
+                log.warn(stop.warning())
             log.farewell(stop.reason())
         stop.raise_if_interrupted()
         return TrainingResult(run_dir, done, log.last)

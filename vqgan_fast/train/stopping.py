@@ -12,6 +12,15 @@ from .distributed import Ranks
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def too_short(max_minutes: float, seconds: float) -> str:
+    """The message where a checkpoint takes longer than the whole time allowed."""
+    return (
+        f"optim.max_minutes = {max_minutes:g} is shorter than one checkpoint, which takes "
+        f"{seconds:.2g} s: whoever ends the run at that time would end it in the middle of one, "
+        "and it would never get further; allow more time"
+    )
+
+
 class TrainingInterrupted(SystemExit):
     """A signal stopped the run, its checkpoint is written; the exit status is 128 + the signal."""
 
@@ -27,7 +36,8 @@ class StopRequest:
     same Ctrl-C: torchrun passes on what the terminal has sent to every process already.)
 
     Args:
-        max_minutes: the time allowed, from entering on; None for no limit.
+        max_minutes: the time allowed, from entering on, the last checkpoint within it once one was
+            timed; None for no limit.
     """
 
     def __init__(self, max_minutes: float | None, ranks: Ranks) -> None:
@@ -35,6 +45,7 @@ class StopRequest:
         self.ranks = ranks
         self.signal_number = 0
         self.time_is_over = False
+        self.reserve_seconds = 0.0  # what the last checkpoint will take, as far as is known
         self._noted = 0.0
 
     def __enter__(self) -> StopRequest:
@@ -60,7 +71,8 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether to stop now, the same answer on every rank; to be called once a step by all."""
-        late = self.max_minutes is not None and self.minutes >= self.max_minutes
+        needed = self.minutes + self.reserve_seconds / 60
+        late = self.max_minutes is not None and needed >= self.max_minutes
         signal_number, over = self.ranks.largest([self.signal_number, int(late)])
         self.signal_number, self.time_is_over = signal_number, bool(over)
         return signal_number > 0 or self.time_is_over
@@ -70,6 +82,12 @@ class StopRequest:
         if self.signal_number:
             return f"stopped by {signal.Signals(self.signal_number).name}"
         return "stopped, optim.max_minutes are over" if self.time_is_over else "finished"
+
+    def warning(self) -> str:
+        """What is wrong with the time allowed, empty if nothing is."""
+        if self.max_minutes is None or self.reserve_seconds <= 60 * self.max_minutes:
+            return ""
+        return too_short(self.max_minutes, self.reserve_seconds)
 
     def raise_if_interrupted(self) -> None:
         """End the process with the signal's exit status if it was a signal that stopped it."""

@@ -8,17 +8,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from .checkpoint import load_tensors, read_state, save_checkpoint
+from .agreement import check_same_weights
+from .checkpoint import load_tensors, read_state
+from .checkpoint_writer import CheckpointWriter
 from .distributed import Ranks
+from .sharding import own_part
 
 
 class TrainingState:
     """The tensors of a run by name, the random states, and how far the run has come.
 
     Args:
-        shared: tensors that are equal on every rank, by name.
+        shared: tensors that are equal on every rank, or cut over them, by name.
         own: tensors that each rank has for itself, by name.
     """
 
@@ -28,25 +32,28 @@ class TrainingState:
         self.shared, self.ranks = dict(shared), ranks
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
-    def save(self, folder: Path, step: int, samples: int, keep: int) -> None:
+    def save(self, writer: CheckpointWriter, step: int, samples: int) -> None:
         """Write a checkpoint; every rank calls it.
 
         Args:
             step: finished steps.
             samples: training samples seen, of all ranks.
-            keep: checkpoints to keep.
 
         Raises:
             FloatingPointError: a weight is NaN or infinite; nothing is written.
+            RanksDifferError: ranks no longer hold the same; nothing is written.
+            CheckpointError: it cannot be written.
         """
-        floating = {k: v for k, v in self.shared.items() if v.is_floating_point() and v.numel()}
-        sound = torch.stack([v.isfinite().all() for v in floating.values()]).tolist()
-        for name, is_sound in zip(floating, sound, strict=True):
-            if not is_sound:
+        whole = {k: v for k, v in self.shared.items() if not isinstance(v, DTensor)}
+        check_same_weights(whole, self.ranks, step)
+        floating = {k: own_part(v) for k, v in self.shared.items() if v.is_floating_point()}
+        broken = torch.stack([v.isfinite().logical_not().sum() for v in floating.values()])
+        for name, count in zip(floating, self.ranks.sum(broken).tolist(), strict=True):
+            if count:
                 check_finite(name, math.nan, step)
         tensors = {**self.shared, **self.own, **self._random_states()}
         state = {"step": step, "samples": samples, "world_size": self.ranks.world_size}
-        save_checkpoint(folder, step, tensors, state, keep, self.ranks)
+        writer.save(step, tensors, state)
 
     def restore(self, checkpoint: Path) -> tuple[int, int]:
         """Go on from a checkpoint; every rank calls it.
