@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models import LatentTransformer
+    from ..sampling import Best
 
 SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
@@ -130,6 +131,8 @@ def _settle_candidates(args: argparse.Namespace) -> None:
     """How many are drawn for the --number that are kept, in `best_of`; None keeps all."""
     if args.acceptance_rate is not None:
         args.best_of = math.ceil(args.number / args.acceptance_rate)
+    if args.best_of is not None and args.preview is not None:
+        raise ValueError("--preview is for pictures that are all kept: leave it out here")
     if args.best_of is not None and args.best_of < args.number:
         raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
     if args.classifier is None:
@@ -177,21 +180,35 @@ def _best(
     options: dict[str, Any],
     files: Sequence[Path],
 ) -> Tensor:
-    from ..sampling import classifier_score, load_classifier, sample_best
+    from ..sampling import SamplingInterrupted, classifier_score, load_classifier, sample_best
 
     score, meaning = None, "nats per code"
     if args.classifier is not None:
         classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
         score, meaning = classifier_score(classifier, args.label), f"log p(class {args.label})"
-    best = sample_best(
-        model, given.of(range(1)), seeds=[args.seed], candidates=args.best_of, keep=args.number,
-        score=score, batch=args.batch, **options,
-    )  # fmt: skip
-    _write(best.images[0], files)
-    for file, value, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
-        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
-    print(f"kept {args.number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
+    try:
+        best = sample_best(
+            model, given.of(range(1)), seeds=[args.seed], candidates=args.best_of,
+            keep=args.number, score=score, batch=args.batch, **options,
+        )  # fmt: skip
+    except SamplingInterrupted as interrupted:
+        complete = 0
+        if interrupted.best is not None:
+            complete = _write_best(interrupted.best, files, meaning)
+        _write_partial(interrupted, files[complete:])
+        raise
+    _write_best(best, files, meaning)
     return best.images[0]
+
+
+def _write_best(best: Best, files: Sequence[Path], meaning: str) -> int:
+    """Writes what was kept, says why it was, and returns how many pictures it is."""
+    number = best.images.shape[1]
+    _write(best.images[0], files[:number])
+    for file, value, seed in zip(files[:number], best.scores[0], best.seeds[0], strict=True):
+        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
+    print(f"kept {number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
+    return number
 
 
 def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str, Any]) -> Given:
@@ -219,9 +236,11 @@ def _write(images: Tensor, files: Sequence[Path]) -> None:
 
 
 def _write_partial(interrupted: Any, files: Sequence[Path]) -> None:
-    if interrupted.images is None:
+    """Writes the pictures that were being drawn, as many as there are files for."""
+    if interrupted.images is None or not files:
         return
-    _write(interrupted.images, files)
+    files = files[: len(interrupted.images)]
+    _write(interrupted.images[: len(files)], files)
     print(
         f"\n{interrupted.done} of {interrupted.total} codes are drawn; the pictures as far as they "
         f"came: {', '.join(str(file) for file in files[:3])}{' ...' if len(files) > 3 else ''}",

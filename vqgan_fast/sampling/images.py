@@ -14,6 +14,7 @@ from ..models.conditions import Tokens
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
 from .inference import evaluating
+from .inputs import check_callback
 from .interrupted import SamplingInterrupted
 from .packed import Packed
 from .sampler import sample_codes
@@ -89,6 +90,9 @@ def sample(
         options["uncond"] = model.dropped(cond)
     if window is None:
         window = default_window(model, cond)
+    if tile is not None:
+        check_integer("tile", tile)
+    check_callback("preview", preview)
     if preview is not None:
         options["callback"] = _previews(
             first_stage, tile, preview, preview_every, options.get("callback")

@@ -124,6 +124,12 @@ def starting_codes(
     return torch.where(kept, known.long(), codes), kept.numpy()
 
 
+def check_callback(name: str, value: object) -> None:
+    """ValueError if it is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} must be a function or None, got {value!r}")
+
+
 def check_tensor(name: str, value: object) -> None:
     """ValueError if it is something else, such as a list or an array."""
     if not isinstance(value, Tensor):

@@ -16,8 +16,9 @@ from .board import Board
 from .draw import DrawRule, Guidance, guidance_of_cells
 from .engine import Draws, Engine
 from .grid_engine import GridEngine
-from .inputs import check_condition, check_positions, starting_codes
+from .inputs import check_callback, check_condition, check_positions, starting_codes
 from .interrupted import SamplingInterrupted
+from .logits_error import LogitsError
 from .packed import Packed, WholeGridModel, pack
 from .progress import progress_bar
 from .ring_engine import RingEngine
@@ -87,7 +88,7 @@ def sample_codes(
             GPT.
         order: "wavefront", all cells at once that do not depend on each other; or "raster", one
             cell after the other. The codes are the same. (A PixelSNAIL's depend on all before.)
-        stride: of the block schedule, in [1, window - 1]; None is half the window.
+        stride: of the block schedule alone, in [1, window - 1]; None is half the window.
         temperature: divides the logits, >= 0; 0 is greedy.
         top_k: keep the k likeliest codes; None keeps all.
         top_p: after top_k, keep the fewest likeliest codes that hold this share of the probability.
@@ -117,16 +118,17 @@ def sample_codes(
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
-        RuntimeError: the transformer gives NaN, or no finite logit.
+        LogitsError: the transformer gives NaN, or no finite logit. A RuntimeError.
         SamplingInterrupted: Ctrl-C; it holds what was drawn. A KeyboardInterrupt.
     """
     packed = pack(gpt, weights)
-    schedule = _check_schedule(schedule, order, packed)
+    schedule = _check_schedule(schedule, order, stride, packed)
     num_codes = packed.model.vocab_size if num_codes is None else num_codes
     check_integer("num_codes", num_codes)
     if num_codes > packed.model.vocab_size:
         raise ValueError(f"num_codes must lie in [1, {packed.model.vocab_size}], got {num_codes}")
     check_integer("max_cache_bytes", max_cache_bytes)
+    check_callback("callback", callback)
     rule = DrawRule(temperature, top_k, top_p, min_p, greedy)
     rule.check_vocabulary(num_codes)
     code_grid = CodeGrid(*height_and_width("grid", grid), 1 if packed.is_native else window)
@@ -183,10 +185,11 @@ def _run(engine: Engine, total: int, callback: Callback | None, progress: bool) 
             raise SamplingInterrupted(codes, logprobs, done, total) from None
     if engine.packed.device.type != "cpu" and (board.codes < 0).any():
         # The CPU's kernel raises at once; others cannot without waiting for the device.
-        raise RuntimeError("logits must hold no NaN or +inf, and a finite value in each row")
+        image, row, column = (board.codes < 0).nonzero()[0].tolist()
+        raise LogitsError(image, row, column)
 
 
-def _check_schedule(schedule: str | None, order: str, packed: Packed) -> str:
+def _check_schedule(schedule: str | None, order: str, stride: int | None, packed: Packed) -> str:
     if schedule is None:
         schedule = "native" if packed.is_native else "exact"
     if schedule not in SCHEDULES:
@@ -198,6 +201,8 @@ def _check_schedule(schedule: str | None, order: str, packed: Packed) -> str:
         )
     if order not in ORDERS:
         raise ValueError(f"order must be one of {sorted(ORDERS)}, got {order!r}")
+    if stride is not None and schedule != "block":
+        raise ValueError(f'stride must be None without schedule = "block", got {stride!r}')
     return schedule
 
 

@@ -251,6 +251,12 @@ def _check_transformer(config: TransformerRun) -> None:
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
         )
+    head_width = config.gpt.n_embd // config.gpt.n_head
+    if config.transformer != "pixel_snail" and head_width % 8:
+        raise ConfigError(
+            f"gpt.n_embd / gpt.n_head must be a multiple of 8, the head width that sampling needs, "
+            f"got {config.gpt.n_embd} / {config.gpt.n_head} = {head_width}"
+        )
     if config.transformer != "gpt" and config.gpt.n_unmasked:
         raise ConfigError(
             f"gpt.n_unmasked must be 0 for transformer = {config.transformer}, whose condition is "

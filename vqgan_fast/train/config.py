@@ -22,7 +22,7 @@ class ModelConfig:
     ch_mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
     num_res_blocks: int = 2
     attn_resolutions: list[int] = field(default_factory=lambda: [16])
-    resolution: int = 256
+    resolution: int | None = None  # that attn_resolutions are of; null is data.size
     z_channels: int = 256
     in_channels: int = 3
     out_ch: int = 3
@@ -200,6 +200,13 @@ class VQGANRun(Run):
     optim: OptimConfig = field(default_factory=OptimConfig)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    def vqgan_arguments(self) -> dict[str, Any]:
+        """What `vqgan_fast.VQGAN` is built with."""
+        resolution = self.model.resolution
+        return {
+            **vars(self.model), "resolution": self.data.size if resolution is None else resolution
+        }  # fmt: skip
 
 
 @dataclass
