@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -246,6 +247,17 @@ def test_simvq_moves_codes_that_were_not_chosen() -> None:
 def test_bad_configuration(name: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_quantizer(name, K, D, 0.25, False, options)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "0.5", True, None])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_options_that_are_no_finite_numbers(name: str, value: object) -> None:
+    parameters = inspect.signature(QUANTIZERS[name]).parameters
+    numbers = [key for key, x in parameters.items() if isinstance(x.default, float)]
+    assert numbers
+    for key in numbers:
+        with pytest.raises(ValueError, match=f"^{key} must be a finite number, got {value!r}$"):
+            QUANTIZERS[name](**{key: value})
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

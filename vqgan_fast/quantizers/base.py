@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer
+from .checks import check_indices, check_integer, check_number
 
 
 class QuantizerInfo(NamedTuple):
@@ -64,6 +64,7 @@ class Quantizer(nn.Module):
         super().__init__()
         check_integer("codebook_size", codebook_size)
         check_integer("e_dim", e_dim)
+        check_number("beta", beta)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}")
         self.codebook_size = codebook_size
