@@ -18,15 +18,18 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from tables import Row, Tables
 from torch import Tensor
+from torch.nn import functional as F
 
 from vqgan_fast import ops
 from vqgan_fast.models.gpt import GPT
 from vqgan_fast.models.kv_cache import KVCache
 
+Key = TypeVar("Key")
 TOP_K = 100
 DTYPES = ("float32", "bfloat16", "int8")
 CACHE_OF = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
@@ -93,9 +96,9 @@ def taming_step(gpt: GPT, tokens: Tensor, past: Tensor) -> Callable[[], object] 
     return step
 
 
-def medians(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(contenders: dict[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """Milliseconds of the thread's processor time, every contender once a round."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[Key, list[float]] = {name: [] for name in contenders}
     for call in contenders.values():
         call()
     for _ in range(rounds):
@@ -104,6 +107,62 @@ def medians(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[st
             call()
             times[name].append(1e3 * (time.thread_time() - start))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+@torch.inference_mode()
+def kernels(options: argparse.Namespace, batch: int) -> list[Row]:
+    """The ops of a step one by one, each for all layers, beside torch's for the same."""
+    gpt = GPT(
+        options.codes, 512, n_layer=options.layers, n_head=options.heads, n_embd=options.width
+    ).eval()
+    blocks, head_dim = gpt.blocks, options.width // options.heads
+    x, hidden = torch.randn(batch, options.width), torch.randn(batch, 4 * options.width)
+    q, k, v = torch.randn(3, batch, options.heads, head_dim)
+    logits = torch.randn(batch, options.codes)
+    slots, positions = torch.arange(batch), torch.full((batch,), options.position)
+    cache = torch.randn(2, options.layers, batch, options.heads, 512, head_dim)
+    held = cache[..., : options.position + 1, :]
+    calls: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {}
+    for name, number, source in (("fc", 0, x), ("out", 2, hidden)):
+        linears = [block.mlp[number] for block in blocks]
+        for dtype in DTYPES:
+            packed = [ops.pack_linear(linear.weight, dtype) for linear in linears]
+            calls[f"packed_linear, {name}, {dtype}"] = (
+                lambda packed=packed, linears=linears, source=source: [
+                    ops.packed_linear(source, weight, linear.bias)
+                    for weight, linear in zip(packed, linears, strict=True)
+                ],
+                lambda linears=linears, source=source: [linear(source) for linear in linears],
+            )
+    calls["layer_norm"] = (
+        lambda: [ops.layer_norm(x, b.ln1.weight, b.ln1.bias, b.ln1.eps) for b in blocks],
+        lambda: [b.ln1(x) for b in blocks],
+    )
+    calls["window_attention, float32"] = (
+        lambda: [
+            ops.window_attention(q, k, v, *layer, slots, positions, positions + 1)
+            for layer in cache.unbind(1)
+        ],
+        lambda: [F.scaled_dot_product_attention(q[:, :, None], *layer) for layer in held.unbind(1)],
+    )
+
+    def torch_draw() -> Tensor:
+        kth = logits.topk(TOP_K).values[:, -1:]
+        return torch.multinomial(logits.masked_fill(logits < kth, -torch.inf).softmax(-1), 1)
+
+    calls["sample_logits, top-k"] = (
+        lambda: ops.sample_logits(logits, slots, positions, top_k=TOP_K),
+        torch_draw,
+    )
+    found = medians(
+        {(name, i): call for name, pair in calls.items() for i, call in enumerate(pair)},
+        options.rounds,
+    )
+    return [
+        {"op": name, "ms": found[name, 0], "torch, fp32": found[name, 1],
+         "x torch": found[name, 1] / found[name, 0]}
+        for name in calls
+    ]  # fmt: skip
 
 
 def overhead(step: Step, tokens: Tensor, rounds: int) -> float:
@@ -196,6 +255,7 @@ def main() -> None:
     tables = Tables("A step of a transformer with a cache", **settings)
     for batch in options.batch:
         tables.add(f"Batch {batch}", run(options, batch))
+        tables.add(f"Batch {batch}: single ops, each for all layers", kernels(options, batch))
     for file in tables.write(options.output, "decode"):
         print(file)
 

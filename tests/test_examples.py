@@ -6,25 +6,17 @@ import runpy
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from sample_pictures import write_pictures
-
-from vqgan_fast.models import VQGAN
+from tiny_vqgan import tiny_vqgan
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=8,
-    )  # fmt: skip
-    torch.nn.init.normal_(vqgan.quantize.embedding.weight)
     folder = tmp_path_factory.mktemp("run")
-    vqgan.save_pretrained(folder / "vqgan")
+    tiny_vqgan().save_pretrained(folder / "vqgan")
     return folder
 
 

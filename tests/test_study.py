@@ -37,6 +37,7 @@ crops_per_picture: 2
 first_stages:
   f1: {colours: 8, data: {size: 12}}
   f2:
+  f2_two_levels: {model: {quantizer: hierarchical, quantizer_options: {channels: 8}}}
   f2_vqvae: {loss: {pixel_loss: mse, disc_factor: 0.0}}
 priors:
   f1_gpt: {first_stage: f1}
@@ -47,6 +48,7 @@ comparisons:
   priors: [f2_gpt, f2_pixel_snail]
   factors: [f1_gpt, f2_gpt]
   losses: [f2_vqvae, f2]
+  hierarchies: [f2, f2_two_levels]
   orderings: [f2_gpt, f2_spiral_in]
 """
 
@@ -84,9 +86,12 @@ def test_one_command_trains_measures_and_writes_the_page(
         found = results["priors"][name]
         assert found["bits_per_pixel"] == pytest.approx(found["nll"] / 0.693147 / pixels, rel=1e-4)
     text = page.read_text()
-    for name in ("priors", "factors", "samples", "losses", "orderings"):
+    for name in ("priors", "factors", "samples", "losses", "hierarchies", "orderings"):
         assert f"images/study_{name}.png" in text
         assert (page.parent / "images" / f"study_{name}.png").stat().st_size > 0
+    # 12 x 12 codes, and 6 x 6 above them; 4 bits each, of 24 x 24 pixels.
+    assert "| f2_two_levels | 2 | 180 | 1.250 |" in text
+    assert "| f2 | 1 | 144 | 1.000 |" in text
     for name in results["priors"]:
         assert f"{results['priors'][name]['nll']:.3f}" in text
 
@@ -127,8 +132,8 @@ def test_configurations_for_a_cluster_are_those_of_the_runs(
         assert cli.main([str(argument) for argument in argv]) == 0
     commands = capsys.readouterr().out.splitlines()
     assert [command.split("/")[-1] for command in commands] == [
-        "f2.yaml", "f2_vqvae.yaml", "f1_gpt.yaml", "f2_gpt.yaml", "f2_pixel_snail.yaml",
-        "f2_spiral_in.yaml",
+        "f2.yaml", "f2_two_levels.yaml", "f2_vqvae.yaml", "f1_gpt.yaml", "f2_gpt.yaml",
+        "f2_pixel_snail.yaml", "f2_spiral_in.yaml",
     ]  # fmt: skip
     assert all("torchrun" in command for command in commands)
     assert (output / "first_stages" / "f1" / "vqgan" / "config.json").is_file()
@@ -151,6 +156,8 @@ def test_the_shipped_studies_compare_equal_weights_on_a_grid_of_16(
 ) -> None:
     plan = load_plan(name, tmp_path / "out", Pictures(pictures))
     for stage in plan.first_stages.values():
+        if stage.run.model.quantizer == "hierarchical" and name == "paper":
+            continue  # VQ-VAE-2's own grids
         levels = 1 if stage.colours else len(stage.run.model.ch_mult)
         assert stage.run.data.size == 16 * 2 ** (levels - 1)
     gpt, snail = (plan.priors[name].run for name in plan.comparisons["priors"])
@@ -175,7 +182,7 @@ def test_the_shipped_studies_compare_equal_weights_on_a_grid_of_16(
         (("priors:", "second:"), "there is no key second"),
         (("first_stage: f1}", "first_stage: f3}"), r"first_stage of f1_gpt .* must be one of f1"),
         (("factors: [f1_gpt", "factors: [f3_gpt"), r"comparisons.factors .* names f3_gpt"),
-        (("  factors:", "  colours:"), "must be among priors, factors, losses, orderings"),
+        (("  factors:", "  colours:"), "must be among priors, factors, losses, hierarchies"),
         (("pixel_loss: mse", "pixel_loss: l3"), "loss.pixel_loss must be one of l1, mse"),
         (("ordering: spiral_in", "ordering: snake"), "gpt.ordering must be one of row_major"),
     ],

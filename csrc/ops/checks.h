@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 
 namespace vqgan_fast::ops {
@@ -146,6 +147,10 @@ inline StatsSizes check_stats(const Tensor& z, const Tensor& indices, int64_t nu
   STD_TORCH_CHECK(num_codes >= 1, "num_codes must be at least 1, got ", num_codes);
   const int64_t dim = z.size(z.dim() - 1);
   STD_TORCH_CHECK(dim >= 1, "z must be (..., N, D) with D >= 1, got ", shape_text(z));
+  constexpr int64_t kMost =
+      std::numeric_limits<int64_t>::max() / 16;  // bytes of the sums, and some
+  STD_TORCH_CHECK(num_codes <= kMost / dim, "num_codes must be at most ", kMost / dim,
+                  " with D = ", dim, ", got ", num_codes);
   check_indices(indices, z);
   return {indices.numel(), dim};
 }

@@ -38,15 +38,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cpu(
   std::vector<int64_t> sizes(shape.begin(), shape.end());
   sizes.push_back(2);
   Tensor statistics = empty_on_cpu(sizes, ScalarType::Double);
-  Tensor entropy = per_row(need_entropy, type);
+  Tensor entropy = per_row(need_entropy, ScalarType::Double);
   Tensor indices = per_row(need_indices, ScalarType::Long);
-  Tensor mean = empty_on_cpu({need_mean ? problem.num_codes : 0}, type);
+  Tensor mean = empty_on_cpu({need_mean ? problem.num_codes : 0}, ScalarType::Double);
   sizes.back() = problem.value_dim;
   Tensor expected = values.has_value() ? empty_on_cpu(sizes, type) : empty_on_cpu({0}, type);
 
   const DType dtype = dtype_of(type);
-  const auto one_column = [&](const Tensor& t) {
-    return contiguous_rows(t.data_ptr(), dtype, problem.num_rows, 1);
+  const auto one_column = [](const Tensor& t) {
+    return contiguous_rows(t.data_ptr(), dtype_of(t.scalar_type()), t.numel(), 1);
   };
   SoftAssignResults results;
   results.statistics = static_cast<double*>(statistics.data_ptr());
@@ -59,9 +59,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cpu(
   if (need_indices) results.indices = static_cast<int64_t*>(indices.data_ptr());
   if (problem.num_rows > 0) soft_assign(problem, results, torch_parallel());
   if (need_mean) {
-    soft_assign_mean(problem, results.statistics,
-                     contiguous_rows(mean.data_ptr(), dtype, problem.num_codes, 1),
-                     torch_parallel());
+    soft_assign_mean(problem, results.statistics, one_column(mean), torch_parallel());
   }
   return {log_sum_exp, expected, entropy, mean, indices, statistics};
 }

@@ -52,20 +52,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
   std::vector<int64_t> sizes(index_shape(z).begin(), index_shape(z).end());
   sizes.push_back(2);
   Tensor statistics = torch::stable::new_empty(z, sizes, ScalarType::Double);
-  Tensor entropy = per_row(need_entropy, type);
+  Tensor entropy = per_row(need_entropy, ScalarType::Double);
   Tensor indices = per_row(need_indices, ScalarType::Long);
-  Tensor mean = torch::stable::new_empty(z, {need_mean ? problem.num_codes : 0}, type);
+  Tensor mean =
+      torch::stable::new_empty(z, {need_mean ? problem.num_codes : 0}, ScalarType::Double);
   sizes.back() = problem.value_dim;
   if (!values.has_value()) sizes = {0};
   Tensor expected = torch::stable::new_empty(z, sizes, type);
 
-  const DType dtype = dtype_of(type);
+  const auto column = [](const Tensor& t) {
+    return contiguous_rows(t.data_ptr(), dtype_of(t.scalar_type()), t.numel(), 1);
+  };
   const CudaContext context(z);
   const Frame frame(problem, z, context);
   if (problem.num_rows > 0) {
-    const auto column = [&](const Tensor& t) {
-      return contiguous_rows(t.data_ptr(), dtype, problem.num_rows, 1);
-    };
     cuda::SoftForwardArgs args;
     args.problem = problem;
     args.seed = seed_of(seed);
@@ -75,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
     if (need_entropy) args.entropy = column(entropy);
     if (values.has_value()) {
       args.expected =
-          contiguous_rows(expected.data_ptr(), dtype, problem.num_rows, problem.value_dim);
+          contiguous_rows(expected.data_ptr(), dtype_of(type), problem.num_rows, problem.value_dim);
     }
     if (need_indices) args.indices = static_cast<int64_t*>(indices.data_ptr());
     launched(cuda::soft_forward(args, context.stream()));
@@ -93,7 +93,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
     args.frame = frame.frame;
     args.seed = seed_of(seed);
     args.latent_add = doubles(latent_add);
-    args.out = contiguous_rows(mean.data_ptr(), dtype, problem.num_codes, 1);
+    args.out = column(mean);
     launched(cuda::soft_mean(args, context.stream()));
   }
   return {log_sum_exp, expected, entropy, mean, indices, statistics};

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import CODES, FACTOR, WINDOW
+from commands import CODES, WINDOW
 from PIL import Image
+from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast import GPT, VQGAN, LatentTransformer
 from vqgan_fast.models.conditions import SOSCondition
@@ -26,17 +27,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def vqgan() -> VQGAN:
-    torch.manual_seed(0)
-    return VQGAN(
-        codebook_size=CODES,
-        embed_dim=4,
-        ch=32,
-        ch_mult=(1, 1),
-        num_res_blocks=1,
-        attn_resolutions=(),
-        resolution=FACTOR * WINDOW,
-        z_channels=4,
-    ).eval()
+    return tiny_vqgan(CODES)
 
 
 @pytest.fixture(scope="module")

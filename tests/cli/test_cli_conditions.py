@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_vqgan import tiny_vqgan
 
+from vqgan_fast import sampling
 from vqgan_fast.cli import main
-from vqgan_fast.data import Depth, to_model_range
+from vqgan_fast.data import Depth, Edges, to_model_range
 from vqgan_fast.data.crops import Box
 from vqgan_fast.data.stream import View, channels_first
 from vqgan_fast.models import (
     GPT,
-    VQGAN,
     CodesCondition,
+    CombinedCondition,
     CoordinateCondition,
     LabelCondition,
     LatentTransformer,
@@ -25,25 +27,7 @@ from vqgan_fast.models import (
 from vqgan_fast.sampling import sample
 from vqgan_fast.train import build_config, save_config
 
-VQGAN_CONFIG = {
-    "codebook_size": 12,
-    "embed_dim": 4,
-    "ch": 32,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "attn_resolutions": [],
-    "resolution": 8,
-    "z_channels": 8,
-}  # fmt: skip  (f2: a window of 4 x 4 codes is 8 x 8 pixels)
-
-
-def vqgan(channels: int = 3) -> VQGAN:
-    torch.manual_seed(channels)
-    model = VQGAN(**VQGAN_CONFIG, in_channels=channels, out_ch=channels)
-    with torch.no_grad():  # codes that pictures differ in: latents of noise
-        latents = model.quant_conv(model.encoder(torch.randn(1, channels, 8, 8)))
-        model.quantize.embedding.weight.copy_(latents.flatten(2)[0].T[:12])
-    return model
+CODES = 12  # of a window of 4 x 4 codes, 8 x 8 pixels
 
 
 @pytest.fixture(scope="module")
@@ -60,19 +44,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def save_model(folder: Path, condition: object, length: int, null: bool = True) -> None:
-    vocab_size = max(12, condition.vocab_size) + null
+    vocab_size = max(CODES, condition.vocab_size) + null
     torch.manual_seed(0)
     gpt = GPT(vocab_size, length, n_layer=1, n_head=1, n_embd=16)
     for parameter in gpt.parameters():  # logits that depend on every token
         torch.nn.init.normal_(parameter, std=0.5)
-    model = LatentTransformer(vqgan(), condition, gpt, null_token=vocab_size - 1 if null else None)
+    null_token = vocab_size - 1 if null else None
+    model = LatentTransformer(tiny_vqgan(CODES), condition, gpt, null_token=null_token)
     model.save_pretrained(folder / "model")
 
 
 @pytest.fixture(scope="module")
 def depth_run(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) -> Path:
     run = tmp_path_factory.mktemp("runs") / "depth"
-    save_model(run, CodesCondition(vqgan(1), {"kind": "depth"}), 32)
+    save_model(run, CodesCondition(tiny_vqgan(CODES, 1), {"kind": "depth"}), 32)
     photos, maps = map(str, folders)
     config = build_config(
         {
@@ -87,14 +72,18 @@ def depth_run(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Pat
     return run
 
 
-def depth_tokens(run: Path, files: list[Path]) -> torch.Tensor:
-    model = LatentTransformer.from_pretrained(run / "model")
+def depth_maps(files: list[Path]) -> torch.Tensor:
     kind = Depth(files)
     with Image.open(files[0]) as picture:
         size = picture.size
     view, shape = View(Box(0, 0, *size), mirrored=False), np.empty((size[1], size[0], 3))
     maps = torch.stack([channels_first(kind.crop(i, shape, view)) for i in range(len(files))])
-    return model.cond_stage_model(len(files), "cpu", kind.to_model(maps))
+    return kind.to_model(maps)
+
+
+def depth_tokens(run: Path, files: list[Path]) -> torch.Tensor:
+    model = LatentTransformer.from_pretrained(run / "model")
+    return model.cond_stage_model(len(files), "cpu", depth_maps(files))
 
 
 def run_sample(*arguments: object) -> None:
@@ -158,6 +147,10 @@ def test_held_out_conditions_and_their_likelihood(depth_run, folders, tmp_path, 
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten())
     assert told["nll"] == pytest.approx(float(nll), rel=1e-5)
     assert told["nll_crops"] == 5
+    two = ["--maps", str(maps), str(maps), "--metrics", "nll", "--size", "16"]
+    assert main(["evaluate", str(depth_run), str(photos), *two]) != 0
+    told_of_two = capsys.readouterr().err
+    assert "--maps must be 1 folders, the run is conditioned on depth, got 2" in told_of_two
     assert abs(told["nll_shuffled"] - told["nll"]) > 1e-3
 
 
@@ -171,6 +164,71 @@ def test_classes_by_name_and_coordinates_of_the_grid(tmp_path):
     assert (a != c).any()
     run_sample(tmp_path / "places", "--grid", "4x9", "--number", 1, "--output", tmp_path / "wide")
     assert np.array(Image.open(tmp_path / "wide" / "seed_000000.png")).shape == (8, 18, 3)
+
+
+@pytest.fixture(scope="module")
+def combined_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conditioned on depth, class, place and edges, in this order."""
+    run = tmp_path_factory.mktemp("runs") / "combined"
+    parts = [
+        CodesCondition(tiny_vqgan(CODES, 1), {"kind": "depth"}, "condition_0"),
+        LabelCondition(3, ["cat", "dog", "owl"]),
+        CoordinateCondition(10, factor=2),
+        CodesCondition(tiny_vqgan(CODES), {"kind": "edges", "sigma": 0.5}, "condition_3"),
+    ]
+    save_model(run, CombinedCondition(parts), 1 + 3 * 16 + 16)
+    return run
+
+
+def test_combined_conditions_are_given_one_by_one(combined_run, folders, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda *given, **options: seen.append(given) or sample(*given, **options),
+    )
+    maps, photo = sorted(folders[1].iterdir())[:2], sorted(folders[0].iterdir())[3]
+    run_sample(combined_run, "--cond", "owl", "--condition", *maps, "--condition", photo,
+               "--number", 3, "--output", tmp_path)  # fmt: skip
+    model = LatentTransformer.from_pretrained(combined_run / "model")
+    view = View(Box(0, 0, 8, 8), mirrored=False)
+    edges = Edges(0.5).crop(0, np.array(Image.open(photo)), view)
+    given = (
+        torch.cat([depth_maps(maps)] * 2)[:3],
+        torch.tensor([2, 2, 2]),
+        torch.arange(64.0).view(1, 1, 8, 8).expand(3, 1, 8, 8) / 64,
+        to_model_range(channels_first(edges)[None]).expand(3, 3, 8, 8),
+    )
+    ((_, tokens),) = seen
+    expected = model.cond_stage_model(3, "cpu", given)
+    assert all(map(torch.equal, tokens, expected))
+    assert [part.shape for part in tokens] == [(3, 4, 4), (3, 1), (3, 4, 4), (3, 4, 4)]
+    assert not torch.equal(tokens[0][0], tokens[0][1])
+    page = np.array(Image.open(tmp_path / "page.png"))
+    assert page.shape[0] == 3 * (8 + 18) + 2 * 4  # depth, edges, samples
+
+
+def test_what_is_missing_of_a_combined_condition_is_named(
+    combined_run, depth_run, folders, tmp_path, capsys
+):
+    files = sorted(folders[1].iterdir())
+    one, two = ["--condition", files[0]], ["--condition", *files[:2]]
+    for run, arguments, message in (
+        (combined_run, ["--cond", 1], "must be given: the model wants depth and edges"),
+        (combined_run, one, "--condition must be given 2 times, for depth and then edges, got 1"),
+        (combined_run, one + one, "--cond must be given, the class to draw"),
+        (
+            combined_run,
+            ["--cond", 1, *two, "--condition", *files[:3]],
+            "as many maps of each kind, or one, got 2 of depth, 3 of edges",
+        ),
+        (depth_run, ["--cond", 1, *one], "--cond is for a class, this model is conditioned on cod"),
+        (depth_run, one + one, "--condition must be given 1 times, for depth, got 2"),
+        (depth_run, ["--held-out", "--cond", 1], "--held-out has its own conditions"),
+    ):
+        assert main(["sample", *map(str, [run, *arguments, "--output", tmp_path / "x"])]) != 0
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
 
 
 def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import torch_fidelity
 from PIL import Image
 from sample_pictures import write_pictures
+from small_features import SMALL_FEATURES
+from tiny_vqgan import tiny_vqgan
 
-from vqgan_fast import GPT, VQGAN, LatentTransformer, cli
+from vqgan_fast import GPT, LatentTransformer, cli
+from vqgan_fast import evaluate as figures_of
 from vqgan_fast.evaluate import Pictures, nll_per_code
 from vqgan_fast.models.conditions import SOSCondition
 
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=4,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("run")
     gpt = GPT(16, 257, n_layer=1, n_head=2, n_embd=8)
-    LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "model")
+    LatentTransformer(tiny_vqgan(resolution=16), SOSCondition(), gpt).save_pretrained(
+        folder / "model"
+    )
     return folder
 
 
@@ -90,6 +92,30 @@ def test_refusals(
     write_pictures(tmp_path / "photos", 1)
     assert evaluate(run_folder, tmp_path / "photos", *arguments) == cli.USER_ERROR
     assert message in capsys.readouterr().err
+
+
+def test_distances_are_those_of_the_library_called_by_hand_on_the_pictures_that_are_kept(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = partial(figures_of.distribution_metrics, extractor=SMALL_FEATURES)
+    monkeypatch.setattr(figures_of, "inception_weights", lambda weights: weights)
+    monkeypatch.setattr(figures_of, "distribution_metrics", lambda *folders, weights, **more:
+                        small(*folders, **more))  # fmt: skip
+    write_pictures(tmp_path / "photos", 6)
+    write_pictures(tmp_path / "drawn", 12)
+    kept, file = tmp_path / "kept", tmp_path / "figures.json"
+    arguments = ("--metrics", "rfid", "fid", "is", "--samples", tmp_path / "drawn", "--size", 32)
+    outputs = ("--json", file, "--keep-pictures", kept)
+    assert evaluate(run_folder, tmp_path / "photos", *arguments, *outputs) == 0
+    figures = json.loads(file.read_text())["figures"]
+    for name, folder in (("rfid", "reconstructions"), ("fid", "samples")):
+        by_hand = torch_fidelity.calculate_metrics(
+            input1=str(kept / folder), input2=str(kept / "real"), fid=True, isc=True, cuda=False,
+            cache=False, feature_extractor=SMALL_FEATURES, save_cpu_ram=True, verbose=False,
+        )  # fmt: skip
+        assert figures[name] == pytest.approx(by_hand["frechet_inception_distance"], rel=1e-9)
+    assert figures["inception_score"] == pytest.approx(by_hand["inception_score_mean"], rel=1e-9)
+    assert figures["rfid"] != figures["fid"]
 
 
 def test_more_codes_than_the_transformer_has_positions_for(

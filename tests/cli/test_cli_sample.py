@@ -44,6 +44,8 @@ def test_sample_larger_than_the_window(
         (("--temperature", "-1"), "temperature"),
         (("--guidance", "2"), "uncond must be given"),
         (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
+        (("--best-of", "8", "--preview", "4"), "--preview is for pictures that are all kept"),
+        (("--stride", "2"), 'stride must be None without schedule = "block", got 2'),
         (("--classifier", "resnet18", "no.pth"), "give --best-of"),
         (("--best-of", "8", "--classifier", "resnet18", "no.pth"), "needs --label"),
         (("--label", "8"), "--label needs --classifier"),
@@ -151,6 +153,30 @@ def test_an_interrupted_sample_leaves_what_was_drawn(
     assert pixels.shape == (8, 18, 3)
     assert (pixels[4:] == 128).all()
     assert (pixels[:2] != 128).any()
+
+
+def test_an_interrupted_choice_leaves_the_best_so_far_and_what_was_drawn(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vqgan_fast.sampling.window_engine import WindowEngine
+
+    advance, steps = WindowEngine.advance, 0
+
+    def interrupted(self: WindowEngine, one_pass: list) -> int:
+        nonlocal steps
+        steps += 1
+        if steps == WINDOW**2 + 5:  # in the second batch of two
+            raise KeyboardInterrupt
+        return advance(self, one_pass)
+
+    monkeypatch.setattr(WindowEngine, "advance", interrupted)
+    argv = ["sample", trained / "stage2", "--number", 3, "--best-of", 6, "--batch", 2]
+    status = cli.main([str(part) for part in [*argv, "--output", tmp_path]])
+    assert status == cli.INTERRUPTED
+    complete, partial = (pixels_of(tmp_path / f"best_{rank:03d}.png") for rank in (2, 3))
+    assert not (complete == 128).all(-1).any()
+    assert (partial == 128).all(-1).any()
+    assert not (partial == 128).all()
 
 
 def test_sample_needs_a_transformer(

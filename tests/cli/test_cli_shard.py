@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from sample_pictures import write_pictures
+from tiny_vqgan import tiny_vqgan
 
-from vqgan_fast import VQGAN, cli
+from vqgan_fast import cli
 from vqgan_fast.data import ShardedPictures, list_shards, read_codes
 
 
@@ -55,13 +56,8 @@ def test_shard_refuses_a_count_that_cannot_be(folder, tmp_path, capsys, count, m
 
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=8, z_channels=4,
-    )  # fmt: skip
     folder = tmp_path_factory.mktemp("first_stage")
-    vqgan.save_pretrained(folder / "vqgan")
+    tiny_vqgan().save_pretrained(folder / "vqgan")
     return folder
 
 

@@ -50,6 +50,22 @@ def test_a_map_is_cropped_and_mirrored_like_its_picture(
         assert coordinates.shape == (4, 1, 16, 16)
 
 
+def test_a_cache_holds_the_maps_as_well(folders: tuple[Path, Path]) -> None:
+    photos, maps = folders
+    pairs = pair_by_name(list_images(photos), photos, maps)
+    settings = {"size": 16, "resize": 20, "flip": True}
+    streams = [
+        PairedStream(pairs.pictures, [Segmentation(pairs.maps, 8)], cache=cache, **settings)
+        for cache in (False, True)
+    ]
+    first, kept = ([stream[p] for p in range(2 * len(pairs.maps))] for stream in streams)
+    for file in pairs.maps:
+        file.unlink()
+    again = [streams[1][p] for p in range(2 * len(pairs.maps))]
+    for plain, *cached in zip(first, kept, again, strict=True):
+        assert all(torch.equal(sample.maps[0], plain.maps[0]) for sample in cached)
+
+
 def test_what_does_not_pair_is_listed(folders: tuple[Path, Path]) -> None:
     photos, maps = folders
     files = list_images(photos)

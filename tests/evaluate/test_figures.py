@@ -11,7 +11,8 @@ import torch
 import torch_fidelity
 from PIL import Image
 from sample_pictures import pixels
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from small_features import SMALL_FEATURES
+from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast import VQGAN
 from vqgan_fast.evaluate import (
@@ -21,34 +22,6 @@ from vqgan_fast.evaluate import (
     inception_weights,
 )
 from vqgan_fast.losses import PerceptualLoss
-
-
-class SmallFeatures(FeatureExtractorBase):
-    """Means and deviations of colours in place of the InceptionV3, which cannot be shipped."""
-
-    def __init__(self, name: str, features: list[str], **_: object) -> None:
-        super().__init__(name, features)
-
-    @staticmethod
-    def get_provided_features_list() -> tuple[str, ...]:
-        return ("colours", "logits")
-
-    @staticmethod
-    def get_default_feature_layer_for_metric(metric: str) -> str:
-        return {"fid": "colours", "isc": "logits"}[metric]
-
-    @staticmethod
-    def can_be_compiled() -> bool:
-        return False
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        flat = x.float().flatten(2)
-        colours = torch.cat([flat.mean(-1), flat.std(-1)], dim=1)
-        values = {"colours": colours, "logits": colours / 16}
-        return tuple(values[name] for name in self.features_list)
-
-
-torch_fidelity.register_feature_extractor("small-features", SmallFeatures)
 
 
 def write_folder(folder: Path, numbers: range) -> Path:
@@ -61,10 +34,10 @@ def write_folder(folder: Path, numbers: range) -> Path:
 def test_fid_is_that_of_the_library_called_by_hand(tmp_path: Path) -> None:
     a = write_folder(tmp_path / "a", range(24))
     b = write_folder(tmp_path / "b", range(24, 60))
-    ours = distribution_metrics(a, b, inception_score=True, extractor="small-features")
+    ours = distribution_metrics(a, b, inception_score=True, extractor=SMALL_FEATURES)
     theirs = torch_fidelity.calculate_metrics(
         input1=str(a), input2=str(b), fid=True, isc=True, cuda=False, cache=False,
-        feature_extractor="small-features", save_cpu_ram=True, verbose=False,
+        feature_extractor=SMALL_FEATURES, save_cpu_ram=True, verbose=False,
     )  # fmt: skip
     assert ours["fid"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-9)
     assert ours["inception_score"] == pytest.approx(theirs["inception_score_mean"], rel=1e-9)
@@ -85,7 +58,7 @@ def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
     a = write_folder(tmp_path / "a", range(1))
     b = write_folder(tmp_path / "b", range(2))
     with pytest.raises(ValueError, match=r"at least two PNG pictures in .*a, got 1"):
-        distribution_metrics(a, b, extractor="small-features")
+        distribution_metrics(a, b, extractor=SMALL_FEATURES)
 
 
 class Bomb:
@@ -112,11 +85,7 @@ def test_weights_are_looked_at_before_they_are_used(
 
 @pytest.fixture
 def vqgan() -> VQGAN:
-    torch.manual_seed(0)
-    return VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=4,
-    ).eval()  # fmt: skip
+    return tiny_vqgan()
 
 
 def test_reconstruction_figures(vqgan: VQGAN) -> None:

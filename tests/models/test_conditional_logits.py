@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import taming_peer
 import torch
+from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast.models import (
     GPT,
-    VQGAN,
     CodesCondition,
     CombinedCondition,
     CoordinateCondition,
@@ -16,34 +16,15 @@ from vqgan_fast.models import (
     LatentTransformer,
 )
 
-SMALL = {
-    "codebook_size": 16,
-    "embed_dim": 4,
-    "ch": 32,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "attn_resolutions": [],
-    "resolution": 8,
-    "z_channels": 8,
-}  # fmt: skip  (f2: 4 x 4 codes)
 CELLS = 16
 MAPS, PLACES = torch.randn(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
 LABELS = torch.tensor([3, 18])
 
 
-def vqgan(channels: int = 3) -> VQGAN:
-    torch.manual_seed(channels)
-    model = VQGAN(**SMALL, in_channels=channels, out_ch=channels).eval()
-    with torch.no_grad():  # codes that pictures differ in: latents of noise
-        latents = model.quant_conv(model.encoder(torch.randn(1, channels, 8, 8)))
-        model.quantize.embedding.weight.copy_(latents.flatten(2)[0].T[:16])
-    return model
-
-
 @pytest.mark.parametrize("n_unmasked", [0, 1, 9, "all"])
 @pytest.mark.parametrize("kind", ["class", "coordinates", "codes", "combined"])
 def test_logits_equal_the_references(kind, n_unmasked):
-    depth = vqgan(1)
+    depth = tiny_vqgan(channels=1)
     condition, given = {
         "class": (LabelCondition(20), LABELS),
         "coordinates": (CoordinateCondition(20, factor=2), PLACES),
@@ -61,7 +42,7 @@ def test_logits_equal_the_references(kind, n_unmasked):
         torch.nn.init.normal_(parameter, std=0.3)
     peer = taming_peer.gpt_class()(**config).eval()
     peer.load_state_dict(gpt.state_dict())
-    model = LatentTransformer(vqgan(), condition, gpt).eval()
+    model = LatentTransformer(tiny_vqgan(), condition, gpt).eval()
     images = torch.rand(2, 3, 8, 8) * 2 - 1
     from taming.modules.misc.coord import CoordStage
 
@@ -82,11 +63,11 @@ def test_logits_equal_the_references(kind, n_unmasked):
 
 def test_a_saved_model_has_its_conditions_again(tmp_path):
     parts = [
-        CodesCondition(vqgan(1), {"kind": "depth"}, "condition_0"),
+        CodesCondition(tiny_vqgan(channels=1), {"kind": "depth"}, "condition_0"),
         LabelCondition(3, ["a", "b", "c"]),
     ]  # fmt: skip
     gpt = GPT(21, 33 + 16, n_layer=1, n_head=1, n_embd=8)
-    model = LatentTransformer(vqgan(), CombinedCondition(parts), gpt, null_token=20).eval()
+    model = LatentTransformer(tiny_vqgan(), CombinedCondition(parts), gpt, null_token=20).eval()
     model.save_pretrained(tmp_path)
     again = LatentTransformer.from_pretrained(tmp_path)
     assert again.config == model.config
@@ -100,7 +81,7 @@ def test_a_saved_model_has_its_conditions_again(tmp_path):
 
 
 def test_what_does_not_fit_is_refused():
-    codes, places = CodesCondition(vqgan(1), {}), CoordinateCondition(factor=2)
+    codes, places = CodesCondition(tiny_vqgan(channels=1), {}), CoordinateCondition(factor=2)
     for stage, given, message in (
         (codes, None, "condition_input must be maps .* got None"),
         (codes, MAPS.expand(2, 3, 8, 8), r"maps \(2, 1, height, width\), got \(2, 3, 8, 8\)"),
@@ -111,6 +92,6 @@ def test_what_does_not_fit_is_refused():
             stage(2, "cpu", given)
     with pytest.raises(ValueError, match="parts must hold at least one condition"):
         CombinedCondition([])
-    model = LatentTransformer(vqgan(), LabelCondition(3), GPT(16, 17, 1, 1, 8))
+    model = LatentTransformer(tiny_vqgan(), LabelCondition(3), GPT(16, 17, 1, 1, 8))
     with pytest.raises(ValueError, match="was not trained to do without its condition"):
         model.dropped(torch.zeros(1, 1, dtype=torch.int64))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import taming_peer
 import torch
+from tiny_vqgan import tiny_vqgan
 from torch.nn import functional as F
 
 from vqgan_fast.models.condition_files import build_condition
@@ -16,28 +17,11 @@ from vqgan_fast.models.gpt import GPT
 from vqgan_fast.models.latent_transformer import LatentTransformer
 from vqgan_fast.models.vqgan import VQGAN
 
-VQGAN_CONFIG = {
-    "codebook_size": 20,
-    "embed_dim": 4,
-    "ch": 32,
-    "ch_mult": [1, 1],
-    "num_res_blocks": 1,
-    "attn_resolutions": [],
-    "resolution": 8,
-    "in_channels": 3,
-    "out_ch": 3,
-    "z_channels": 8,
-    "dropout": 0.0,
-    "double_z": False,
-}
 GPT_CONFIG = {"vocab_size": 20, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
 
 
 def make(pkeep: float = 1.0, token: int = 3) -> LatentTransformer:
-    torch.manual_seed(0)
-    first_stage = VQGAN(**VQGAN_CONFIG)
-    with torch.no_grad():
-        first_stage.quantize.embedding.weight.normal_(std=0.3)
+    first_stage = tiny_vqgan(20)
     return LatentTransformer(first_stage, SOSCondition(token), GPT(**GPT_CONFIG), pkeep)
 
 
@@ -48,7 +32,10 @@ def images() -> torch.Tensor:
 
 def test_logits_and_target_equal_the_references(images: torch.Tensor) -> None:
     ours = make()
-    reference = taming_peer.latent_transformer(VQGAN_CONFIG, GPT_CONFIG, sos_token=3)
+    first_stage = dict(ours.first_stage_model.config)
+    for name in ("beta", "legacy", "quantizer", "quantizer_options"):
+        first_stage.pop(name)
+    reference = taming_peer.latent_transformer(first_stage, GPT_CONFIG, sos_token=3)
     assert {k: v.shape for k, v in ours.state_dict().items()} == {
         k: v.shape for k, v in reference.state_dict().items()
     }
@@ -172,7 +159,7 @@ def test_config_that_does_not_fit(tmp_path: Path, change: dict, message: str) ->
 
 
 def test_the_codes_to_be_predicted_cannot_be_left_unmasked() -> None:
-    first_stage = VQGAN(**VQGAN_CONFIG)
+    first_stage = tiny_vqgan(20)
     LatentTransformer(first_stage, SOSCondition(), GPT(**GPT_CONFIG, n_unmasked=1))
     with pytest.raises(ValueError, match="n_unmasked of at most 1, the condition's tokens, got 2"):
         LatentTransformer(first_stage, SOSCondition(), GPT(**GPT_CONFIG, n_unmasked=2))

@@ -10,7 +10,6 @@ from vqgan_fast.models import PixelSNAIL
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.latent_transformer import load_transformer
 from vqgan_fast.models.pixel_snail import CausalConv
-from vqgan_fast.sampling import sample_codes
 
 COND = torch.zeros(1, 1, dtype=torch.int64)
 
@@ -102,8 +101,3 @@ def test_it_is_saved_and_found_by_its_name(tmp_path):
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
-
-
-def test_the_sampler_says_that_it_draws_from_transformers_only():
-    with pytest.raises(ValueError, match=r"gpt must be a GPT, a WindowGPT .*, got PixelSNAIL"):
-        sample_codes(tiny(), COND, (4, 4), window=4)

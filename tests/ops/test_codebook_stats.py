@@ -108,6 +108,12 @@ def bad_inputs() -> dict[str, tuple[Tensor, Tensor, int, str]]:
         "int32": (z, indices.int(), 10, "indices must be int64, got"),
         "shape": (z, indices[:4], 10, r"shape of z \(5, 8\) without its last dimension, got \(4,"),
         "no codes": (z, indices, 0, "num_codes must be at least 1, got 0"),
+        "too many codes": (
+            z,
+            indices,
+            2**62,
+            r"num_codes must be at most \d+ with D = 8, got 4611",
+        ),
         "integer z": (
             z.long(),
             indices,

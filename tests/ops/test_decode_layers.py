@@ -114,6 +114,20 @@ def test_a_grid_is_the_definition_in_any_order(gpt: GPT, level: str) -> None:
     torch.testing.assert_close(results[0], plain, rtol=1e-4, atol=1e-4)
 
 
+def test_many_rows_are_the_same_bits_as_a_few(gpt: GPT, level: str) -> None:
+    """More rows than are copied into tiles together, each in a slot of its own."""
+    x, layers = torch.randn(1000, WIDTH), ops.pack_layers(gpt.blocks)
+    slots, positions = torch.arange(1000), torch.zeros(1000, dtype=torch.int64)
+
+    def run(rows: slice) -> Tensor:
+        where = (slots[rows], positions[rows], positions[rows] + 1)
+        return ops.decode_layers(x[rows], layers, *caches(1000, HEADS, 1), *where)
+
+    together = run(slice(0, 1000))
+    for rows in (slice(0, 4), slice(479, 482), slice(498, 502), slice(999, 1000)):
+        assert torch.equal(together[rows], run(rows))
+
+
 @pytest.mark.usefixtures("restore_threads")
 def test_threads_change_nothing(gpt: GPT) -> None:
     x, layers = torch.randn(9, WIDTH), ops.pack_layers(gpt.blocks)

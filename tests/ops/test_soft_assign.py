@@ -46,7 +46,7 @@ def test_results_and_gradients_are_those_of_the_dense_formula(
         gradients(found, weights, inputs), gradients(expected, weights, wide), strict=True
     ):
         assert one.dtype == dtype
-        assert_near(one, other, 2 * TOLERANCE[dtype])
+        assert_near(one, other, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("output", SMOOTH)

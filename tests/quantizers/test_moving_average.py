@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 from torch.nn import functional as F
 
 from vqgan_fast.quantizers import EMAVectorQuantizer
+from vqgan_fast.quantizers.moving_average import update_averages
 from vqgan_fast.quantizers.ranks import gather_rows, sum_over_ranks, world_size
 
 K, D = 20, 4
@@ -49,6 +52,48 @@ def test_the_gradient_is_that_of_the_codes_compared_with() -> None:
     expected = 2 / z.numel() * (z - before[info.indices].movedim(-1, 1))
     torch.testing.assert_close(z.grad, expected.detach())
     assert not torch.equal(quantizer.codebook, before)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_latents_that_are_not_finite_take_no_part(bad: float) -> None:
+    z = latents(2, D, 3, 3)
+    poisoned = z.clone()
+    poisoned[1, 2, 0, 1] = bad
+    torch.manual_seed(0)
+    quantizer = EMAVectorQuantizer(K, D, decay=0.5)
+    rest = copy.deepcopy(quantizer)
+    _, loss, _ = quantizer(poisoned)
+    assert loss.isnan()  # it is not hidden
+    rows = z.movedim(1, -1).reshape(-1, D)
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    kept[9 + 1] = False
+    rest(rows[kept].T.reshape(1, D, -1, 1))
+    for name, value in rest.state_dict().items():
+        torch.testing.assert_close(quantizer.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_averages_stay_in_fp32(half: torch.dtype) -> None:
+    torch.manual_seed(0)
+    plain = EMAVectorQuantizer(K, D)
+    with torch.no_grad():
+        plain.embedding.weight.copy_(plain.embedding.weight.to(half))
+    module = nn.Sequential(copy.deepcopy(plain)).to(half)
+    quantizer = module[0]
+    assert quantizer.codebook.dtype == half
+    assert quantizer.cluster_size.dtype == quantizer.embed_avg.dtype == torch.float32
+    z = latents(1, D, 16, 16).to(half)
+    for _ in range(20):
+        _, _, info = quantizer(z)
+        update_averages(
+            plain.codebook, plain.cluster_size, plain.embed_avg,
+            z.movedim(1, -1), info.indices, 0.99, 1e-5,
+        )  # fmt: skip
+    for name in ("cluster_size", "embed_avg"):
+        assert torch.equal(getattr(quantizer, name), getattr(plain, name))
+    assert torch.equal(quantizer.codebook, plain.codebook.to(half))
+    assert module.double()[0].cluster_size.dtype == torch.float64
+    assert module.to("meta")[0].embed_avg.is_meta
 
 
 def test_no_update_in_eval_mode() -> None:

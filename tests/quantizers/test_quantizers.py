@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -17,7 +18,11 @@ from vqgan_fast.quantizers import QUANTIZERS, Quantizer, build_quantizer
 WITHOUT_NOISE = [name for name in QUANTIZERS if name != "gumbel"]
 
 K, D = 30, 6
-EXTRA = {"residual": {"num_quantizers": 3}, "ema": {"decay": 0.9}}
+EXTRA = {
+    "residual": {"num_quantizers": 3},
+    "ema": {"decay": 0.9},
+    "hierarchical": {"channels": 8, "num_res_blocks": 1},
+}
 
 
 def build(name: str, legacy: bool = False, **options) -> Quantizer:
@@ -28,6 +33,9 @@ def build(name: str, legacy: bool = False, **options) -> Quantizer:
     if name == "residual":
         for scale, stage in enumerate(quantizer.stages, 1):
             stage.embedding.weight.data.normal_(std=1 / scale)
+    if name == "hierarchical":
+        for codebook in quantizer.codebooks():
+            codebook.data.normal_(std=0.3)
     if name == "simvq":
         quantizer.projection.weight.data.normal_()
     return quantizer
@@ -40,6 +48,15 @@ def test_every_quantiser_is_a_name_of_the_package():
 
 def latents(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def nearest(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `dense` gives for one codebook of plain codes."""
+    rows = z.movedim(1, -1)
+    indices = (rows.unsqueeze(-2) - codes).square().sum(-1).argmin(-1)
+    e = codes[indices]
+    z_q = (rows + (e - rows).detach()).movedim(-1, 1)
+    return z_q, F.mse_loss(rows, e.detach()), F.mse_loss(e, rows.detach()), indices
 
 
 def dense(name: str, quantizer: Quantizer, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -58,6 +75,15 @@ def dense(name: str, quantizer: Quantizer, z: Tensor) -> tuple[Tensor, Tensor, T
             chosen.append(indices)
         commitment, codebook_loss = torch.stack(losses).mean(0)
         indices, e = torch.stack(chosen, -1), total
+    elif name == "hierarchical":
+        t, total = quantizer.down(z), torch.zeros(2)
+        t_q, *losses, upper = nearest(t, quantizer.upper.embedding.weight)
+        total = total + torch.stack(losses)
+        b = quantizer.join(torch.cat([z, quantizer.up(t_q)[..., :4, :5]], 1))
+        b_q, *losses, lower = nearest(b, quantizer.lower.embedding.weight)
+        z_q = quantizer.merge(torch.cat([b_q, quantizer.lift(t_q)[..., :4, :5]], 1))
+        above = upper[:, [0, 0, 1, 1]][:, :, [0, 0, 1, 1, 2]]
+        return z_q, *(total + torch.stack(losses)), torch.stack([above, lower], -1)
     elif name == "index_propagation":
         codes = quantizer.embedding.weight
         logits = rows @ codes.T
@@ -111,7 +137,7 @@ def test_equals_its_definition(name: str, legacy: bool, channels_last: bool) -> 
     assert all(gradient.abs().sum() > 0 for gradient in gradients[0].values())
 
 
-@pytest.mark.parametrize("name", WITHOUT_NOISE)
+@pytest.mark.parametrize("name", [name for name in WITHOUT_NOISE if name != "hierarchical"])
 def test_interface(name: str) -> None:
     quantizer = build(name).eval()
     z = latents(2, D, 4, 5)
@@ -157,7 +183,7 @@ def test_bad_input(name: str) -> None:
         with pytest.raises(ValueError, match=r"z must be \(B, D, H, W\) with D = 6, got \(2, 5, "):
             call(torch.zeros(2, 5, 3, 3))
     with pytest.raises(ValueError, match=rf"indices must lie in \[0, {K}\), got {K}"):
-        quantizer.lookup(torch.full((1, 2, 2, 1), K))
+        quantizer.lookup(torch.full((1, 2, 2, 2), K))
 
 
 def test_residual_stages_and_shared_codebooks() -> None:
@@ -223,6 +249,17 @@ def test_bad_configuration(name: str, options: dict, message: str) -> None:
         build_quantizer(name, K, D, 0.25, False, options)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), "0.5", True, None])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_options_that_are_no_finite_numbers(name: str, value: object) -> None:
+    parameters = inspect.signature(QUANTIZERS[name]).parameters
+    numbers = [key for key, x in parameters.items() if isinstance(x.default, float)]
+    assert numbers
+    for key in numbers:
+        with pytest.raises(ValueError, match=f"^{key} must be a finite number, got {value!r}$"):
+            QUANTIZERS[name](**{key: value})
+
+
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_vqgan(name: str, tmp_path) -> None:
     torch.manual_seed(0)
@@ -241,6 +278,6 @@ def test_vqgan(name: str, tmp_path) -> None:
         assert torch.equal(indices, model.encode_indices(x))
         if name in WITHOUT_NOISE:
             torch.testing.assert_close(loaded.decode_indices(indices), model(x)[0])
-    form = r"\(B, h, w, Q\)" if name == "residual" else r"\(B, h, w\)"
+    form = r"\(B, h, w, Q\)" if model.quantize.codes_per_latent > 1 else r"\(B, h, w\)"
     with pytest.raises(ValueError, match=f"indices must be {form}, got"):
         loaded.decode_indices(indices[0])

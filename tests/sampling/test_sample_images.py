@@ -187,9 +187,43 @@ def test_the_likeliest_of_many_for_each_condition(model):
         assert best.seeds[row, 0] == seeds[int(means.argmax())]
 
 
+def test_an_interruption_leaves_the_best_so_far(model):
+    steps = 0
+
+    def stop_in_the_third_batch(*_):
+        nonlocal steps
+        steps += 1
+        if steps == 2 * 16 + 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(SamplingInterrupted) as caught:
+        sample_best(
+            model, window=4, candidates=9, keep=2, seeds=[5], batch=3,
+            callback=stop_in_the_third_batch, order="raster",
+        )  # fmt: skip
+    expected = sample_best(model, window=4, candidates=6, keep=2, seeds=[5])
+    for found, complete in zip(caught.value.best, expected, strict=True):
+        assert found == complete if isinstance(found, int) else torch.equal(found, complete)
+    assert (caught.value.codes >= 0).sum() == 3 * 5
+    assert caught.value.images.shape == (3, 3, 8, 8)
+
+
+def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
+    def score(images):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SamplingInterrupted) as caught:
+        sample_best(model, window=4, candidates=2, seeds=[5], score=score)
+    assert caught.value.best is None
+    assert torch.equal(caught.value.images, sample(model, window=4, seeds=[5, 6]))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"score": 3}, "score must be one function, or one for each of the 1 conditions, got 3"),
+        ({"tile": "8"}, "tile must be an integer, got '8'"),
+        ({"preview": "yes"}, "preview must be a function or None, got 'yes'"),
         ({"keep": 5}, "keep must be at most candidates = 4, got 5"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"score": lambda images: images.mean()}, "score must return one number for each of the 4"),

@@ -12,7 +12,7 @@ from reference_loop import follows_the_reference, reference_codes
 from tiny_models import VOCAB_SIZE, tiny_gpt, tokens
 
 from vqgan_fast.models import GPT
-from vqgan_fast.sampling import pack, sample_codes
+from vqgan_fast.sampling import LogitsError, pack, sample_codes
 from vqgan_fast.sampling.draw import DrawRule
 
 SOS = torch.zeros(2, 1, dtype=torch.int64)
@@ -220,8 +220,19 @@ def test_weights_that_diverged_are_reported(value):
 def test_logits_that_are_no_numbers_are_reported(greedy):
     packed = pack(tiny_gpt(block_size=16))
     packed.tok_emb.fill_(torch.nan)
-    with pytest.raises(RuntimeError, match="logits must hold no NaN"):
+    with pytest.raises(LogitsError, match=r"cell \(0, 0\) of image 0 hold NaN") as caught:
         sample_codes(packed, SOS, (4, 4), window=4, greedy=greedy)
+    assert ".cpp" not in str(caught.value)
+
+
+def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell():
+    gpt = tiny_gpt(block_size=16)
+    with torch.no_grad():
+        gpt.tok_emb.weight[7] = 3e38  # the layer norm's variance overflows once a code is 7
+    known = torch.full((2, 4, 4), -1)
+    known[1, 0, :3] = torch.tensor([1, 7, 2])
+    with pytest.raises(LogitsError, match=r"cell \(0, 3\) of image 1 .* so large that fp32 overf"):
+        sample_codes(gpt, SOS, (4, 4), window=4, known=known, top_k=3)
 
 
 @pytest.mark.parametrize(
@@ -251,6 +262,19 @@ def test_logits_that_are_no_numbers_are_reported(greedy):
         ({"top_k": 6, "num_codes": 5}, r"top_k must be at most the 5 codes, got 6"),
         ({"num_codes": 25}, r"num_codes must lie in \[1, 24\], got 25"),
         ({"temperature": -1.0}, r"temperature must be finite and >= 0, got -1\.0"),
+        ({"temperature": "1"}, r"temperature must be finite and >= 0, got '1'"),
+        ({"temperature": True}, r"temperature must be finite and >= 0, got True"),
+        ({"top_p": "1"}, r"top_p must be in \(0, 1\] or None, got '1'"),
+        ({"min_p": [0.5]}, r"min_p must be in \(0, 1\] or None, got \[0\.5\]"),
+        ({"guidance": "2", "uncond": SOS}, r"guidance must be finite, got '2'"),
+        ({"guidance": lambda share: None, "uncond": SOS}, r"guidance must be finite, got None"),
+        ({"callback": 3}, r"callback must be a function or None, got 3"),
+        ({"seeds": 3}, r"seeds must hold one integer for each image, got 3"),
+        ({"known": [[1]]}, r"known must be a tensor, got list"),
+        ({"grid": 4.0}, r"grid must be two integers \(H, W\), got 4\.0"),
+        ({"stride": 2}, r'stride must be None without schedule = "block", got 2'),
+        ({"stride": 2, "schedule": "exact"}, r'stride must be None without schedule = "block"'),
+        ({"stride": 2.0, "schedule": "block"}, r"stride must be an integer, got 2\.0"),
         ({"top_p": 2.0}, r"top_p must be in \(0, 1\] or None, got 2\.0"),
         ({"num_codes": 8.0}, r"num_codes must be an integer, got 8\.0"),
         ({"window": 0}, r"window must be at least 1, got 0"),

@@ -115,6 +115,16 @@ def test_mistakes_in_stage_1_are_named(given, content, overrides, message):
         load_config(given({**VQGAN, **content}), overrides)
 
 
+def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):
+    path = given(VQGAN)
+    for overrides, resolution in (
+        ([], 256),
+        (["data.size=128"], 128),
+        (["data.size=128", "model.resolution=256"], 256),
+    ):
+        assert load_config(path, overrides).vqgan_arguments()["resolution"] == resolution
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -124,6 +134,7 @@ def test_mistakes_in_stage_1_are_named(given, content, overrides, message):
         (["data.codes=photos"], "exactly one of .* must be given, got train and codes"),
         (["pkeep=1.1"], "pkeep must be between 0 and 1"),
         (["gpt.n_head=3"], r"gpt\.n_embd must be a multiple of gpt\.n_head = 3, got 1024"),
+        (["gpt.n_head=256"], r"n_embd / gpt\.n_head must be a multiple of 8, .*got 1024 / 256 = 4"),
         (["condition=class"], "condition.kind must be one of sos, label, .*, got 'class'"),
         (["model.ch=32"], "model in the command line belongs to stage: vqgan"),
     ],

@@ -15,6 +15,7 @@ from vqgan_fast.train import ConfigError, train
     [
         ("ema", {"decay": 0.9, "restart_below": 0.01}),
         ("residual", {"num_quantizers": 2}),
+        ("hierarchical", {"channels": 8}),
         ("cosine", {}),
         ("simvq", {}),
         ("gumbel", {"kl_weight": 1e-3}),

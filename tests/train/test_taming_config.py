@@ -60,7 +60,7 @@ STAGE_2 = {
             "pkeep": 0.95,
             "transformer_config": {
                 "target": "taming.modules.transformer.mingpt.GPT",
-                "params": {"vocab_size": 128, "block_size": 512, "n_layer": 3, "n_embd": 96},
+                "params": {"vocab_size": 128, "block_size": 512, "n_layer": 3, "n_embd": 64},
             },
             "first_stage_config": {
                 "target": "taming.models.vqgan.VQModel",
@@ -130,7 +130,7 @@ def test_the_references_defaults_hold_where_its_file_says_nothing(read):
 def test_stage_2_becomes_ours(read):
     config = read(STAGE_2, ["first_stage=photos"])
     assert isinstance(config, TransformerRun)
-    assert (config.gpt.n_layer, config.gpt.n_head, config.gpt.n_embd) == (3, 8, 96)
+    assert (config.gpt.n_layer, config.gpt.n_head, config.gpt.n_embd) == (3, 8, 64)
     assert (config.pkeep, config.condition.kind, config.first_stage) == (0.95, "sos", "photos")
     assert (config.data.train, config.data.batch_size) == ("train.txt", 3)
 

@@ -47,6 +47,7 @@ OUR_USER_ERRORS = (
     ("vqgan_fast.evaluate", "MetricWeightsError"),
     ("vqgan_fast.losses", "PerceptualWeightsError"),
     ("vqgan_fast.sampling", "ClassifierWeightsError"),
+    ("vqgan_fast.sampling", "LogitsError"),
     ("vqgan_fast.train.agreement", "RanksDifferError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .held_out import held_out_of
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
 
@@ -58,9 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--maps",
+        nargs="+",
+        default=[],
         type=Path,
         metavar="FOLDER",
-        help="of the pictures, for nll under a condition on maps; of poses the JSON file",
+        help="of the pictures, for nll under a condition on maps; of poses the JSON file. Of "
+        "several conditions one for each that is files, in the order of condition.parts",
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="side (default: the resolution of the VQGAN)"
@@ -188,19 +192,11 @@ def _conditional_nll(args: argparse.Namespace, model: LatentTransformer) -> dict
     """With the pictures' own conditions, and with each other's."""
     from ..data import to_model_range
     from ..evaluate import nll_per_code
-    from ..train import load_config
-    from ..train.conditioning import Conditioning, shuffled
+    from ..train.conditioning import shuffled
 
-    device = model.transformer.head.weight.device
-    config = load_config(args.run_folder / "config.yaml")
-    config.data.validation = str(args.images)
-    if args.maps is not None:
-        config.condition.validation_folder = str(args.maps)
-    conditioning = Conditioning(config, model.first_stage_model, model.cond_stage_model)
-    crops = conditioning.held_out()
-    count = len(crops.images)
+    crops, true, _ = held_out_of(args.run_folder, model, args.images, args.maps)
+    count, device = len(crops.images), model.transformer.head.weight.device
     codes = model.encode_to_codes(to_model_range(crops.images, device))
-    true = conditioning.tokens(crops.kinds, crops.maps, count, device)
     figures = {"nll_crops": count, "nll": nll_per_code(model, codes, args.batch, true)}
     if count > 1:
         figures["nll_shuffled"] = nll_per_code(model, codes, args.batch, shuffled(true))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import known_codes
-from .condition_input import Given, condition_of_files, held_out_condition, own_condition
+from .condition_input import Given, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force, refuse_existing, write_picture
 from .sample_options import add_sampling_options, positive, sampling_options
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..models import LatentTransformer
+    from ..sampling import Best
 
 SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
@@ -39,6 +40,7 @@ EXAMPLES = """\
   vqgan-fast sample runs/gpt --complete photo.png --mask hole.png
   vqgan-fast sample runs/depth --condition depth.png --number 4 --guidance 2
   vqgan-fast sample runs/depth --held-out --number 8
+  vqgan-fast sample runs/both --cond owl --condition labels.png --condition depth.png
 """
 
 
@@ -70,10 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     _settle_candidates(args)
-    for name in ("mask", "draw_box", "keep_box"):
-        if getattr(args, name) is not None and args.complete is None:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} needs --complete, the picture that it is a part of")
     model = load_transformer(args.run_folder)
     folder = args.output or args.run_folder / "samples"
     seeds = range(args.seed, args.seed + args.number)
@@ -81,46 +79,60 @@ def run(args: argparse.Namespace) -> None:
     if args.best_of:
         names = [f"best_{rank:03d}.png" for rank in range(1, args.number + 1)]
     files = [folder / name for name in names]
-    sheet, page = folder / "grid.png", folder / "page.png"
-    sheets = [sheet] if args.number > 1 else []
-    sheets += [page] if args.condition or args.held_out else []
-    refuse_existing([*files, *sheets], args.force)
+    sheet = folder / "grid.png" if args.number > 1 else None
+    page = folder / "page.png" if args.condition or args.held_out else None
+    refuse_existing([path for path in (*files, sheet, page) if path], args.force)
 
     import torch
 
     from ..report.pictures import comparison, picture_grid
-    from ..sampling import pack
 
     model = model.to(choose_device(args.device))
-    options = sampling_options(args)
-    options["transformer"] = pack(model.transformer, args.weights)
-    options["progress"] = sys.stderr.isatty()
-    if args.complete is not None:
-        options["known"], options["grid"] = known_codes(
-            model.first_stage_model, args.complete, args.mask, args.draw_box, args.keep_box
-        )
-        if args.grid or args.size:
-            raise ValueError("--complete decides the size: leave --grid and --size out")
-    device = model.transformer.head.weight.device
-    if args.uncond is not None:
-        options["uncond"] = torch.tensor([[args.uncond]], device=device)
+    options = _options(model, args)
     given = _given(model, args, options)
     if args.best_of:
         images = _best(model, args, given, options, files)
     else:
         images = torch.cat(list(_batches(model, args, given, options, seeds, files)))
-    if page in sheets:
+    if page:
         rows = [*given.rows_of(range(args.number)), ("sample", images)]
         write_picture(comparison(rows), page)
-    if args.number > 1:
+    if sheet:
         write_picture(picture_grid(images), sheet)
     print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
+
+
+def _options(model: LatentTransformer, args: argparse.Namespace) -> dict[str, Any]:
+    """The keyword arguments of `sampling.sample`, but for the condition and the seeds."""
+    import torch
+
+    from ..sampling import pack
+
+    options = sampling_options(args)
+    options["transformer"] = pack(model.transformer, args.weights)
+    options["progress"] = sys.stderr.isatty()
+    if args.uncond is not None:
+        device = model.transformer.head.weight.device
+        options["uncond"] = torch.tensor([[args.uncond]], device=device)
+    if args.complete is not None:
+        if args.grid or args.size:
+            raise ValueError("--complete decides the size: leave --grid and --size out")
+        options["known"], options["grid"] = known_codes(
+            model.first_stage_model, args.complete, args.mask, args.draw_box, args.keep_box
+        )
+    for name in ("mask", "draw_box", "keep_box"):
+        if getattr(args, name) is not None and args.complete is None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} needs --complete, the picture that it is a part of")
+    return options
 
 
 def _settle_candidates(args: argparse.Namespace) -> None:
     """How many are drawn for the --number that are kept, in `best_of`; None keeps all."""
     if args.acceptance_rate is not None:
         args.best_of = math.ceil(args.number / args.acceptance_rate)
+    if args.best_of is not None and args.preview is not None:
+        raise ValueError("--preview is for pictures that are all kept: leave it out here")
     if args.best_of is not None and args.best_of < args.number:
         raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
     if args.classifier is None:
@@ -168,21 +180,35 @@ def _best(
     options: dict[str, Any],
     files: Sequence[Path],
 ) -> Tensor:
-    from ..sampling import classifier_score, load_classifier, sample_best
+    from ..sampling import SamplingInterrupted, classifier_score, load_classifier, sample_best
 
     score, meaning = None, "nats per code"
     if args.classifier is not None:
         classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
         score, meaning = classifier_score(classifier, args.label), f"log p(class {args.label})"
-    best = sample_best(
-        model, given.of(range(1)), seeds=[args.seed], candidates=args.best_of, keep=args.number,
-        score=score, batch=args.batch, **options,
-    )  # fmt: skip
-    _write(best.images[0], files)
-    for file, value, seed in zip(files, best.scores[0], best.seeds[0], strict=True):
-        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
-    print(f"kept {args.number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
+    try:
+        best = sample_best(
+            model, given.of(range(1)), seeds=[args.seed], candidates=args.best_of,
+            keep=args.number, score=score, batch=args.batch, **options,
+        )  # fmt: skip
+    except SamplingInterrupted as interrupted:
+        complete = 0
+        if interrupted.best is not None:
+            complete = _write_best(interrupted.best, files, meaning)
+        _write_partial(interrupted, files[complete:])
+        raise
+    _write_best(best, files, meaning)
     return best.images[0]
+
+
+def _write_best(best: Best, files: Sequence[Path], meaning: str) -> int:
+    """Writes what was kept, says why it was, and returns how many pictures it is."""
+    number = best.images.shape[1]
+    _write(best.images[0], files[:number])
+    for file, value, seed in zip(files[:number], best.scores[0], best.seeds[0], strict=True):
+        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
+    print(f"kept {number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
+    return number
 
 
 def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str, Any]) -> Given:
@@ -192,11 +218,11 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
         factor = model.first_stage_model.downsampling_factor
         grid = tuple(side // factor for side in options["size"])
     if args.held_out:
+        if args.cond is not None:
+            raise ValueError("--held-out has its own conditions: leave --cond out")
         given = held_out_condition(args.run_folder, model)
-    elif args.condition:
-        given = condition_of_files(model, args.condition, grid)
     else:
-        given = own_condition(model, args.cond, grid)
+        given = given_condition(model, args.cond, args.condition, grid)
     if given.grid is not None and grid is None:
         options["grid"] = given.grid
     return given
@@ -210,9 +236,11 @@ def _write(images: Tensor, files: Sequence[Path]) -> None:
 
 
 def _write_partial(interrupted: Any, files: Sequence[Path]) -> None:
-    if interrupted.images is None:
+    """Writes the pictures that were being drawn, as many as there are files for."""
+    if interrupted.images is None or not files:
         return
-    _write(interrupted.images, files)
+    files = files[: len(interrupted.images)]
+    _write(interrupted.images[: len(files)], files)
     print(
         f"\n{interrupted.done} of {interrupted.total} codes are drawn; the pictures as far as they "
         f"came: {', '.join(str(file) for file in files[:3])}{' ...' if len(files) > 3 else ''}",

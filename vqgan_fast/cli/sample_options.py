@@ -93,22 +93,25 @@ def _add_draw(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_condition(group: argparse._ArgumentGroup) -> None:
-    source = group.add_mutually_exclusive_group()
-    source.add_argument(
+    group.add_argument(
         "--cond",
         metavar="TOKEN",
         help="the condition's token, such as a class, or the class's name (default: the model's "
         "own condition)",
     )
-    source.add_argument(
+    maps = group.add_mutually_exclusive_group()
+    maps.add_argument(
         "--condition",
         nargs="+",
+        action="append",
+        default=[],
         type=Path,
         metavar="FILE",
         help="maps, for models conditioned on them; their size decides the grid. Of edges: the "
-        "picture; of low_resolution: the small picture; of poses: a JSON file in COCO's format",
+        "picture; of low_resolution: the small picture; of poses: a JSON file in COCO's format. "
+        "Once for each kind of map, in the order of condition.parts",
     )
-    source.add_argument(
+    maps.add_argument(
         "--held-out",
         action="store_true",
         help="the conditions of the run's held-out pictures; page.png shows both beside samples",

@@ -58,17 +58,30 @@ class FileMap(CropMap):
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = list(files)
+        self._kept: dict[int, Image.Image] | None = None
+
+    def keep(self) -> None:
+        """From now on hold each map in memory once it was read."""
+        self._kept = {}
 
     @abstractmethod
     def read(self, file: Path) -> Image.Image:
         """The whole map, one channel; a DataError that names the file if it cannot be used."""
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
+        return view.cut(np.asarray(self._whole(index, picture))[..., None])
+
+    def _whole(self, index: int, picture: np.ndarray) -> Image.Image:
+        """The map of a picture, as large as that is."""
+        if self._kept is not None and index in self._kept:
+            return self._kept[index]
         whole = self.read(self.files[index])
         size = (picture.shape[1], picture.shape[0])
         if whole.size != size:
             whole = whole.resize(size, self.resampling)
-        return view.cut(np.asarray(whole)[..., None])
+        if self._kept is not None:
+            self._kept[index] = whole
+        return whole
 
 
 class Segmentation(FileMap):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .images import EXTENSIONS, DataError, UnreadableImageError, read_size
-from .maps import CropMap
+from .maps import CropMap, FileMap
 from .stream import ImageStream, all_skipped, channels_first
 
 
@@ -38,7 +38,8 @@ class PairedStream(ImageStream):
     Args:
         files: the pictures.
         maps: kinds of maps; one made of files has a file for each picture.
-        settings: as `ImageStream`.
+        settings: as `ImageStream`; `cache` keeps maps that are files as well, each once it was
+            read.
     """
 
     def __init__(self, files: Sequence[Path], maps: Sequence[CropMap], **settings: object) -> None:
@@ -51,6 +52,8 @@ class PairedStream(ImageStream):
                     f"maps must have a file for each of the {len(self.files)} pictures, "
                     f"got {len(paired)}"
                 )
+            if settings.get("cache") and isinstance(kind, FileMap):
+                kind.keep()
 
     def __getitem__(self, position: int) -> PairedSample:  # type: ignore[override]
         epoch, index = self.order.locate(position)

@@ -178,6 +178,10 @@ class PixelSNAIL(nn.Module, Pretrained):
         Raises:
             ValueError: another shape or dtype, a token out of range (checked on the CPU).
         """
+        return self.head(self.features(codes, cond))
+
+    def features(self, codes: Tensor, cond: Tensor) -> Tensor:
+        """What `head` makes logits of, (B, h w, n_embd); arguments and errors as `forward`."""
         if codes.ndim != 3 or codes.numel() == 0:
             raise ValueError(f"codes must be (B, h, w), none of them 0, got {tuple(codes.shape)}")
         check_cell_condition(cond, codes.shape, self.vocab_size, type(self).__name__)
@@ -192,7 +196,7 @@ class PixelSNAIL(nn.Module, Pretrained):
         place = places(h)
         for block in self.blocks:
             h = block(h, embedded, place)
-        return self.head(self.ln_f(F.elu(h).flatten(2).mT))
+        return self.ln_f(F.elu(h).flatten(2).mT)
 
     def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: only the weights of Linear layers decay."""

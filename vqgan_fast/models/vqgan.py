@@ -38,7 +38,8 @@ class VQGAN(nn.Module, Pretrained):
         double_z: the encoder gives 2 z_channels, all of which `quant_conv` reads.
         beta: weight of one quantiser loss term.
         legacy: which one, see Quantizer. True as in the reference.
-        quantizer: "vector", "ema", "residual", "cosine" or "simvq", see `vqgan_fast.quantizers`.
+        quantizer: "vector", "ema", "residual", "hierarchical" or another, see
+            `vqgan_fast.quantizers`.
         quantizer_options: further arguments of that quantiser, such as {"num_quantizers": 4}.
 
     Raises:

@@ -62,6 +62,11 @@ def check_stats(z: Tensor, indices: Tensor, num_codes: int) -> None:
     _check_rows(z)
     if num_codes < 1:
         raise ValueError(f"num_codes must be at least 1, got {num_codes}")
+    most = (2**63 - 1) // 16 // z.shape[-1]  # whose sums have an address
+    if num_codes > most:
+        raise ValueError(
+            f"num_codes must be at most {most} with D = {z.shape[-1]}, got {num_codes}"
+        )
     if indices.dtype != torch.int64:
         raise ValueError(f"indices must be int64, got {indices.dtype}")
     if indices.device != z.device:

@@ -16,6 +16,8 @@ _OP = "vqgan_fast::soft_assign"
 _BACKWARD_OP = "vqgan_fast::soft_assign_backward"
 
 METRICS = ("l2", "dot")
+# What the op gives in the wide type, whatever its inputs.
+_WIDE = frozenset(("entropy", "mean_probability"))
 
 
 class SoftAssignment(NamedTuple):
@@ -43,6 +45,7 @@ def soft_assign(
     values: Tensor | None = None,
     bias: Tensor | None = None,
     seed: Tensor | int | None = None,
+    wide: bool = False,
 ) -> SoftAssignment:
     """Assigns every latent to all codes, with probabilities.
 
@@ -78,6 +81,8 @@ def soft_assign(
         bias: (K,). Minus infinity takes a code out.
         seed: of the noise: an integer, or an int64 tensor of one element on the device of z, which
             `torch.compile` can leave unknown.
+        wide: entropy and mean_probability as they were summed, in float64 where the device has it,
+            and so their gradients: for losses in which they cancel.
 
     Returns:
         A `SoftAssignment`, float32 (float64 if an input is) but for the indices. All floating-point
@@ -118,7 +123,10 @@ def soft_assign(
         "indices" in outputs,
     )
     named = zip(SoftAssignment._fields, found[:5], strict=True)
-    return SoftAssignment(**{name: tensor for name, tensor in named if name in outputs})
+    results = {name: tensor for name, tensor in named if name in outputs}
+    for name in () if wide else _WIDE & results.keys():
+        results[name] = results[name].to(found[0].dtype)
+    return SoftAssignment(**results)
 
 
 register_fallback(_OP, reference.soft_assign)
@@ -140,6 +148,7 @@ def _fake(
 ) -> tuple[Tensor, ...]:
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     rows, dtype = z.shape[:-1], soft_assign_type(z, codebook, values, bias)
+    wide = reference.wide_type(z)
 
     def new(needed: bool, shape: tuple[int, ...], dtype: torch.dtype = dtype) -> Tensor:
         return z.new_empty(shape if needed else (0,), dtype=dtype)
@@ -147,10 +156,10 @@ def _fake(
     return (
         new(True, rows),
         new(values is not None, (*rows, 0 if values is None else values.shape[1])),
-        new(need_entropy, rows),
-        new(need_mean, codebook.shape[:1]),
+        new(need_entropy, rows, wide),
+        new(need_mean, codebook.shape[:1], wide),
         new(need_indices, rows, torch.int64),
-        new(True, (*rows, 2), reference.wide_type(z)),
+        new(True, (*rows, 2), wide),
     )
 
 

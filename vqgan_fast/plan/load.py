@@ -48,12 +48,12 @@ def load_plan(
 
 def _first_stage(path: str | None) -> ModelConfig:
     if path is None:
-        return ModelConfig()
+        return ModelConfig(**VQGANRun().vqgan_arguments())
     if path.endswith((".yaml", ".yml")):
         config = load_config(path, check=False)
         if not isinstance(config, VQGANRun):
             raise ConfigError(f"first_stage = {path} must be of stage: vqgan, got {config.stage}")
-        return config.model
+        return ModelConfig(**config.vqgan_arguments())
     sizes = load_first_stage(path).config
     known = {entry.name for entry in fields(ModelConfig)}
     return ModelConfig(**{name: value for name, value in sizes.items() if name in known})

@@ -77,7 +77,7 @@ class Rehearsal:
                 loss = replace(config.loss)
                 if loss.kind == "vqgan":
                     loss.perceptual_weights = "random"  # as large as the pretrained ones
-                self.vqgan = VQGAN(**vars(config.model))
+                self.vqgan = VQGAN(**config.vqgan_arguments())
                 self.loss = build_loss(loss, config.model.out_ch)
                 self._trained: list[nn.Module] = [self.vqgan]
                 if self.loss.discriminator is not None:

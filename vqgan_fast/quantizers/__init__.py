@@ -6,6 +6,7 @@ from .cosine import CosineVectorQuantizer
 from .dead_codes import restart_dead_codes
 from .entropy import entropy_loss, entropy_terms
 from .gumbel import GumbelQuantizer
+from .hierarchical import HierarchicalQuantizer
 from .index_propagation import IndexPropagationQuantizer
 from .k_means import k_means
 from .metrics import perplexity, usage
@@ -19,6 +20,7 @@ __all__ = [
     "CosineVectorQuantizer",
     "EMAVectorQuantizer",
     "GumbelQuantizer",
+    "HierarchicalQuantizer",
     "IndexPropagationQuantizer",
     "Quantizer",
     "QuantizerInfo",

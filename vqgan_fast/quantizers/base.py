@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer
+from .checks import check_indices, check_integer, check_number
 
 
 class QuantizerInfo(NamedTuple):
@@ -52,7 +52,7 @@ class Quantizer(nn.Module):
     codes_per_latent = 1
     """Codes that describe one latent: more than one in a residual quantiser."""
     restartable = False
-    """Whether a row of `embedding.weight` is a code that may be moved onto a latent."""
+    """Whether the rows of its `codebooks` are codes that may be moved onto latents."""
 
     def __init__(
         self,
@@ -64,6 +64,7 @@ class Quantizer(nn.Module):
         super().__init__()
         check_integer("codebook_size", codebook_size)
         check_integer("e_dim", e_dim)
+        check_number("beta", beta)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}")
         self.codebook_size = codebook_size
@@ -79,6 +80,14 @@ class Quantizer(nn.Module):
     @property
     def codebook(self) -> Tensor:
         """The codes (num_codes, D) as `lookup` returns them, differentiable in what they are of."""
+        raise NotImplementedError
+
+    def codebooks(self) -> list[nn.Parameter]:
+        """Of a restartable quantiser the codebooks (K, D), in the order of `counts`."""
+        raise NotImplementedError
+
+    def codebook_latents(self, z: Tensor) -> list[Tensor]:
+        """For each of `codebooks` the latents (M, D) that choose from it, of z (B, D, H, W)."""
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:

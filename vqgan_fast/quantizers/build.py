@@ -9,6 +9,7 @@ from typing import Any
 from .base import Quantizer
 from .cosine import CosineVectorQuantizer
 from .gumbel import GumbelQuantizer
+from .hierarchical import HierarchicalQuantizer
 from .index_propagation import IndexPropagationQuantizer
 from .moving_average import EMAVectorQuantizer
 from .residual import ResidualQuantizer
@@ -19,6 +20,7 @@ QUANTIZERS: dict[str, type[Quantizer] | type[GumbelQuantizer]] = {
     "vector": VectorQuantizer,
     "ema": EMAVectorQuantizer,
     "residual": ResidualQuantizer,
+    "hierarchical": HierarchicalQuantizer,
     "cosine": CosineVectorQuantizer,
     "simvq": SimVQ,
     "index_propagation": IndexPropagationQuantizer,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -19,6 +20,16 @@ def check_integer(name: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+
+
+def check_number(name: str, value: float) -> None:
+    """Makes sure that an argument is a finite number, Python's or numpy's.
+
+    Raises:
+        ValueError: it is not; the message names it.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
 def check_indices(

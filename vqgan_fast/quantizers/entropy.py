@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .. import ops
@@ -32,17 +33,8 @@ def entropy_terms(
     Raises:
         ValueError: temperature is not positive.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}")
-    assigned = ops.soft_assign(
-        z,
-        codebook,
-        outputs=("entropy", "mean_probability"),
-        temperature=temperature,
-        metric=metric,
-    )
-    average = assigned.mean_probability
-    return assigned.entropy.mean(), -(average * (average + eps).log()).sum()
+    terms = _wide_terms(z, codebook, temperature, eps, metric)
+    return tuple(term.to(_dtype_of_terms(z, codebook)) for term in terms)
 
 
 def entropy_loss(
@@ -65,5 +57,28 @@ def entropy_loss(
     """
     if loss_type != "softmax":
         raise ValueError(f'loss_type must be "softmax", got {loss_type!r}')
-    sample, average = entropy_terms(z, codebook, temperature, metric=metric)
-    return sample - average
+    sample, average = _wide_terms(z, codebook, temperature, metric=metric)
+    return (sample - average).to(_dtype_of_terms(z, codebook))
+
+
+def _wide_terms(
+    z: Tensor, codebook: Tensor, temperature: float, eps: float = 1e-5, metric: str = "l2"
+) -> tuple[Tensor, Tensor]:
+    """In fp64: where the softmax is nearly flat the terms cancel, and what rounding log(p + eps) to
+    fp32 adds to the gradient of a code is the same for all latents (docs/soft_assign.md)."""
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    assigned = ops.soft_assign(
+        z,
+        codebook,
+        outputs=("entropy", "mean_probability"),
+        temperature=temperature,
+        metric=metric,
+        wide=True,
+    )
+    average = assigned.mean_probability
+    return assigned.entropy.mean(), -(average * (average + eps).log()).sum()
+
+
+def _dtype_of_terms(z: Tensor, codebook: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(z.dtype, codebook.dtype), torch.float32)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer
+from .checks import check_indices, check_integer, check_number
 from .vector_quantizer import QuantizerInfo
 
 
@@ -103,6 +103,8 @@ class GumbelQuantizer(nn.Module):
         check_integer("codebook_size", codebook_size)
         check_integer("e_dim", e_dim)
         check_integer("in_channels", in_channels)
+        check_number("kl_weight", kl_weight)
+        check_number("temperature", temperature)
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
         self.codebook_size = codebook_size

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
+from .checks import check_number
 from .entropy import entropy_terms
 from .vector_quantizer import QuantizerInfo, VectorQuantizer
 
@@ -47,6 +48,10 @@ class IndexPropagationQuantizer(VectorQuantizer):
         batch_weight: float = 1.0,
     ) -> None:
         super().__init__(codebook_size, e_dim, beta, legacy)
+        check_number("entropy_weight", entropy_weight)
+        check_number("entropy_temperature", entropy_temperature)
+        check_number("sample_weight", sample_weight)
+        check_number("batch_weight", batch_weight)
         if entropy_temperature <= 0:
             raise ValueError(f"entropy_temperature must be positive, got {entropy_temperature}")
         self.entropy_weight = entropy_weight

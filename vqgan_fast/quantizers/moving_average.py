@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from .. import ops
 from .base import Quantizer, QuantizerInfo
+from .checks import check_number
 from .dead_codes import restart_dead_codes
 from .ranks import gather_rows, sum_over_ranks, world_size
 
@@ -27,27 +31,53 @@ def update_averages(
         embed_avg = decay * embed_avg + (1 - decay) * sums
         codebook = embed_avg / ((cluster_size + eps) / (n + K eps) n),   n = sum of cluster_size
 
+    A latent with a NaN or an infinity, which has no nearest code, takes no part: in an average it
+    would stay for ever.
+
     Args:
         codebook, embed_avg: (K, D).
         cluster_size: (K,).
         z: this rank's latents (..., D); counts and sums are taken over all ranks.
         indices: (...) int64, their codes.
     """
-    counts, sums = ops.codebook_stats(z.detach(), indices, len(codebook))
-    counts, sums = sum_over_ranks(counts), sum_over_ranks(sums)
+    z, num_codes = z.detach(), len(codebook)
+    # Such latents are counted as code K, which is dropped: no copy of z, and no wait for a device.
+    finite = torch.linalg.vector_norm(z, math.inf, dim=-1).isfinite()
+    stats = ops.codebook_stats(z, indices.where(finite, num_codes), num_codes + 1)
+    counts, sums = (sum_over_ranks(stat[:num_codes]) for stat in stats)
     cluster_size.mul_(decay).add_(counts.to(cluster_size.dtype), alpha=1 - decay)
     embed_avg.mul_(decay).add_(sums.to(embed_avg.dtype), alpha=1 - decay)
     n = cluster_size.sum()
-    smoothed = (cluster_size + eps) / (n + len(codebook) * eps) * n
+    smoothed = (cluster_size + eps) / (n + num_codes * eps) * n
     codebook.copy_(embed_avg / smoothed.unsqueeze(1))
 
 
-class EMAVectorQuantizer(Quantizer):
+class HoldsAverages(nn.Module):
+    """Keeps its `averages` in fp32 where the module is converted to half precision.
+
+    A step adds some hundredths to a count, which bf16 cannot hold beside a count of some tens: the
+    averages would stand still.
+    """
+
+    averages = ("cluster_size", "embed_avg")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HoldsAverages:
+        before = {name: getattr(self, name).detach() for name in self.averages}
+        super()._apply(fn, recurse)
+        for name, wide in before.items():
+            tensor = getattr(self, name)
+            if tensor.dtype.itemsize < min(wide.dtype.itemsize, 4):
+                tensor.data = wide.to(tensor.device, torch.float32)
+        return self
+
+
+class EMAVectorQuantizer(HoldsAverages, Quantizer):
     """Codes are moving averages of the latents that chose them; no gradient reaches them.
 
     Every forward pass in training mode moves the codebook, after the latents have been quantised.
     Counts and sums are taken over all ranks of the default process group and added in a fixed
-    order, so all ranks hold the same codebook to the bit.
+    order, so all ranks hold the same codebook to the bit. Latents with a NaN or an infinity are
+    left out of the averages. These stay in fp32 when the module is converted to half precision.
 
     Args:
         codebook_size, e_dim: as `Quantizer`.
@@ -74,6 +104,8 @@ class EMAVectorQuantizer(Quantizer):
         restart_below: float = 0.0,
     ) -> None:
         super().__init__(codebook_size, e_dim, beta, legacy)
+        for name, number in (("decay", decay), ("eps", eps), ("restart_below", restart_below)):
+            check_number(name, number)
         if not 0 <= decay < 1:
             raise ValueError(f"decay must lie in [0, 1), got {decay}")
         if eps <= 0:

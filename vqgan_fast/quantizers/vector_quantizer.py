@@ -32,5 +32,11 @@ class VectorQuantizer(Quantizer):
         """The codes (K, D): the parameter itself."""
         return self.embedding.weight
 
+    def codebooks(self) -> list[nn.Parameter]:
+        return [self.embedding.weight]
+
+    def codebook_latents(self, z: Tensor) -> list[Tensor]:
+        return [z.movedim(1, -1).flatten(0, -2)]
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         return self._quantize(z, self.codebook)

@@ -5,6 +5,7 @@ from .classifier import ClassifierWeightsError, classifier_score, load_classifie
 from .coordinates import coordinate_tokens
 from .images import sample
 from .interrupted import SamplingInterrupted
+from .logits_error import LogitsError
 from .packed import PackedTransformer, pack
 from .sampler import sample_codes
 from .tiles import decode_tiled
@@ -12,6 +13,7 @@ from .tiles import decode_tiled
 __all__ = [
     "Best",
     "ClassifierWeightsError",
+    "LogitsError",
     "PackedTransformer",
     "SamplingInterrupted",
     "classifier_score",

@@ -13,6 +13,7 @@ from ..models import LatentTransformer
 from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
+from .interrupted import SamplingInterrupted
 from .packed import pack
 from .seeds import Seeds, image_seeds
 
@@ -74,6 +75,7 @@ def sample_best(
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
+        SamplingInterrupted: Ctrl-C; `best` holds the best candidates that were complete.
     """
     for name, value in (("candidates", candidates), ("keep", keep), ("batch", batch)):
         check_integer(name, value)
@@ -95,24 +97,41 @@ def sample_best(
         for numbers in torch.arange(candidates).split(batch):
             part_seeds = first + numbers  # int64 wraps as 64-bit seeds do
             own = map_tokens(itemgetter([row] * len(numbers)), cond)
-            images, codes, logprobs = sample(
-                model, own, grid, seeds=part_seeds, transformer=packed, return_codes=True,
-                return_logprobs=True, **options,
-            )  # fmt: skip
-            scores = _likelihood(logprobs) if score_of is None else score_of(images)
-            part = [images, codes, _checked(scores, len(images)), part_seeds]
+            try:
+                images, codes, logprobs = sample(
+                    model, own, grid, seeds=part_seeds, transformer=packed, return_codes=True,
+                    return_logprobs=True, **options,
+                )  # fmt: skip
+                scores = _scores(score_of, images, codes, logprobs)
+            except SamplingInterrupted as interrupted:
+                if best:
+                    interrupted.best = Best(*(tensor[None] for tensor in best), int(numbers[0]))
+                raise
+            part = [images, codes, scores, part_seeds]
             best = _highest([*zip(best, part, strict=True)] if best else [(x,) for x in part], keep)
         kept.append(best)
     return Best(*(torch.stack(parts) for parts in zip(*kept, strict=True)), candidates)
 
 
+def _scores(score: Score | None, images: Tensor, codes: Tensor, logprobs: Tensor) -> Tensor:
+    """(n,) float64; an interruption while a score is computed leaves the images."""
+    try:
+        scores = _likelihood(logprobs) if score is None else score(images)
+    except KeyboardInterrupt:
+        number = codes.numel()
+        interrupted = SamplingInterrupted(codes, logprobs, number, number)
+        interrupted.images = images
+        raise interrupted from None
+    return _checked(scores, len(images))
+
+
 def _one_for_each(score: Score | Sequence[Score] | None, number: int) -> list[Score | None]:
     if score is None or callable(score):
         return [score] * number
-    if len(score) != number:
+    if not isinstance(score, Sequence) or len(score) != number or not all(map(callable, score)):
+        given = len(score) if isinstance(score, Sequence) else repr(score)
         raise ValueError(
-            f"score must be one function, or one for each of the {number} conditions, got "
-            f"{len(score)}"
+            f"score must be one function, or one for each of the {number} conditions, got {given}"
         )
     return list(score)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -74,8 +74,8 @@ def guidance_of_cells(guidance: Guidance, num_cells: int) -> list[float]:
         ValueError: a value is not finite.
     """
     schedule = guidance if callable(guidance) else lambda _: guidance
-    values = [float(schedule(cell / num_cells)) for cell in range(num_cells)]
+    values = [schedule(cell / num_cells) for cell in range(num_cells)]
     for value in values:
-        if not math.isfinite(value):
-            raise ValueError(f"guidance must be finite, got {value}")
-    return values
+        if not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(f"guidance must be finite, got {value!r}")
+    return [float(value) for value in values]

@@ -15,7 +15,8 @@ from torch import Tensor
 from .board import Board
 from .capture import CapturedSteps
 from .draw import DrawRule
-from .packed import PackedTransformer
+from .logits_error import LogitsError
+from .packed import Packed
 
 # Tokens in one pass: enough for full speed, few enough that activations stay small.
 MAX_TOKENS = 4096
@@ -47,7 +48,7 @@ class Engine(ABC):
         draws: how codes are drawn.
     """
 
-    def __init__(self, packed: PackedTransformer, board: Board, draws: Draws) -> None:
+    def __init__(self, packed: Packed, board: Board, draws: Draws) -> None:
         self.packed = packed
         self.board = board
         self.draws = draws
@@ -126,5 +127,14 @@ class Engine(ABC):
         guidance: float,
     ) -> None:
         seeds = self.draws.seeds[images]
-        codes, logprobs = self.draws.rule.draw(logits, seeds, cells, uncond, guidance)
+        try:
+            codes, logprobs = self.draws.rule.draw(logits, seeds, cells, uncond, guidance)
+        except RuntimeError:
+            # Logits that the op refuses; it knows rows and not cells. NaN is every maximum's.
+            both = logits if uncond is None else logits + uncond
+            refused = (~both.amax(1).isfinite()).nonzero()
+            if len(refused) == 0:
+                raise
+            image, cell = int(images[refused[0]]), int(cells[refused[0]])
+            raise LogitsError(image, *divmod(cell, self.board.width)) from None
         self.board.put(images, cells, codes, logprobs)

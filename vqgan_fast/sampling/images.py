@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import VQGAN, LatentTransformer
+from ..models import VQGAN, LatentTransformer, PixelSNAIL, WindowGPT
 from ..models.conditions import Tokens
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
 from .inference import evaluating
+from .inputs import check_callback
 from .interrupted import SamplingInterrupted
-from .packed import PackedTransformer
+from .packed import Packed
 from .sampler import sample_codes
 from .seeds import Seeds, count_seeds
 from .tiles import decode_tiled
@@ -34,7 +35,7 @@ def sample(
     num_images: int | None = None,
     window: int | None = None,
     seeds: Seeds | None = None,
-    transformer: PackedTransformer | None = None,
+    transformer: Packed | None = None,
     tile: int | None = None,
     preview: Preview | None = None,
     preview_every: int = 64,
@@ -88,7 +89,10 @@ def sample(
     if _is_guided(options) and options.get("uncond") is None and model.null_token is not None:
         options["uncond"] = model.dropped(cond)
     if window is None:
-        window = default_window(model.transformer, cond)
+        window = default_window(model, cond)
+    if tile is not None:
+        check_integer("tile", tile)
+    check_callback("preview", preview)
     if preview is not None:
         options["callback"] = _previews(
             first_stage, tile, preview, preview_every, options.get("callback")
@@ -116,13 +120,18 @@ def sample(
     return (images, *extras) if extras else images
 
 
-def default_window(transformer: torch.nn.Module, cond: Tokens) -> int:
+def default_window(model: LatentTransformer, cond: Tokens) -> int:
     """The side of the grids that a transformer was trained on.
 
     For a GPT it is the largest w with w^2 + T - 1 <= block_size, where each grid of conditions has
-    w^2 of the T tokens. A WindowGPT has no positions to tell: twice its reach.
+    w^2 of the T tokens. Others have no positions to tell: for a WindowGPT it is twice its reach,
+    for a PixelSNAIL the side of the pictures that the first stage was made for.
     """
-    if not hasattr(transformer, "block_size"):
+    transformer = model.transformer
+    if isinstance(transformer, PixelSNAIL):
+        first_stage = model.first_stage_model
+        return first_stage.config["resolution"] // first_stage.downsampling_factor
+    if isinstance(transformer, WindowGPT):
         return 2 * transformer.reach
     parts = cond if isinstance(cond, tuple) else (cond,)
     grids = sum(part.ndim == 3 for part in parts)

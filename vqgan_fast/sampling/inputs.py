@@ -11,19 +11,19 @@ from torch import Tensor
 from ..models.conditions import Tokens
 from ..quantizers.checks import check_indices
 from .board import UNKNOWN
-from .packed import PackedTransformer
+from .packed import Packed, PackedTransformer
 from .windows import CodeGrid
 
 
 def check_condition(
-    name: str, cond: Tokens, packed: PackedTransformer, grid: CodeGrid, batch: int | None
+    name: str, cond: Tokens, packed: Packed, grid: CodeGrid, batch: int | None
 ) -> tuple[Tensor, ...]:
     """The parts of a condition on the transformer's device, for each image of the batch.
 
     Args:
         name: what errors call it.
         cond: (B, T) tokens, or (B, H, W) for the grid's cells, or a tuple of such parts, one
-            behind the other. A WindowGPT takes one part only, and T = 1.
+            behind the other. A WindowGPT or PixelSNAIL takes one part only, and T = 1.
         packed: the transformer.
         grid: the grid of codes.
         batch: B; None takes what comes. One row stands for all images where another part or the
@@ -57,9 +57,7 @@ def check_condition(
     )
 
 
-def _check_part(
-    name: str, part: Tensor, packed: PackedTransformer, grid: CodeGrid, batch: int
-) -> None:
+def _check_part(name: str, part: Tensor, packed: Packed, grid: CodeGrid, batch: int) -> None:
     tokens = "(B, 1)" if packed.is_native else "(B, T) tokens with T >= 1"
     shapes = f"{tokens} or (B, {grid.height}, {grid.width}) for the grid"
     fits = part.ndim == 3 and part.shape[1:] == (grid.height, grid.width)
@@ -124,6 +122,12 @@ def starting_codes(
     if kept.any():
         check_indices("known", known[kept], num_codes, synchronize=True)
     return torch.where(kept, known.long(), codes), kept.numpy()
+
+
+def check_callback(name: str, value: object) -> None:
+    """ValueError if it is neither None nor a function."""
+    if value is not None and not callable(value):
+        raise ValueError(f"{name} must be a function or None, got {value!r}")
 
 
 def check_tensor(name: str, value: object) -> None:

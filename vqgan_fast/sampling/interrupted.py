@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from .best import Best
 
 
 class SamplingInterrupted(KeyboardInterrupt):
@@ -17,7 +22,10 @@ class SamplingInterrupted(KeyboardInterrupt):
             decoding and was not asked for them.
         done, total: how many codes were drawn, and how many were asked for.
         images: (B, 3, f H, f W), decoded, grey where nothing was drawn; None unless `sample` was
-            interrupted while drawing.
+            interrupted while drawing or while `sample_best` ranked them.
+        best: from `sample_best`, of the condition that it was at, the best of the candidates that
+            were complete, (1, at most `keep`, ...) of them; else None. All else tells of the batch
+            of candidates that was being drawn.
     """
 
     def __init__(self, codes: Tensor, logprobs: Tensor | None, done: int, total: int) -> None:
@@ -27,3 +35,4 @@ class SamplingInterrupted(KeyboardInterrupt):
         self.done = done
         self.total = total
         self.images: Tensor | None = None
+        self.best: Best | None = None

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ..models import GPT, WindowGPT
+from ..models import GPT, PixelSNAIL, WindowGPT
 from ..ops import PackedLayers, PackedWeight
 
 
@@ -69,13 +69,37 @@ class PackedTransformer:
         return ops.packed_linear(ops.layer_norm(x, weight, bias, eps), self.head)
 
 
-def pack(
-    transformer: GPT | WindowGPT | PackedTransformer, weights: str | None = None
-) -> PackedTransformer:
+class WholeGridModel:
+    """A PixelSNAIL in the place of a packed transformer: the module itself, as it is.
+
+    Attributes:
+        model: the module.
+    """
+
+    is_native = True
+    weights = None
+
+    def __init__(self, model: PixelSNAIL) -> None:
+        self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.head.weight.device
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(R, vocab_size) of features (R, C)."""
+        return self.model.head(x).float()
+
+
+Packed = PackedTransformer | WholeGridModel
+
+
+def pack(transformer: GPT | WindowGPT | PixelSNAIL | Packed, weights: str | None = None) -> Packed:
     """Copies a transformer's weights into the form that sampling streams.
 
     Args:
-        transformer: a GPT or WindowGPT; a packed one is returned as it is.
+        transformer: a GPT or WindowGPT; a packed one is returned as it is. A PixelSNAIL is not
+            copied: it is sampled from as it stands, `weights` must be None.
         weights: "float32"; "bfloat16", half the memory traffic of a step; "int8", a quarter, each
             row of a matrix with a scale of its own. Sums are in fp32 in any case. With the latter
             two, keys and values are held in bfloat16. None is "bfloat16" for a transformer in that
@@ -85,22 +109,17 @@ def pack(
         ValueError: another transformer, heads whose width is no multiple of 8, weights that are not
             finite, other `weights`, or a packed one of other `weights`.
     """
-    if isinstance(transformer, PackedTransformer):
+    if isinstance(transformer, Packed):
         if weights not in (None, transformer.weights):
             raise ValueError(
                 f"weights must be None or {transformer.weights!r}, as the transformer was packed, "
                 f"got {weights!r}"
             )
         return transformer
-    if not isinstance(transformer, GPT | WindowGPT):
+    if not isinstance(transformer, GPT | WindowGPT | PixelSNAIL):
         raise ValueError(
-            f"gpt must be a GPT, a WindowGPT or what pack() made of one, got "
+            f"gpt must be a GPT, a WindowGPT, a PixelSNAIL or what pack() made of one, got "
             f"{type(transformer).__name__}"
-        )
-    head_dim = transformer.n_embd // transformer.n_head
-    if head_dim % 8:
-        raise ValueError(
-            f"gpt must have a head width n_embd / n_head that is a multiple of 8, got {head_dim}"
         )
     for name, parameter in transformer.named_parameters():
         if not parameter.isfinite().all():
@@ -108,6 +127,15 @@ def pack(
                 f"gpt must have finite weights, but {name} holds NaN or infinity: its training "
                 f"diverged; go back to an earlier checkpoint"
             )
+    if isinstance(transformer, PixelSNAIL):
+        if weights is not None:
+            raise ValueError(f"weights must be None for a PixelSNAIL, got {weights!r}")
+        return WholeGridModel(transformer)
+    head_dim = transformer.n_embd // transformer.n_head
+    if head_dim % 8:
+        raise ValueError(
+            f"gpt must have a head width n_embd / n_head that is a multiple of 8, got {head_dim}"
+        )
     if weights is None:
         is_bfloat16 = transformer.head.weight.dtype == torch.bfloat16
         weights = "bfloat16" if is_bfloat16 else "float32"

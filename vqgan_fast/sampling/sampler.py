@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import GPT, WindowGPT
+from ..models import GPT, PixelSNAIL, WindowGPT
 from ..models.conditions import Tokens
 from ..models.orderings import ROW_MAJOR, ordered_cells
 from ..quantizers.checks import check_integer
 from .board import Board
 from .draw import DrawRule, Guidance, guidance_of_cells
 from .engine import Draws, Engine
-from .inputs import check_condition, check_positions, starting_codes
+from .grid_engine import GridEngine
+from .inputs import check_callback, check_condition, check_positions, starting_codes
 from .interrupted import SamplingInterrupted
-from .packed import PackedTransformer, pack
+from .logits_error import LogitsError
+from .packed import Packed, WholeGridModel, pack
 from .progress import progress_bar
 from .ring_engine import RingEngine
 from .ring_schedule import ring_steps
@@ -34,7 +36,7 @@ Callback = Callable[[int, int, Tensor], object]
 
 @torch.compiler.disable
 def sample_codes(
-    gpt: GPT | WindowGPT | PackedTransformer,
+    gpt: GPT | WindowGPT | PixelSNAIL | Packed,
     cond: Tokens,
     grid: tuple[int, int],
     *,
@@ -69,22 +71,24 @@ def sample_codes(
 
     Args:
         gpt: a GPT trained on sequences of condition and codes, with window^2 + T - 1 <= block_size;
-            or a WindowGPT; or what :func:`pack` made of one.
+            or a WindowGPT or PixelSNAIL; or what :func:`pack` made of one.
         cond: (B, T) int64 tokens that stand before every window (an sos token, a class), or (B, H,
             W) tokens of a second grid (codes, coordinates) that is cropped with the window, T =
             window^2 of them; or a tuple of such parts, which stand one behind the other. A
-            WindowGPT takes (B, 1) or (B, H, W).
-        grid: (H, W), in codes, at least the window in both directions (a WindowGPT takes any).
+            WindowGPT or PixelSNAIL takes (B, 1) or (B, H, W).
+        grid: (H, W), in codes, at least the window in both directions. A WindowGPT takes any; so
+            does a PixelSNAIL, whose places stretch with the grid.
         window: side of the window, in codes: that of the grids that gpt was trained on. A GPT that
             reads codes in another order than row by row draws grids of one window only.
         schedule: "exact", the reference's windows: each cell in the middle of its own, or nearer to
             the border. "block", windows at multiples of `stride`, each of which draws what the
             windows before it have left: a small share of the work, and not the reference's
-            pictures. "native", for a WindowGPT, whose window truncates instead of sliding. None is
-            "native" for a WindowGPT and "exact" for a GPT.
+            pictures. "native", for a WindowGPT, whose window truncates instead of sliding, and a
+            PixelSNAIL, which sees all that comes before. None is "native" for these, "exact" for a
+            GPT.
         order: "wavefront", all cells at once that do not depend on each other; or "raster", one
-            cell after the other. The codes are the same.
-        stride: of the block schedule, in [1, window - 1]; None is half the window.
+            cell after the other. The codes are the same. (A PixelSNAIL's depend on all before.)
+        stride: of the block schedule alone, in [1, window - 1]; None is half the window.
         temperature: divides the logits, >= 0; 0 is greedy.
         top_k: keep the k likeliest codes; None keeps all.
         top_p: after top_k, keep the fewest likeliest codes that hold this share of the probability.
@@ -114,16 +118,17 @@ def sample_codes(
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
-        RuntimeError: the transformer gives NaN, or no finite logit.
+        LogitsError: the transformer gives NaN, or no finite logit. A RuntimeError.
         SamplingInterrupted: Ctrl-C; it holds what was drawn. A KeyboardInterrupt.
     """
     packed = pack(gpt, weights)
-    schedule = _check_schedule(schedule, order, packed)
+    schedule = _check_schedule(schedule, order, stride, packed)
     num_codes = packed.model.vocab_size if num_codes is None else num_codes
     check_integer("num_codes", num_codes)
     if num_codes > packed.model.vocab_size:
         raise ValueError(f"num_codes must lie in [1, {packed.model.vocab_size}], got {num_codes}")
     check_integer("max_cache_bytes", max_cache_bytes)
+    check_callback("callback", callback)
     rule = DrawRule(temperature, top_k, top_p, min_p, greedy)
     rule.check_vocabulary(num_codes)
     code_grid = CodeGrid(*height_and_width("grid", grid), 1 if packed.is_native else window)
@@ -144,7 +149,11 @@ def sample_codes(
     draws = Draws(rule, seeds, num_codes, scales)
     codes = codes.to(packed.device)
     engine: Engine
-    if packed.is_native:
+    if isinstance(packed, WholeGridModel):
+        board = Board(conditions, codes)
+        parts = [condition[0] for condition in conditions]
+        engine = GridEngine(packed, board, draws, parts, is_known)
+    elif packed.is_native:
         board = Board(conditions, codes, constant=packed.model.vocab_size)  # the row token
         steps = _for_each_image(is_known, lambda k: ring_steps(k, packed.model.reach, order))
         engine = RingEngine(packed, board, draws, steps, max_cache_bytes)
@@ -176,10 +185,11 @@ def _run(engine: Engine, total: int, callback: Callback | None, progress: bool) 
             raise SamplingInterrupted(codes, logprobs, done, total) from None
     if engine.packed.device.type != "cpu" and (board.codes < 0).any():
         # The CPU's kernel raises at once; others cannot without waiting for the device.
-        raise RuntimeError("logits must hold no NaN or +inf, and a finite value in each row")
+        image, row, column = (board.codes < 0).nonzero()[0].tolist()
+        raise LogitsError(image, row, column)
 
 
-def _check_schedule(schedule: str | None, order: str, packed: PackedTransformer) -> str:
+def _check_schedule(schedule: str | None, order: str, stride: int | None, packed: Packed) -> str:
     if schedule is None:
         schedule = "native" if packed.is_native else "exact"
     if schedule not in SCHEDULES:
@@ -191,6 +201,8 @@ def _check_schedule(schedule: str | None, order: str, packed: PackedTransformer)
         )
     if order not in ORDERS:
         raise ValueError(f"order must be one of {sorted(ORDERS)}, got {order!r}")
+    if stride is not None and schedule != "block":
+        raise ValueError(f'stride must be None without schedule = "block", got {stride!r}')
     return schedule
 
 

@@ -43,16 +43,13 @@ class WindowEngine(Engine):
         max_cache_bytes: int,
     ) -> None:
         super().__init__(packed, board, draws)
-        self.window = window
-        ranks = np.arange(window**2)
-        # From a window's first cell to each of its cells, in the grid's raster order.
-        self.window_cells = ranks // window * board.width + ranks % window
-        # The same in the order in which the transformer reads codes.
-        cells = ordered_cells(packed.model.ordering, window, window).numpy()
-        self.code_cells = self.window_cells[cells]
+        # From a window's first cell to each of its cells: in raster order, as conditions stand, and
+        # in the order in which the transformer reads codes.
+        raster = (np.arange(window)[:, None] * board.width + np.arange(window)).ravel()
+        self.code_cells = raster[ordered_cells(packed.model.ordering, window, window).numpy()]
         # The condition tokens before a window's codes, for each stream.
         self.conditions = [
-            board.condition_columns(stream, self.window_cells) for stream in range(self.num_streams)
+            board.condition_columns(stream, raster) for stream in range(self.num_streams)
         ]
         self.prefixes = [len(columns) for columns, _ in self.conditions]
         self.requests = requests(steps)

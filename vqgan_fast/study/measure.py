@@ -14,6 +14,7 @@ from ..evaluate import ReconstructionMeasures
 from ..losses import PerceptualLoss
 from ..models import LatentTransformer
 from ..models.latent_transformer import load_first_stage
+from ..quantizers import HierarchicalQuantizer
 from ..report.curves import read_metrics
 from ..report.measures import code_counts, unigram_cross_entropy
 from .plan import FirstStage, Plan, Prior
@@ -40,6 +41,7 @@ def measure_first_stage(stage: FirstStage, perceptual: PerceptualLoss | None) ->
         "factor": model.downsampling_factor,
         "crop_pixels": stage.run.data.size,
         "codebook_size": model.quantize.codebook_size,
+        "levels": 2 if isinstance(model.quantize, HierarchicalQuantizer) else 1,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **measures.figures(),
         "sharpness": sharpness(reconstructions) / sharpness(pictures),

@@ -22,7 +22,8 @@ from ..models.taming.config import read_yaml
 from ..train import ConfigError, TransformerRun, VQGANRun, build_config
 
 KEYS = ("vqgan", "transformer", "crops_per_picture", "first_stages", "priors", "comparisons")
-COMPARISONS = ("priors", "factors", "losses", "orderings")
+COMPARISONS = ("priors", "factors", "losses", "hierarchies", "orderings")
+OF_FIRST_STAGES = ("losses", "hierarchies")
 WHOLE = [0.0, 0.0, 1.0, 1.0]
 
 
@@ -48,7 +49,8 @@ class Prior:
 class Plan:
     """Everything that a study trains, and what it compares.
 
-    `comparisons` has the names of priors (of first stages for "losses"), in the order of a table.
+    `comparisons` has the names of priors (of first stages for OF_FIRST_STAGES), in the order of a
+    table.
     """
 
     output: Path
@@ -114,7 +116,7 @@ def load_plan(path: str, output: Path, pictures: Pictures) -> Plan:
             raise ConfigError(
                 f"comparisons in {file} must be among {', '.join(COMPARISONS)}, got {question}"
             )
-        known = first_stages if question == "losses" else priors
+        known = first_stages if question in OF_FIRST_STAGES else priors
         for name in names:
             if name not in known:
                 raise ConfigError(

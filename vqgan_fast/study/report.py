@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,13 @@ import torch
 from PIL import Image
 
 from ..data import to_model_range
-from ..models import LatentTransformer, PixelSNAIL
+from ..models import LatentTransformer
 from ..models.latent_transformer import load_first_stage
 from ..models.pretrained import replacing
 from ..report.pictures import beside, labelled, stack, to_picture
 from ..sampling import sample
 from .measure import held_out_pictures, nll_at
-from .plan import Plan
+from .plan import OF_FIRST_STAGES, FirstStage, Plan
 
 SHOWN = 5  # pictures in a row of a sheet
 SIDE = 128  # pixels of each, whatever it was drawn at
@@ -27,6 +28,7 @@ PICTURES = {
     "factors": "study_factors.png",
     "samples": "study_samples.png",
     "losses": "study_losses.png",
+    "hierarchies": "study_hierarchies.png",
     "orderings": "study_orderings.png",
 }
 INTRODUCTION = """\
@@ -149,6 +151,33 @@ they are, and squared errors blur. LPIPS: {results["perceptual"]}.
 """
 
 
+def _hierarchies(results: Mapping[str, Any], where: Path) -> str:
+    rows = []
+    for name in results["comparisons"]["hierarchies"]:
+        found = results["first_stages"][name]
+        codes = found["codes"] / found["pictures"]
+        bits = codes * math.log2(found["codebook_size"]) / found["crop_pixels"] ** 2
+        rows.append([
+            name, str(found["levels"]), f"{codes:.0f}", f"{bits:.3f}", f"{found['psnr']:.2f}",
+            f"{found['ssim']:.3f}", f"{found['lpips']:.3f}" if "lpips" in found else "",
+            f"{found['codebook_usage']:.0%}",
+        ])  # fmt: skip
+    header = [
+        "first stage", "levels", "codes a crop", "bits per pixel", "PSNR, dB", "SSIM", "LPIPS",
+        "codes in use",
+    ]  # fmt: skip
+    return f"""\
+## One level of codes or two (VQ-VAE-2)
+
+Two levels as in VQ-VAE-2 (Razavi et al. 2019): an upper grid half as wide and high, and a lower one
+that is quantised in the knowledge of it. Bits per pixel with log2 K bits a code.
+
+{_table(header, rows)}
+
+![Held-out crops and their reconstructions]({where / PICTURES["hierarchies"]})
+"""
+
+
 def _orderings(results: Mapping[str, Any], where: Path) -> str:
     names = results["comparisons"]["orderings"]
     best = min(names, key=lambda name: results["priors"][name]["nll"])
@@ -176,6 +205,7 @@ SECTIONS = {
     "priors": _priors,
     "factors": _factors,
     "losses": _losses,
+    "hierarchies": _hierarchies,
     "orderings": _orderings,
 }
 
@@ -236,20 +266,25 @@ def _bars(path: Path, results: Mapping[str, Any]) -> None:
 
 
 def draw_sheets(plan: Plan, folder: Path) -> None:
-    """Samples of every factor, and reconstructions under every loss."""
+    """Samples of every factor, and reconstructions of the first stages that are compared."""
     rows = []
     for name in plan.comparisons.get("factors", []):
         model = LatentTransformer.from_pretrained(Path(plan.priors[name].run.run_dir) / "model")
-        if isinstance(model.transformer, PixelSNAIL):
-            continue
         images = sample(model, seeds=range(SHOWN), **DRAW)
         factor = model.first_stage_model.downsampling_factor
         rows.append(labelled(beside([_shown(image) for image in images]), f"f{factor}"))
     if rows:
         save(stack(rows), folder / PICTURES["samples"])
+    for question in OF_FIRST_STAGES:
+        if plan.comparisons.get(question):
+            sheet = reconstructions([plan.first_stages[n] for n in plan.comparisons[question]])
+            save(sheet, folder / PICTURES[question])
+
+
+def reconstructions(stages: Sequence[FirstStage]) -> Image.Image:
+    """Held-out crops above what each first stage makes of them."""
     rows = []
-    for name in plan.comparisons.get("losses", []):
-        stage = plan.first_stages[name]
+    for stage in stages:
         pictures = held_out_pictures(stage)
         chosen = pictures[torch.linspace(0, len(pictures) - 1, min(SHOWN, len(pictures))).long()]
         x = to_model_range(chosen)
@@ -257,9 +292,8 @@ def draw_sheets(plan: Plan, folder: Path) -> None:
             x_hat = load_first_stage(Path(stage.run.run_dir) / "vqgan")(x)[0]
         if not rows:
             rows.append(labelled(beside([to_picture(image) for image in x]), "held out"))
-        rows.append(labelled(beside([to_picture(image) for image in x_hat]), name))
-    if rows:
-        save(stack(rows), folder / PICTURES["losses"])
+        rows.append(labelled(beside([to_picture(image) for image in x_hat]), stage.name))
+    return stack(rows)
 
 
 def _shown(image: torch.Tensor) -> Image.Image:

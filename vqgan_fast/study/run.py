@@ -17,7 +17,7 @@ from ..train import ConfigError, save_config
 from ..train.config import LossConfig
 from ..train.run_log import say
 from .measure import measure_first_stage, measure_prior
-from .plan import Pictures, Plan, load_plan
+from .plan import OF_FIRST_STAGES, Pictures, Plan, load_plan
 from .report import draw_plots, draw_sheets, write_page
 from .stages import is_finished, make_codes, make_first_stage, make_prior
 
@@ -58,9 +58,10 @@ def run_study(
     """
     plan = prepare(config, output, data, validation)
     stages, priors = plan.first_stages.values(), plan.priors.values()
+    coded = dict.fromkeys(prior.first_stage for prior in priors)
     jobs = [
         *((f"first stage {stage.name}", make_first_stage, (stage,)) for stage in stages),
-        *((f"codes of {stage.name}", make_codes, (plan, stage.name)) for stage in stages),
+        *((f"codes of {name}", make_codes, (plan, name)) for name in coded),
         *((f"second stage {prior.name}", make_prior, (plan, prior)) for prior in priors),
     ]
     for number, (name, job, arguments) in enumerate(jobs, start=1):
@@ -69,13 +70,13 @@ def run_study(
 
     say("measuring")
     perceptual, described = _perceptual()
-    losses = plan.comparisons.get("losses", [])
+    looked_at = {name for q in OF_FIRST_STAGES for name in plan.comparisons.get(q, [])}
     results = {
         "about": _about(plan, config, data),
         "comparisons": plan.comparisons,
         "first_stages": {
-            # LPIPS tells losses apart; its network takes no crops as small as those of f1.
-            name: measure_first_stage(stage, perceptual if name in losses else None)
+            # LPIPS tells reconstructions apart; its network takes no crops as small as f1's.
+            name: measure_first_stage(stage, perceptual if name in looked_at else None)
             for name, stage in plan.first_stages.items()
         },
         "priors": {name: measure_prior(plan, prior) for name, prior in plan.priors.items()},

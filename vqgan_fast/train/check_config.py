@@ -14,7 +14,8 @@ from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQG
 
 # Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
 FILE_MAPS = ("segmentation", "depth")
-MAPS = (*FILE_MAPS, "keypoints", "edges", "low_resolution", "coordinates")
+PAIRED_MAPS = (*FILE_MAPS, "keypoints")  # not made of the picture itself
+MAPS = (*PAIRED_MAPS, "edges", "low_resolution", "coordinates")
 CHANNELS = {"depth": 1, "coordinates": 1}  # 3 for the others but segmentation
 CONDITIONS = ("sos", "label", *MAPS)
 
@@ -173,7 +174,7 @@ def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
         raise ConfigError(f"{section}.sigma must be above 0, got {maps.sigma}")
     if maps.factor < 2:
         raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
-    needed = maps.kind in (*FILE_MAPS, "keypoints")
+    needed = maps.kind in PAIRED_MAPS
     for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
         key, path = f"{section}.{name}", getattr(maps, name)
         if needed and pictures is not None and path is None:
@@ -189,8 +190,10 @@ def _check_condition(config: TransformerRun) -> None:
         raise ConfigError(
             f"condition.kind must not be given beside condition.parts, got {condition.kind}"
         )
-    if condition.parts and config.transformer == "window_gpt":
-        raise ConfigError("condition.parts needs transformer = gpt: window_gpt takes one condition")
+    if condition.parts and config.transformer != "gpt":
+        raise ConfigError(
+            f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
+        )
     if config.cond_drop_prob and condition.kind == "sos" and not condition.parts:
         raise ConfigError(
             f"cond_drop_prob = {config.cond_drop_prob} needs a condition, got condition.kind = sos"
@@ -247,6 +250,12 @@ def _check_transformer(config: TransformerRun) -> None:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
             f"{config.gpt.n_embd}"
+        )
+    head_width = config.gpt.n_embd // config.gpt.n_head
+    if config.transformer != "pixel_snail" and head_width % 8:
+        raise ConfigError(
+            f"gpt.n_embd / gpt.n_head must be a multiple of 8, the head width that sampling needs, "
+            f"got {config.gpt.n_embd} / {config.gpt.n_head} = {head_width}"
         )
     if config.transformer != "gpt" and config.gpt.n_unmasked:
         raise ConfigError(

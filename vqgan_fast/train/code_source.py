@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,18 +44,26 @@ class CodeBatch(NamedTuple):
 SHOWN = 8  # held-out pictures in a grid
 
 
-class CodeSource(Protocol):
-    """Where codes come from."""
+class CodeSource(ABC):
+    """Where codes come from.
 
-    grid: tuple[int, int]  # (h, w)
-    files: list  # the pictures behind the codes, as far as they are read here
+    Args:
+        data: names pictures, or a file of codes.
+        vqgan: encodes pictures; a file's codes must be of its codebook.
+        conditioning: what stands before the codes.
+        seed: of order and augmentation.
 
-    def batches(self, start: int) -> Iterator[CodeBatch]:
-        """This rank's batches on its device, from global position `start` on, without end."""
+    Attributes:
+        grid: (h, w) of each picture's codes.
+        files: the pictures behind the codes, as far as they are read here.
 
+    Raises:
+        ConfigError: pictures or codes do not fit the VQGAN.
+        DataError: the pictures or the file cannot be read.
+    """
 
-class PictureCodes:
-    """Crops of pictures, encoded by the first stage as they come; arguments of `open_codes`."""
+    grid: tuple[int, int]
+    files: list
 
     def __init__(
         self,
@@ -64,18 +73,33 @@ class PictureCodes:
         seed: int,
         ranks: Ranks,
     ) -> None:
-        check_divisible(data.size, vqgan.downsampling_factor)
-        self.data, self.vqgan, self.ranks = data, vqgan, ranks
-        self.conditioning = conditioning
-        side = data.size // vqgan.downsampling_factor
-        self.grid = (side, side)
+        self.data, self.vqgan, self.conditioning = data, vqgan, conditioning
+        self.seed, self.ranks = seed, ranks
+        self._open()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Looks at what is there, and sets `grid` and `files`."""
+
+    @abstractmethod
+    def batches(self, start: int) -> Iterator[CodeBatch]:
+        """This rank's batches on its device, from global position `start` on, without end."""
+
+
+class PictureCodes(CodeSource):
+    """Crops of pictures, encoded by the first stage as they come."""
+
+    def _open(self) -> None:
+        data, factor = self.data, self.vqgan.downsampling_factor
+        check_divisible(data.size, factor)
+        self.grid = (data.size // factor, data.size // factor)
         if data.shards is None:
-            self.files, self.kinds = conditioning.open(data.train, held_out=False)
+            self.files, self.kinds = self.conditioning.open(data.train, held_out=False)
         else:
-            self.files, self.kinds = training_pictures(data, ranks), []
+            self.files, self.kinds = training_pictures(data, self.ranks), []
         self.stream = PairedStream(
             self.files, self.kinds, size=data.size, resize=data.resize, crop=data.crop,
-            flip=data.flip, region=data.train_region, seed=seed, cache=data.cache,
+            flip=data.flip, region=data.train_region, seed=self.seed, cache=data.cache,
         )  # fmt: skip
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
@@ -90,29 +114,19 @@ class PictureCodes:
             yield CodeBatch(codes, tokens, positions, skipped)
 
 
-class FileCodes:
-    """Codes that `vqgan-fast tokenize` wrote; arguments of `open_codes`."""
+class FileCodes(CodeSource):
+    """Codes that `vqgan-fast tokenize` wrote."""
 
-    def __init__(
-        self,
-        data: TransformerDataConfig,
-        vqgan: VQGAN,
-        conditioning: Conditioning,
-        seed: int,
-        ranks: Ranks,
-    ) -> None:
-        codes = read_codes(data.codes)
-        if codes.codebook != codebook_fingerprint(vqgan.quantize.codebook):
+    def _open(self) -> None:
+        self.codes = read_codes(self.data.codes)
+        if self.codes.codebook != codebook_fingerprint(self.vqgan.quantize.codebook):
             raise ConfigError(
-                f"data.codes = {data.codes} was written with another VQGAN than first_stage: the "
-                "codebooks differ; run `vqgan-fast tokenize` with this one"
+                f"data.codes = {self.data.codes} was written with another VQGAN than first_stage: "
+                "the codebooks differ; run `vqgan-fast tokenize` with this one"
             )
-        self.data, self.ranks, self.conditioning = data, ranks, conditioning
-        self.codes = codes
-        count, *grid = codes.shape
-        self.grid = tuple(grid)
-        self.files = []
-        self.order = SampleOrder(count, seed)
+        count, *grid = self.codes.shape
+        self.grid, self.files = tuple(grid), []
+        self.order = SampleOrder(count, self.seed)
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         size, ranks = self.data.batch_size, self.ranks
@@ -125,28 +139,6 @@ class FileCodes:
             yield CodeBatch(codes, tokens, positions, ())
 
 
-def open_codes(
-    data: TransformerDataConfig,
-    vqgan: VQGAN,
-    conditioning: Conditioning,
-    seed: int,
-    ranks: Ranks,
-) -> CodeSource:
-    """The source that the configuration names.
-
-    Args:
-        vqgan: encodes pictures; a file's codes must be of its codebook.
-        conditioning: what stands before the codes.
-        seed: of order and augmentation.
-
-    Raises:
-        ConfigError: pictures or codes do not fit the VQGAN.
-        DataError: the pictures or the file cannot be read.
-    """
-    kind = PictureCodes if data.codes is None else FileCodes
-    return kind(data, vqgan, conditioning, seed, ranks)
-
-
 class HeldOutCodes(NamedTuple):
     """`codes` int64 (V, h, w), the tokens of their `condition`, and rows of `drawn` conditions."""
 
@@ -155,19 +147,15 @@ class HeldOutCodes(NamedTuple):
     drawn: list[Tensor]
 
 
-def held_out_codes(
-    data: TransformerDataConfig,
-    vqgan: VQGAN,
-    conditioning: Conditioning,
-    grid: tuple[int, int],
-    ranks: Ranks,
-) -> HeldOutCodes | None:
-    """The held-out crops, None where the configuration names none.
+def held_out_codes(source: CodeSource) -> HeldOutCodes | None:
+    """The held-out crops beside a source of training codes; None where there are none to be.
 
     Raises:
         ConfigError: they have another number of codes than the training's.
         DataError: pictures or maps cannot be used.
     """
+    data, vqgan, conditioning = source.data, source.vqgan, source.conditioning
+    grid, ranks = source.grid, source.ranks
     if data.validation is None:
         return None
     side = data.size // vqgan.downsampling_factor

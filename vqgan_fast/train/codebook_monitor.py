@@ -89,18 +89,19 @@ class CodebookMonitor:
             average: the averaged model, if there is one.
             x: this rank's images (B, C, H, W).
         """
-        dead = self.since_restart == 0
-        z = model.quant_conv(model.encoder(x)).movedim(1, -1).flatten(0, -2)
+        codebooks = model.quantize.codebooks()
+        dead = (self.since_restart == 0).split([len(codebook) for codebook in codebooks])
+        latents = model.quantize.codebook_latents(model.quant_conv(model.encoder(x)))
         draw = counter_generator(self.seed, DEAD_CODES, 0, step).integers(2**63)
         generator = torch.Generator().manual_seed(int(draw))
-        codebook = model.quantize.embedding.weight
-        replaced = restart_dead_codes(codebook, dead, self.ranks.gather(z), generator)
-        for moment in optimizer.state[codebook].values():
-            if moment.shape == codebook.shape:
-                moment[replaced] = 0
-        if average is not None:
-            average.quantize.embedding.weight[replaced] = codebook[replaced]
-        self.restarted += len(replaced)
+        averages = codebooks if average is None else average.quantize.codebooks()
+        for codebook, averaged, own_dead, z in zip(codebooks, averages, dead, latents, strict=True):
+            replaced = restart_dead_codes(codebook, own_dead, self.ranks.gather(z), generator)
+            for moment in optimizer.state[codebook].values():
+                if moment.shape == codebook.shape:
+                    moment[replaced] = 0
+            averaged[replaced] = codebook[replaced]
+            self.restarted += len(replaced)
         self.since_restart.zero_()
 
     def reset(self) -> None:

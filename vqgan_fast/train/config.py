@@ -22,14 +22,14 @@ class ModelConfig:
     ch_mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
     num_res_blocks: int = 2
     attn_resolutions: list[int] = field(default_factory=lambda: [16])
-    resolution: int = 256
+    resolution: int | None = None  # that attn_resolutions are of; null is data.size
     z_channels: int = 256
     in_channels: int = 3
     out_ch: int = 3
     dropout: float = 0.0
     beta: float = 0.25
     legacy: bool = True
-    quantizer: str = "vector"  # or ema, residual, cosine, simvq, index_propagation, gumbel
+    quantizer: str = "vector"  # or another, see docs/drop_in.md
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
 
@@ -200,6 +200,13 @@ class VQGANRun(Run):
     optim: OptimConfig = field(default_factory=OptimConfig)
     codebook: CodebookConfig = field(default_factory=CodebookConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+    def vqgan_arguments(self) -> dict[str, Any]:
+        """What `vqgan_fast.VQGAN` is built with."""
+        resolution = self.model.resolution
+        return {
+            **vars(self.model), "resolution": self.data.size if resolution is None else resolution
+        }  # fmt: skip
 
 
 @dataclass

@@ -64,7 +64,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
 
         # The models, with the same weights on every rank.
         torch.manual_seed(config.seed)
-        model = VQGAN(**vars(config.model)).to(ranks.device)
+        model = VQGAN(**config.vqgan_arguments()).to(ranks.device)
         loss = build_loss(config.loss, crops.channels).to(ranks.device)
         game = loss.discriminator is not None
         if game:

@@ -25,9 +25,10 @@ from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
     CodeBatch,
+    FileCodes,
     HeldOutCodes,
+    PictureCodes,
     held_out_codes,
-    open_codes,
     replace_codes,
 )
 from .conditioning import Conditioning, drop_some, shuffled
@@ -64,8 +65,9 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
         conditioning = Conditioning(config, vqgan)
         condition = conditioning.stage.to(ranks.device)
-        codes = open_codes(data, vqgan, conditioning, config.seed, ranks)
-        held_out = held_out_codes(data, vqgan, conditioning, codes.grid, ranks)
+        source_of_codes = PictureCodes if data.codes is None else FileCodes
+        codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
+        held_out = held_out_codes(codes)
         shown = next(codes.batches(0)) if held_out is None else held_out
 
         # The transformer, with the same weights on every rank.

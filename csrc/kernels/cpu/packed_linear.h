@@ -33,16 +33,32 @@ struct PackedLinearArgs {
   float* y = nullptr;               // (rows, outputs)
 };
 
-// The outputs of panels [panel_begin, panel_end) and rows [row_begin, row_end).
-using PackedLinearTask = void (*)(const PackedLinearArgs& args, int64_t panel_begin,
-                                  int64_t panel_end, int64_t row_begin, int64_t row_end);
+// Rows in tiles of at most `most` rows, whose heights differ by one at most.
+struct RowTiles {
+  int64_t rows;
+  int64_t count;
 
-void packed_linear_baseline(const PackedLinearArgs&, int64_t, int64_t, int64_t, int64_t);
+  RowTiles(int64_t num_rows, int64_t most) : rows(num_rows), count((num_rows + most - 1) / most) {}
+  int64_t begin(int64_t tile) const { return rows * tile / count; }
+  int64_t height(int64_t tile) const { return begin(tile + 1) - begin(tile); }
+};
+
+// Rows of a tile at each SIMD level: 12 and 24 sums of two vectors fill its registers.
+constexpr int kTileRowsAvx2 = 6;
+constexpr int kTileRowsAvx512 = 12;
+
+// The outputs of panels [panel_begin, panel_end), all rows. `tiled` is x as tiles read it where
+// there are more rows than one tile has, else null: of each tile the inputs in order, of an input
+// the tile's rows.
+using PackedLinearTask = void (*)(const PackedLinearArgs& args, const float* tiled,
+                                  int64_t panel_begin, int64_t panel_end);
+
+void packed_linear_baseline(const PackedLinearArgs&, const float*, int64_t, int64_t);
 #ifdef VQGAN_FAST_HAS_PACKED_LINEAR_AVX2
-void packed_linear_avx2(const PackedLinearArgs&, int64_t, int64_t, int64_t, int64_t);
+void packed_linear_avx2(const PackedLinearArgs&, const float*, int64_t, int64_t);
 #endif
 #ifdef VQGAN_FAST_HAS_PACKED_LINEAR_AVX512
-void packed_linear_avx512(const PackedLinearArgs&, int64_t, int64_t, int64_t, int64_t);
+void packed_linear_avx512(const PackedLinearArgs&, const float*, int64_t, int64_t);
 #endif
 
 void packed_linear(const PackedLinearArgs& args, SimdLevel level, const Parallel& parallel);

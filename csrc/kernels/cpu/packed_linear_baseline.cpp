@@ -20,11 +20,10 @@ void load_weights(const int8_t* panel, float* w) {
 }
 
 template <class W>
-void panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end, int64_t row_begin,
-            int64_t row_end) {
+void panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end) {
   for (int64_t panel = panel_begin; panel < panel_end; ++panel) {
     const W* weight = static_cast<const W*>(args.weight) + panel * args.dim * kPanel;
-    for (int64_t row = row_begin; row < row_end; ++row) {
+    for (int64_t row = 0; row < args.rows; ++row) {
       float totals[kPanel];
       for (int64_t begin = 0; begin < args.dim; begin += kSegment) {
         const int64_t end = begin + kSegment < args.dim ? begin + kSegment : args.dim;
@@ -44,15 +43,15 @@ void panels(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end
 
 }  // namespace
 
-void packed_linear_baseline(const PackedLinearArgs& args, int64_t panel_begin, int64_t panel_end,
-                            int64_t row_begin, int64_t row_end) {
+void packed_linear_baseline(const PackedLinearArgs& args, const float*, int64_t panel_begin,
+                            int64_t panel_end) {
   switch (args.type) {
     case WeightType::kFloat32:
-      return panels<float>(args, panel_begin, panel_end, row_begin, row_end);
+      return panels<float>(args, panel_begin, panel_end);
     case WeightType::kBFloat16:
-      return panels<uint16_t>(args, panel_begin, panel_end, row_begin, row_end);
+      return panels<uint16_t>(args, panel_begin, panel_end);
     case WeightType::kInt8:
-      return panels<int8_t>(args, panel_begin, panel_end, row_begin, row_end);
+      return panels<int8_t>(args, panel_begin, panel_end);
   }
 }
 

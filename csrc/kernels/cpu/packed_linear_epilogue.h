@@ -7,10 +7,10 @@
 namespace vqgan_fast {
 namespace {
 
-// Stores the outputs [first, first + kPanel) of a row, as far as there are so many.
-void finish_panel(const PackedLinearArgs& args, int64_t row, int64_t first, const float* totals) {
-  const int64_t left = args.outputs - first;
-  const int count = left < kPanel ? static_cast<int>(left) : kPanel;
+// Stores `count` outputs of a row, from `first` on.
+inline __attribute__((always_inline)) void finish_outputs(const PackedLinearArgs& args, int64_t row,
+                                                          int64_t first, int count,
+                                                          const float* totals) {
   alignas(64) float values[kPanel];
   for (int j = 0; j < kPanel; ++j) values[j] = totals[j];
   if (args.scales != nullptr) {
@@ -27,6 +27,16 @@ void finish_panel(const PackedLinearArgs& args, int64_t row, int64_t first, cons
     for (int j = 0; j < count; ++j) values[j] += args.residual[offset + j];
   }
   for (int j = 0; j < count; ++j) args.y[offset + j] = values[j];
+}
+
+// Stores the outputs [first, first + kPanel) of a row, as far as there are so many.
+void finish_panel(const PackedLinearArgs& args, int64_t row, int64_t first, const float* totals) {
+  const int64_t left = args.outputs - first;
+  if (left >= kPanel) {
+    finish_outputs(args, row, first, kPanel, totals);  // a constant: the loops are vectors
+  } else {
+    finish_outputs(args, row, first, static_cast<int>(left), totals);
+  }
 }
 
 }  // namespace

@@ -20,19 +20,28 @@ struct RowState {
   double sum = 0.0;
   double weighted = 0.0;
   int64_t index = 0;
+  // The sum of exp(x) times a code's term less `term`, that of the code with the largest logit:
+  // where this code has all the probability, its own term does not drown the others'.
+  double term = 0.0;
+  double terms = 0.0;
 };
 
 // Takes up codes whose largest logit is `largest`, before their own sums; returns the factor by
 // which what was summed so far has shrunk.
 double raise(RowState* state, double largest) {
-  if (!(largest > state->largest)) return 1.0;
   const double change = state->largest - largest;
   state->largest = largest;
   if (change == -HUGE_VAL) return 0.0;  // there was nothing before
   const double factor = std::exp(change);
   state->weighted = factor * (state->weighted + change * state->sum);
+  state->terms *= factor;
   state->sum *= factor;
   return factor;
+}
+
+void measure_from(RowState* state, double term) {
+  state->terms += (state->term - term) * state->sum;
+  state->term = term;
 }
 
 template <class T>
@@ -48,9 +57,11 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
                               parallel);
   AlignedArray<T> values;
   if (expected) {
-    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, nullptr, PackFor::kSums,
-                             loops.panel, parallel);
+    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, results.value_centre,
+                             PackFor::kSums, loops.panel, parallel);
   }
+
+  const SplitColumns<T> terms(results.terms, results.terms == nullptr ? 0 : num_codes);
 
   const SoftPass pass(problem.num_rows, num_codes, dim, parallel);
   pass.run(parallel, [&] {
@@ -70,18 +81,26 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
         for (int64_t r = 0; r < count; ++r) {
           RowState& state = states[r];
           const double largest = scores.logits(r, k, columns, noise.row(r));
-          if (largest > state.largest) state.index = k + scores.find(r, size, largest);
-          const double factor = raise(&state, largest);
-          if (expected && factor != 1.0) {
-            loops.rescale(sums.get() + r * value_columns, value_columns, static_cast<T>(factor));
+          if (largest > state.largest) {
+            state.index = k + scores.find(r, size, largest);
+            if (results.terms != nullptr) measure_from(&state, results.terms[state.index]);
+            const double factor = raise(&state, largest);
+            if (expected) {
+              loops.rescale(sums.get() + r * value_columns, value_columns, static_cast<T>(factor));
+            }
           }
           // Where every code so far is masked by a bias of minus infinity, any shift will do.
           const bool masked = std::isinf(state.largest) && state.largest < 0;
           const double shift = scores.narrow(r, columns, masked ? 0.0 : -state.largest);
-          T sum, weighted;
-          loops.exponentials(scores.row(r), columns, static_cast<T>(-shift), &sum, &weighted);
-          state.sum += sum;
+          T weighted;
+          state.sum +=
+              loops.exponentials(scores.row(r), columns, static_cast<T>(-shift), &weighted);
           state.weighted += weighted;
+          if (results.terms != nullptr) {
+            state.terms +=
+                loops.sum_terms(scores.row(r), columns, terms.high.data() + k, terms.low.data() + k,
+                                static_cast<T>(state.term), low_part<T>(state.term));
+          }
         }
         if (expected) {
           loops.add_product(scores.data(), kSoftBlockColumns, padded,
@@ -97,6 +116,9 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
         const bool defined = !std::isnan(log_sum_exp);
         results.statistics[2 * (begin + r)] = log_sum_exp;
         results.statistics[2 * (begin + r) + 1] = entropy;
+        if (results.terms != nullptr) {
+          results.mean_terms[begin + r] = state.term + state.terms / state.sum;
+        }
         if (results.indices != nullptr) results.indices[begin + r] = defined ? state.index : 0;
         if (results.entropy.data != nullptr) store_rows(results.entropy, begin + r, 1, 1, &entropy);
         if (results.log_sum_exp.data != nullptr) {
@@ -118,9 +140,16 @@ void mean(const SoftAssignProblem& problem, const double* statistics, const Rows
   const SoftAssignLoops<T>& loops = soft_assign_loops<T>(simd_level());
   const int64_t dim = problem.dim, num_rows = problem.num_rows;
   const SoftFrame frame(problem, parallel);
+  // A latent's probabilities as a factor, exp of minus its entropy, times what is near 1 where they
+  // are: its logarithm is near 0, and is rounded the less.
+  std::vector<double> add = frame.latent_terms(problem, statistics, false, parallel);
+  std::vector<T> factors(static_cast<size_t>(round_up(num_rows, kSoftBlockColumns)));
+  for (int64_t n = 0; n < num_rows; ++n) {
+    factors[n] = static_cast<T>(std::exp(-statistics[2 * n + 1]));
+    add[n] -= std::log(static_cast<double>(factors[n]));
+  }
   const ScoreColumns<T> latents(problem.z, num_rows, dim,
-                                problem.squared ? frame.score_centre() : nullptr,
-                                frame.latent_terms(problem, statistics, false, parallel).data(),
+                                problem.squared ? frame.score_centre() : nullptr, add.data(),
                                 -HUGE_VAL, frame.wide, loops.panel, parallel);
   const auto scale = static_cast<T>(frame.scale);
 
@@ -140,9 +169,9 @@ void mean(const SoftAssignProblem& problem, const double* statistics, const Rows
             scores.logits(r, n, columns, noise.row(r));
             scores.narrow(r, columns, term);
           }
-          sums[r] +=
-              loops.sum_probabilities(scores.row(r), columns, scale, static_cast<T>(term),
-                                      frame.wide ? nullptr : latents.add.data() + n, noise.row(r));
+          sums[r] += loops.probabilities(scores.row(r), columns, scale, static_cast<T>(term),
+                                         frame.wide ? nullptr : latents.add.data() + n,
+                                         noise.row(r), factors.data() + n);
         }
       }
       for (int64_t r = 0; r < count; ++r) {

@@ -17,11 +17,15 @@ struct SoftAssignResults {
   // from here: their rounding would shift all probabilities of a latent alike, and no sum averages
   // that.
   double* statistics = nullptr;
-  Rows log_sum_exp;  // num_rows x 1
-  Rows expected;     // num_rows x value_dim
-  Rows entropy;      // num_rows x 1, in nats
+  Rows log_sum_exp;                      // num_rows x 1
+  Rows expected;                         // num_rows x value_dim
+  const double* value_centre = nullptr;  // value_dim: what `expected` is measured from, or 0
+  Rows entropy;                          // num_rows x 1, in nats
   int64_t* indices =
       nullptr;  // num_rows: the code of the largest l, the lowest on a tie; 0 for NaN
+  // num_rows: the mean of `terms` (num_codes) under the probabilities of the row.
+  const double* terms = nullptr;
+  double* mean_terms = nullptr;
 };
 
 void soft_assign(const SoftAssignProblem& problem, const SoftAssignResults& results,

@@ -65,7 +65,7 @@ void gradient_pass(const SoftAssignProblem& problem, const SoftFrame& frame, con
     return padded_columns<T>(values.empty() ? nullptr : values.data(), other.count, 0.0);
   };
   const auto excess = padded_column(other.excess);
-  const auto term = padded_column(other.term);
+  const SplitColumns<T> term(other.term.empty() ? nullptr : other.term.data(), other.count);
   const auto entropy = padded_column(other.entropy);
 
   const SoftPass pass(own.count, other.count, dim, parallel);
@@ -107,11 +107,14 @@ void gradient_pass(const SoftAssignProblem& problem, const SoftFrame& frame, con
           row.scale = static_cast<T>(frame.scale);
           row.add = static_cast<T>(add);
           row.excess = static_cast<T>(value_or_zero(own.excess, begin + r));
-          row.term = static_cast<T>(value_or_zero(own.term, begin + r));
+          const double own_term = value_or_zero(own.term, begin + r);
+          row.term = static_cast<T>(own_term);
+          row.term_low = low_part<T>(own_term);
           row.entropy = static_cast<T>(value_or_zero(own.entropy, begin + r));
           row.column_add = frame.wide ? nullptr : columns_of_other.add.data() + j;
           row.column_excess = excess.data() + j;
-          row.column_term = term.data() + j;
+          row.column_term = term.high.data() + j;
+          row.column_term_low = term.low.data() + j;
           row.column_entropy = entropy.data() + j;
           row.noise = noise.row(r);
           sums[r] += loops.gradients(row, columns, scores.row(r),
@@ -170,18 +173,29 @@ std::vector<double> row_terms_of(const SoftAssignProblem& problem,
                                  bool wide, const Parallel& parallel) {
   std::vector<double> terms(static_cast<size_t>(problem.num_rows));
   if (!code_terms.empty()) {
-    // The mean of code_terms under each row's probabilities, by the forward pass.
     std::vector<double> means(terms.size()), unused(2 * terms.size());
-    SoftAssignProblem average = problem;
-    average.values = contiguous_rows(code_terms.data(), DType::kFloat64, problem.num_codes, 1);
-    average.value_dim = 1;
     SoftAssignResults results;
     results.statistics = unused.data();
-    results.expected = contiguous_rows(means.data(), DType::kFloat64, problem.num_rows, 1);
-    soft_assign(average, results, parallel);
+    results.terms = code_terms.data();
+    results.mean_terms = means.data();
+    soft_assign(problem, results, parallel);
     for (size_t n = 0; n < terms.size(); ++n) terms[n] -= means[n];
   }
   const int64_t columns = problem.value_dim;
+  // Of values far from 0 and near each other `expected` has lost what they differ by, so it is
+  // computed anew, measured from their centre.
+  Rows expected = gradients.expected;
+  std::vector<double> centred;
+  if (!value_centre.empty()) {
+    centred.resize(terms.size() * static_cast<size_t>(columns));
+    std::vector<double> unused(2 * terms.size());
+    expected = contiguous_rows(centred.data(), DType::kFloat64, problem.num_rows, columns);
+    SoftAssignResults results;
+    results.statistics = unused.data();
+    results.expected = expected;
+    results.value_centre = value_centre.data();
+    soft_assign(problem, results, parallel);
+  }
   parallel.run(0, problem.num_rows, 256, [&](int64_t begin, int64_t end) {
     std::vector<double> gradient(static_cast<size_t>(columns)), output(gradient.size());
     for (int64_t n = begin; n < end; ++n) {
@@ -193,9 +207,9 @@ std::vector<double> row_terms_of(const SoftAssignProblem& problem,
       }
       if (gradients.grad_expected.data == nullptr) continue;
       load_rows(gradients.grad_expected, n, 1, columns, gradient.data());
-      load_rows(gradients.expected, n, 1, columns, output.data());
+      load_rows(expected, n, 1, columns, output.data());
       for (int64_t d = 0; d < columns; ++d) {
-        terms[n] -= gradient[d] * (output[d] - value_or_zero(value_centre, d));
+        terms[n] -= gradient[d] * output[d];
       }
     }
   });

@@ -130,6 +130,12 @@ AlignedArray<T> pack_columns(const Rows& rows, int64_t count, int64_t dim, const
   return packed;
 }
 
+// What rounding to T leaves out.
+template <class T>
+T low_part(double value) {
+  return static_cast<T>(value - static_cast<double>(static_cast<T>(value)));
+}
+
 // Numbers of columns in T, padded to a multiple of kSoftBlockColumns.
 template <class T>
 std::vector<T> padded_columns(const double* values, int64_t count, double padding) {
@@ -139,6 +145,17 @@ std::vector<T> padded_columns(const double* values, int64_t count, double paddin
   for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(values[i]);
   return out;
 }
+
+// Numbers of columns in two parts, together good for twice the digits of T.
+template <class T>
+struct SplitColumns {
+  std::vector<T> high, low;
+
+  SplitColumns(const double* values, int64_t count)
+      : high(padded_columns<T>(values, count, 0.0)), low(high.size()) {
+    for (int64_t i = 0; values != nullptr && i < count; ++i) low[i] = low_part<T>(values[i]);
+  }
+};
 
 // The noise of a tile, already divided by the temperature; null where there is none.
 template <class T>

@@ -23,11 +23,11 @@ struct SoftGradientRow {
   T scale;  // of the tile's products
   T add;
   T excess;
-  T term;
+  T term, term_low;  // a number in two parts, for the terms of a row and a column may cancel
   T entropy;
   const T* column_add;  // or null
   const T* column_excess;
-  const T* column_term;
+  const T *column_term, *column_term_low;
   const T* column_entropy;
   const T* noise;  // scaled, or null
 };
@@ -57,17 +57,23 @@ struct SoftAssignLoops {
   // out[j] = row[j] + add
   void (*narrow)(const double* row, int64_t n, double add, T* out);
 
-  // With x = row[j] - largest: row[j] = exp(x), *sum = sum of exp(x), *weighted = sum of x exp(x).
-  void (*exponentials)(T* row, int64_t n, T largest, T* sum, T* weighted);
+  // With x = row[j] - largest: row[j] = exp(x), *weighted = sum of x exp(x); the sum of exp(x),
+  // added up in fp64, is returned.
+  double (*exponentials)(T* row, int64_t n, T largest, T* weighted);
+
+  // The sum of row[j] ((high[j] - high_shift) + (low[j] - low_shift)).
+  T (*sum_terms)(const T* row, int64_t n, const T* high, const T* low, T high_shift, T low_shift);
 
   // row[j] *= factor
   void (*rescale)(T* row, int64_t n, T factor);
 
-  // The sum of exp(scale * row[j] + add[j] + row_add + noise[j]), or of exp(row[j]) without `add`.
-  T (*sum_probabilities)(const T* row, int64_t n, T scale, T row_add, const T* add, const T* noise);
+  // row[j] = factor[j] exp(scale * row[j] + add[j] + row_add + noise[j]), or factor[j] exp(row[j])
+  // without `add`; the sum, added up in fp64, is returned.
+  double (*probabilities)(T* row, int64_t n, T scale, T row_add, const T* add, const T* noise,
+                          const T* factor);
 
   // With u = scale * products[j] + column_add[j] + add + noise[j] and
-  // p = exp(u - excess - column_excess[j]):
+  // p = exp(u - excess - column_excess[j]), and both parts of the terms:
   // products[j] = p (term + column_term[j] + values[j] - (entropy + column_entropy[j]) u), the sum
   // of which is returned; values[j] = p. values may be null.
   T (*gradients)(const SoftGradientRow<T>& row, int64_t n, T* products, T* values);

@@ -114,22 +114,48 @@ void narrow(const double* row, int64_t n, double add, float* out) {
   }
 }
 
-template <class Simd>
-void exponentials(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar largest,
-                  typename Simd::Scalar* sum, typename Simd::Scalar* weighted) {
+// `Wide` loads the numbers as doubles; n is a multiple of twice its lanes.
+template <class Wide, class T>
+double sum_in_fp64(const T* row, int64_t n) {
+  typename Wide::Vector sums[2] = {};
+  for (int64_t j = 0; j < n; j += 2 * Wide::kLanes) {
+    sums[0] = sums[0] + Wide::load(row + j);
+    sums[1] = sums[1] + Wide::load(row + j + Wide::kLanes);
+  }
+  return sum_of_lanes<Wide>(sums[0] + sums[1]);
+}
+
+// The sum is in fp64 because beside the largest exponential, which is 1, the others may be so small
+// that fp32 would lose them, and with them an entropy near 0.
+template <class Simd, class Wide>
+double exponentials(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar largest,
+                    typename Simd::Scalar* weighted) {
   using Vector = typename Simd::Vector;
   const Vector shift = Simd::broadcast(largest);
   const Vector least = Simd::broadcast(Simd::kLeastLog);  // 0 times it is 0
-  Vector sums = {}, weighted_sums = {};
+  Vector weighted_sums = {};
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
     const Vector x = Simd::max(least, Simd::load(row + j) - shift);
     const Vector p = exponential<Simd>(x);
     Simd::store(row + j, p);
-    sums = sums + p;
     weighted_sums = Simd::multiply_add(p, x, weighted_sums);
   }
-  *sum = sum_of_lanes<Simd>(sums);
   *weighted = sum_of_lanes<Simd>(weighted_sums);
+  return sum_in_fp64<Wide>(row, n);
+}
+
+template <class Simd>
+typename Simd::Scalar sum_terms(const typename Simd::Scalar* row, int64_t n,
+                                const typename Simd::Scalar* high, const typename Simd::Scalar* low,
+                                typename Simd::Scalar high_shift, typename Simd::Scalar low_shift) {
+  using Vector = typename Simd::Vector;
+  const Vector shift = Simd::broadcast(high_shift), rest = Simd::broadcast(low_shift);
+  Vector sum = {};
+  for (int64_t j = 0; j < n; j += Simd::kLanes) {
+    const Vector term = (Simd::load(high + j) - shift) + (Simd::load(low + j) - rest);
+    sum = Simd::multiply_add(Simd::load(row + j), term, sum);
+  }
+  return sum_of_lanes<Simd>(sum);
 }
 
 template <class Simd>
@@ -138,23 +164,21 @@ void rescale(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar factor
   for (int64_t j = 0; j < n; j += Simd::kLanes) Simd::store(row + j, Simd::load(row + j) * factors);
 }
 
-template <class Simd>
-typename Simd::Scalar sum_probabilities(const typename Simd::Scalar* row, int64_t n,
-                                        typename Simd::Scalar scale, typename Simd::Scalar row_add,
-                                        const typename Simd::Scalar* add,
-                                        const typename Simd::Scalar* noise) {
+template <class Simd, class Wide>
+double probabilities(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar scale,
+                     typename Simd::Scalar row_add, const typename Simd::Scalar* add,
+                     const typename Simd::Scalar* noise, const typename Simd::Scalar* factor) {
   using Vector = typename Simd::Vector;
-  const Vector factor = Simd::broadcast(scale), shift = Simd::broadcast(row_add);
-  Vector sum = {};
+  const Vector scales = Simd::broadcast(scale), shift = Simd::broadcast(row_add);
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
     Vector x = Simd::load(row + j);
     if (add != nullptr) {
-      x = Simd::multiply_add(x, factor, Simd::load(add + j)) + shift;
+      x = Simd::multiply_add(x, scales, Simd::load(add + j)) + shift;
       if (noise != nullptr) x = x + Simd::load(noise + j);
     }
-    sum = sum + exponential<Simd>(x);
+    Simd::store(row + j, exponential<Simd>(x) * Simd::load(factor + j));
   }
-  return sum_of_lanes<Simd>(sum);
+  return sum_in_fp64<Wide>(row, n);
 }
 
 template <class Simd>
@@ -163,7 +187,8 @@ typename Simd::Scalar gradients(const SoftGradientRow<typename Simd::Scalar>& ro
   using Vector = typename Simd::Vector;
   const Vector factor = Simd::broadcast(row.scale), shift = Simd::broadcast(row.add);
   const Vector excess = Simd::broadcast(row.excess);
-  const Vector term = Simd::broadcast(row.term), entropy = Simd::broadcast(row.entropy);
+  const Vector term = Simd::broadcast(row.term), term_low = Simd::broadcast(row.term_low);
+  const Vector entropy = Simd::broadcast(row.entropy);
   const Vector least = Simd::broadcast(Simd::kLeastLog);
   Vector sum = {};
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
@@ -174,7 +199,8 @@ typename Simd::Scalar gradients(const SoftGradientRow<typename Simd::Scalar>& ro
     }
     u = Simd::max(least, u);
     const Vector p = exponential<Simd>(u - (excess + Simd::load(row.column_excess + j)));
-    Vector t = term + Simd::load(row.column_term + j);
+    Vector t =
+        (term + Simd::load(row.column_term + j)) + (term_low + Simd::load(row.column_term_low + j));
     if (values != nullptr) {
       t = t + Simd::load(values + j);
       Simd::store(values + j, p);
@@ -253,9 +279,10 @@ constexpr SoftAssignLoops<float> kLoops = {
     logits<Simd>,
     logits<Wide>,
     narrow<Wide>,
-    exponentials<Simd>,
+    exponentials<Simd, Wide>,
+    sum_terms<Simd>,
     rescale<Simd>,
-    sum_probabilities<Simd>,
+    probabilities<Simd, Wide>,
     gradients<Simd>,
     noise_of_codes<Simd>,
     noise_of_rows<Simd>,

@@ -9,15 +9,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...quantizers.checks import check_integer
-from ...quantizers.moving_average import update_averages
+from ...quantizers.moving_average import HoldsAverages, update_averages
 from ..reference_quantizer import quantize_image
 from .quantizers import usage_of
 
 
-class EmbeddingEMA(nn.Module):
+class EmbeddingEMA(HoldsAverages):
     """The codebook and its moving averages. State dict: weight, cluster_size, embed_avg.
 
-    Parameters without gradient, as in the reference.
+    Parameters without gradient, as in the reference. The averages stay in fp32 when the module is
+    converted to half precision.
 
     Args:
         num_tokens: K.

@@ -55,7 +55,8 @@ def soft_assign(
     need_mean: bool,
     need_indices: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `soft_assign` op; `statistics` (..., 2) are log_sum_exp and entropy before rounding."""
+    """The `soft_assign` op: entropy and mean in the wide type, and so `statistics` (..., 2), which
+    are log_sum_exp and entropy."""
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     wide, dtype = wide_type(z), soft_assign_type(z, codebook, values, bias)
     parts, mean = [], torch.zeros(len(codebook), dtype=wide, device=z.device)
@@ -76,11 +77,12 @@ def soft_assign(
         log_sum_exp = entropy = index = mean.new_empty(0)
         expected = mean.new_empty(0, 0 if values is None else values.shape[1])
     empty = z.new_empty(0, dtype=dtype)
+    wide_empty = z.new_empty(0, dtype=wide)
     return (
         log_sum_exp.reshape(shape).to(dtype),
         empty if values is None else expected.reshape(*shape, values.shape[1]).to(dtype),
-        entropy.reshape(shape).to(dtype) if need_entropy else empty,
-        (mean / log_sum_exp.numel()).to(dtype) if need_mean else empty,
+        entropy.reshape(shape).to(wide) if need_entropy else wide_empty,
+        mean / log_sum_exp.numel() if need_mean else wide_empty,
         index.reshape(shape).long() if need_indices else z.new_empty(0, dtype=torch.int64),
         torch.stack([log_sum_exp, entropy], dim=-1).reshape(*shape, 2).to(wide),
     )
