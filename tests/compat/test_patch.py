@@ -233,6 +233,41 @@ def test_compiled_models_are_refused(model) -> None:
     assert type(model.stack["second"]) is quantize.VectorQuantizer
 
 
+def test_a_function_compiled_around_the_model_is_compiled_again(model) -> None:
+    model.gumbel = None
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return graph.forward
+
+    compiled = torch.compile(lambda x: model(x), fullgraph=True, backend=backend)
+    x = latents(2, 3, 5, 5)
+    expected = compiled(x)
+    vqgan_fast.patch(model)
+    torch.testing.assert_close(compiled(x), expected)
+    vqgan_fast.unpatch(model)
+    torch.testing.assert_close(compiled(x), expected)
+    ours = [any("vqgan_fast" in name for name in graph) for graph in graphs]
+    assert ours[:2] == [False, True]
+
+
+@pytest.mark.parametrize("change", [vqgan_fast.patch, vqgan_fast.unpatch])
+def test_patching_in_the_middle_of_a_graph(model, change) -> None:
+    if change is vqgan_fast.unpatch:
+        vqgan_fast.patch(model)
+    before = type(model.first)
+
+    def step(x):
+        change(model)
+        return model.first(x)[0]
+
+    compiled = torch.compile(step, fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="call them outside of compiled"):
+        compiled(latents(2, D, 5, 5))
+    assert type(model.first) is before
+
+
 def test_compiling_afterwards(model) -> None:
     vqgan_fast.patch(model)
     model.gumbel = None

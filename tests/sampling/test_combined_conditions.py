@@ -29,7 +29,7 @@ def definition(peer, parts, codes, top, left, rank):
 def test_all_parts_are_seen_as_in_the_definition(schedule, order):
     gpt = tiny_gpt(block_size=1 + 3 + 2 * 16 + 15)
     codes = sample_codes(
-        gpt, PARTS, GRID, window=WINDOW, schedule=schedule, stride=2, greedy=True, order=order
+        gpt, PARTS, GRID, window=WINDOW, schedule=schedule, greedy=True, order=order
     )
     peer = peer_of(gpt)
     for cell, place in enumerate(places(schedule, GRID)):

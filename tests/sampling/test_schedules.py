@@ -131,7 +131,7 @@ def test_guidance(schedule, guidance, shapes):
         for i, shape in enumerate(shapes)
     )
     codes = sample_codes(
-        gpt, cond, grid, window=4, schedule=schedule, stride=2, greedy=True, guidance=guidance,
+        gpt, cond, grid, window=4, schedule=schedule, greedy=True, guidance=guidance,
         uncond=uncond,
     )  # fmt: skip
     seen = []

@@ -40,11 +40,7 @@ def launch(scenario: dict[str, Any]) -> str:
     `config_of_rank` ({rank: keys}) and `keep` (a folder: each rank leaves there what its last
     checkpoint held, as a file of its own).
     """
-    config = LaunchConfig(
-        1, 1, scenario.get("ranks", 2), run_id=f"test{time.monotonic_ns()}", rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0", max_restarts=scenario.get("restarts", 0),
-        monitor_interval=0.05, start_method="fork",
-    )  # fmt: skip
+    config = forked(scenario.get("ranks", 2), scenario.get("restarts", 0))
     try:
         elastic_launch(config, run_rank)(scenario)
     except ChildFailedError as error:
@@ -52,6 +48,15 @@ def launch(scenario: dict[str, Any]) -> str:
     except SignalException as signalled:
         return signalled.sigval.name
     return "done"
+
+
+def forked(ranks: int, restarts: int = 0) -> LaunchConfig:
+    """torchrun's --standalone with ranks that are forked."""
+    return LaunchConfig(
+        1, 1, ranks, run_id=f"test{time.monotonic_ns()}", rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=restarts, monitor_interval=0.05,
+        start_method="fork",
+    )  # fmt: skip
 
 
 def run_rank(scenario: dict[str, Any]) -> None:

@@ -24,10 +24,7 @@ def runs(tmp_path_factory, pictures, first_stage):
     run_all(pictures, first_stage, folder / "one", batch_size=4)
     path = [HERE.parent.parent, HERE.parent, HERE, os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            two_ranks.__file__, pictures, first_stage, folder / "two", "2",
-        ],
+        [sys.executable, two_ranks.__file__, pictures, first_stage, folder / "two", "2"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -1,6 +1,6 @@
-"""Both stages on the ranks that torchrun starts; test_distributed.py compares with one process.
+"""Both stages on two ranks; test_distributed.py compares with one process.
 
-torchrun --nproc-per-node 2 tests/train/two_ranks.py PICTURES FIRST_STAGE OUT BATCH_SIZE
+python tests/train/two_ranks.py PICTURES FIRST_STAGE OUT BATCH_SIZE
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from elastic import forked
 from tiny import transformer_run, vqgan_run
+from torch.distributed.launcher.api import elastic_launch
 
 from vqgan_fast.train import train
 
@@ -35,8 +37,13 @@ def run_all(pictures: Path, first_stage: Path, out: Path, batch_size: int) -> No
     train(transformer_run(first_stage, out / "transformer", pkeep=0.8, **common))
 
 
-if __name__ == "__main__":
+def run_rank(pictures: str, first_stage: str, out: str, batch_size: str) -> None:
+    """All of it on one rank, in one process group."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    run_all(*(Path(argument) for argument in sys.argv[1:4]), int(sys.argv[4]))
+    run_all(Path(pictures), Path(first_stage), Path(out), int(batch_size))
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    elastic_launch(forked(2), run_rank)(*sys.argv[1:])

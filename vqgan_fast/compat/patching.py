@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 # Modules of this package with a table SWAPS: fully qualified class name of a peer -> a function
@@ -40,6 +41,12 @@ class PatchReport:
         return "\n".join(lines)
 
 
+_not_in_a_graph = torch.compiler.disable(
+    reason="patch and unpatch change modules: call them outside of compiled functions"
+)
+
+
+@_not_in_a_graph
 def patch(
     model: nn.Module, strict: bool = False, also: Mapping[str, str] | None = None
 ) -> PatchReport:
@@ -48,7 +55,8 @@ def patch(
     The modules stay the objects they are, with their parameters, buffers, hooks and training mode;
     only what they compute with changes. So a model that is wrapped in DistributedDataParallel,
     whose parameters an optimizer holds, or that came out of `torch.load` can be patched as it is.
-    It must be patched before torch.compile. `unpatch` undoes it.
+    A module must be patched before it is compiled; a function that was compiled around it is compiled
+    again. `unpatch` undoes it.
 
     Args:
         model: any module; it may be a quantiser itself.
@@ -84,6 +92,7 @@ def patch(
     return report
 
 
+@_not_in_a_graph
 def unpatch(model: nn.Module) -> list[str]:
     """Gives every module that `patch` changed its own class back, with the tensors it has now.
 
