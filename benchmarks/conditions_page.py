@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("runs", type=Path, help="--output of train_conditions.py")
     parser.add_argument("picture", type=Path)
     args = parser.parse_args()
-    page(args.runs).quantize(128).save(args.picture, optimize=True)
+    page(args.runs).quantize(256).save(args.picture, optimize=True)
 
 
 if __name__ == "__main__":
