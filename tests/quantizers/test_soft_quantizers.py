@@ -94,6 +94,37 @@ def test_index_propagation_is_its_dense_form(dtype: torch.dtype, entropy_weight:
     assert torch.equal(info.counts, indices.flatten().bincount(minlength=300))
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("entropy_weight", [0.0, 0.1])
+def test_ten_training_steps_of_index_propagation(entropy_weight: float, seed: int) -> None:
+    """At IBQ's temperature, an encoder trained with the codes; the dense form in fp64."""
+    told = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(seed)
+        quantizer = IndexPropagationQuantizer(60, 8, entropy_weight=entropy_weight)
+        nn.init.normal_(quantizer.embedding.weight, std=0.5)
+        model = nn.ModuleList([nn.Conv2d(3, 8, 1), quantizer]).to(dtype)
+        optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        losses = []
+        for i in range(10):
+            z = model[0](latents(10, 2, 3, 5, 7)[i].to(dtype))
+            if dtype == torch.float32:
+                z_q, loss, _ = quantizer(z)
+            else:
+                codebook = quantizer.embedding.weight
+                z_q, loss, _ = dense_index_propagation(z, codebook, quantizer.beta)
+                affinity = z.movedim(1, -1).reshape(-1, 8) @ codebook.T
+                sample, average = dense_entropies(affinity, 0.01)
+                loss = loss + entropy_weight * (sample - average)
+            error = (z_q - 1).square().mean()
+            optimizer.zero_grad()
+            (error + loss).backward()
+            optimizer.step()
+            losses.append([error.item(), loss.item()])
+        told.append(torch.tensor(losses, dtype=torch.float64))
+    torch.testing.assert_close(told[0], told[1], rtol=1e-5, atol=1e-6)
+
+
 def test_index_propagation_interface() -> None:
     quantizer = IndexPropagationQuantizer(50, 8, beta=0.3, legacy=False)
     nn.init.normal_(quantizer.embedding.weight)

@@ -55,8 +55,8 @@ def patch(
     The modules stay the objects they are, with their parameters, buffers, hooks and training mode;
     only what they compute with changes. So a model that is wrapped in DistributedDataParallel,
     whose parameters an optimizer holds, or that came out of `torch.load` can be patched as it is.
-    A module must be patched before it is compiled; a function that was compiled around it is compiled
-    again. `unpatch` undoes it.
+    A module must be patched before it is compiled; a function that was compiled around it is
+    compiled again. `unpatch` undoes it.
 
     Args:
         model: any module; it may be a quantiser itself.
