@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -94,6 +96,13 @@ def losses_of_ten_steps(module: nn.Module, dim: int, read: Reader, seed: int = 0
         optimizer.step()
         told.append(torch.stack([total.detach(), *(loss.detach() for loss in losses)]))
     return torch.stack(told)
+
+
+def remap_file(folder: Path, codes: Sequence[int] = (3, 7, 1, 22, 39, 11)) -> str:
+    """A file for `remap`, of integers that torch does not index by."""
+    path = folder / "used.npy"
+    np.save(path, np.asarray(codes, np.int32))
+    return str(path)
 
 
 def differing_share(rows: Tensor, codebook: Tensor, ours: Tensor, peer: Tensor) -> float:

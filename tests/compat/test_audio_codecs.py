@@ -57,6 +57,19 @@ def test_mimi_follows_its_state() -> None:
     ours.load_state_dict(state)
     assert torch.equal(ours.embed, state["embed_sum"])
     assert ours.double().embed.dtype == torch.float64
+    with pytest.raises(ValueError, match=rf"embed_ind must lie in \[0, {K}\), got {K}"):
+        ours.decode(torch.tensor([K]))
+
+
+def test_mimi_is_given_back_with_what_was_loaded_meanwhile() -> None:
+    model = residual_stacks()["mimi"].eval()
+    codebook = model.layers[0].codebook
+    assert (codebook.embed == 0).all()  # the peer keeps the quotient from now on
+    vqgan_fast.patch(model)
+    state = {k: latents(*v.shape) if "embed_sum" in k else v for k, v in model.state_dict().items()}
+    model.load_state_dict(state)
+    vqgan_fast.unpatch(model)
+    assert torch.equal(codebook.embed, state["layers.0.codebook.embed_sum"])
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -17,6 +17,8 @@ DDCONFIG = {
     "ch_mult": [1, 1], "num_res_blocks": 1, "attn_resolutions": [8], "dropout": 0.0,
 }  # fmt: skip
 
+# What VQGAN-CLIP and others read off the networks.
+SIZES = ["ch", "temb_ch", "num_resolutions", "num_res_blocks", "resolution", "in_channels"]
 # What latent diffusion, stable diffusion and VQGAN-CLIP import of the reference.
 IMPORTS = """
 from taming.modules.vqvae.quantize import VectorQuantizer2 as VectorQuantizer
@@ -85,6 +87,10 @@ def test_vqmodel(peer, tmp_path) -> None:
     torch.save({"state_dict": peer.state_dict()}, tmp_path / "last.ckpt")
     ours = models.VQModel(DDCONFIG, None, 30, 4, ckpt_path=str(tmp_path / "last.ckpt"))
     assert ours.state_dict().keys() == peer.state_dict().keys()
+    for part, sizes in (("encoder", SIZES), ("decoder", [*SIZES, "give_pre_end", "z_shape"])):
+        for name in sizes:
+            got, expected = (getattr(getattr(model, part), name) for model in (ours, peer))
+            assert got == expected, name
     x = latents(2, 3, 16, 16)
     with torch.no_grad():
         (got, loss), (expected, expected_loss) = ours(x), peer(x)

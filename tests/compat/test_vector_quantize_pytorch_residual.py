@@ -61,6 +61,19 @@ def test_same_construction_training_and_evaluation(name: str, seed: int) -> None
     assert_same_training(modules, DIM, rows=rows, seed=seed, steps=3 if seed else 10)
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stages", [1, 3])
+def test_same_dead_codes_are_replaced_in_a_shared_codebook(stages: int, seed: int) -> None:
+    sizes = {**SIZES, "num_quantizers": stages, "shared_codebook": True}
+    modules = pair("ResidualVQ", seed, **sizes, threshold_ema_dead_code=1)
+    before = modules[1].codebooks.clone()
+    theirs, own = call_alike(modules, seed, torch.randn(2, 9, DIM))
+    assert_same(own, theirs)
+    assert_same_state(modules)
+    replaced = (modules[1].codebooks != before).any(-1).sum()
+    assert replaced > stages * 2 * 9, "no code was dead: the test sees nothing"
+
+
 @pytest.mark.parametrize("options", [{}, {"return_zeros_for_masked_padding": False}], ids=str)
 def test_same_with_padding(options: dict) -> None:
     modules = pair("ResidualVQ", 0, **SIZES, **options)

@@ -211,6 +211,12 @@ def test_options_that_are_not_covered(option: dict) -> None:
             make(dim=16, codebook_size=32, **sizes, **option)
 
 
+@pytest.mark.parametrize("index", [-1, 32])
+def test_an_index_of_no_code(index: int) -> None:
+    with pytest.raises(ValueError, match=rf"indices must lie in \[0, 32\), got {index}"):
+        SimVQ(dim=16, codebook_size=32).indices_to_codes(torch.tensor([[0, index]]))
+
+
 def test_calls_that_are_not_covered() -> None:
     x = torch.randn(2, 5, 16)
     module = VectorQuantize(dim=16, codebook_size=32)

@@ -8,9 +8,6 @@ import warnings
 
 import pytest
 import torch
-
-pytest.importorskip("lpips", reason="needs the lpips package")
-
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from vqgan_fast.losses import PerceptualLoss, PerceptualWeightsError

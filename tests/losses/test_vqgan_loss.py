@@ -13,8 +13,6 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-pytest.importorskip("lpips", reason="needs the lpips package")
-
 from vqgan_fast.losses import PerceptualLoss, VQGANLoss
 
 START = 10
@@ -78,7 +76,6 @@ def gradients_of(module):
 
 def make_reference(loss, disc_loss, monkeypatch, **options):
     """The reference's loss with our discriminator's and perceptual network's weights inside."""
-    pytest.importorskip("taming", reason="needs taming-transformers-rom1504")
     reference_class = taming_peer.loss_class()
     from taming.modules.losses import lpips as taming_lpips
     from torchvision.models import vgg

@@ -90,10 +90,20 @@ def test_older_names_and_a_pickled_file(tmp_path: Path) -> None:
 
 
 def test_what_diffusers_cannot_be(tmp_path: Path) -> None:
-    for change in ({"ch_mult": [2, 1]}, {"double_z": True}):
+    for change in ({"ch_mult": [2, 1]}, {"double_z": True}, {"quantizer": "cosine"}):
         with pytest.raises(ValueError, match="has no counterpart in diffusers"):
             save_diffusers(make(change), tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_codes_of_moving_averages_are_written_without_these(tmp_path: Path) -> None:
+    ours = make({"quantizer": "ema"})
+    save_diffusers(ours, tmp_path)
+    _, told = VQModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(told.values()), told
+    x = files.photograph(32)
+    assert torch.equal(VQGAN.from_diffusers(tmp_path)(x)[0], ours(x)[0])
 
 
 @pytest.mark.parametrize(

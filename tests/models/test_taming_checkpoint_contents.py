@@ -113,8 +113,12 @@ def test_a_truncated_file(tmp_path, keep) -> None:
         ([1, 2], "must hold a state dict, got list"),
         ({}, "must hold a state dict, got dict"),
         ({"state_dict": {}}, "must hold a state dict, got dict"),
-        ({"state_dict": {"encoder": 3}}, "expected tensors by name, got encoder of type int"),
-        ({"model": {"a": torch.zeros(1)}}, "expected tensors by name, got model of type dict"),
+        ({"state_dict": {"encoder": 3}}, "expected dense tensors by name, got 'encoder' of int"),
+        ({"model": {"a": torch.zeros(1)}}, "expected dense tensors by name, got 'model' of dict"),
+        ({3: torch.zeros(1)}, "expected dense tensors by name, got 3 of Tensor"),
+        ({"a": torch.zeros(1, dtype=torch.complex64)}, "got 'a' of torch.strided, torch.complex64"),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "got 'a' of torch.sparse_coo, torch.float32"),
+        ({"a": torch.zeros(1, device="meta")}, "got 'a' of no data"),
     ],
 )
 def test_a_file_without_a_state_dict(tmp_path, content, message) -> None:
@@ -122,6 +126,26 @@ def test_a_file_without_a_state_dict(tmp_path, content, message) -> None:
     torch.save(content, ckpt)
     with pytest.raises(ValueError, match=message):
         VQGAN.from_taming(ckpt, config)
+
+
+def test_weights_that_are_no_numbers_with_a_point(tmp_path) -> None:
+    ckpt, config = files.small(tmp_path)
+    weights = torch.load(ckpt)["state_dict"]
+    weights["quant_conv.bias"] = weights["quant_conv.bias"].long()
+    torch.save(weights, ckpt)
+    told = r"1 that should be floating point: quant_conv\.bias is torch\.int64"
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=told):
+            VQGAN.from_taming(ckpt, config, strict=strict)
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript archive", "ignore:.*torch.jit")
+def test_a_torchscript_archive_is_refused_without_bad_advice(tmp_path) -> None:
+    ckpt, config = files.small(tmp_path)
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), ckpt)
+    with pytest.raises(ValueError, match=r"or no checkpoint: .*TorchScript") as raised:
+        VQGAN.from_taming(ckpt, config)
+    assert "False" not in str(raised.value)
 
 
 def test_a_bare_state_dict_and_safetensors(tmp_path) -> None:

@@ -16,7 +16,6 @@ from search_cases import CASES, oracle
 from vqgan_fast import ops
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-pytest.importorskip("skimage")
 
 
 @pytest.fixture

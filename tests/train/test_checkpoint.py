@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,6 @@ def test_in_the_background_the_tensors_of_the_call_are_written(tmp_path):
 
 @pytest.mark.parametrize("background", [False, True])
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, background):
-    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
     last = save(tmp_path, 1)
     content = largest_file(last).read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
+from ..quantizers.checks import check_indices
 from .adopt import adopt
 
 
@@ -31,7 +32,8 @@ class _EuclideanCodebook(nn.Module):
         return ops.nearest_code(hidden_states, self.embed, return_distance=False)
 
     def decode(self, embed_ind: Tensor) -> Tensor:
-        """The codes (..., D) that embed_ind (...) names."""
+        """The codes (..., D) that embed_ind (...) names; a ValueError if there are fewer."""
+        check_indices("embed_ind", embed_ind, len(self.embed))
         return F.embedding(embed_ind.to(self.embed.device), self.embed)
 
 
@@ -137,7 +139,11 @@ def _swap_xcodec(peer: nn.Module) -> nn.Module:
 
 
 def _swap_mimi(peer: nn.Module) -> nn.Module:
-    return adopt(MimiEuclideanCodebook, peer, ("embed_sum", "cluster_usage", "epsilon", "_embed"))
+    needs = ("embed_sum", "cluster_usage", "epsilon", "_embed")
+    module = adopt(MimiEuclideanCodebook, peer, needs)
+    # The quotient that it keeps would outlast weights that are loaded before `unpatch`.
+    peer._embed = None
+    return module
 
 
 def _swap_dac(peer: nn.Module) -> nn.Module:

@@ -96,6 +96,8 @@ def patch(
 def unpatch(model: nn.Module) -> list[str]:
     """Gives every module that `patch` changed its own class back, with the tensors it has now.
 
+    Other attributes are those it had when it was patched.
+
     Returns:
         The paths of these modules.
     """

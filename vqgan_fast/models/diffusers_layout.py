@@ -18,6 +18,7 @@ from torch import Tensor
 from .config_error import ConfigError
 from .fit_weights import build_with_weights
 from .layers import GROUPS
+from .plain_codes import check_plain_codes, is_moving_average
 from .pretrained import write_model
 from .taming.checkpoint import read_weights
 from .vqgan import VQGAN
@@ -91,6 +92,8 @@ def save_diffusers(model: VQGAN, folder: str | os.PathLike[str]) -> None:
     levels = len(model.config["ch_mult"])
     tensors = {}
     for name, value in model.state_dict().items():
+        if is_moving_average(name):
+            continue
         key = their_name(name, levels)
         projection = ".attentions." in key and value.ndim == 4
         tensors[key] = value[..., 0, 0] if projection else value
@@ -125,6 +128,7 @@ def vq_model_config(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     if config["double_z"]:
         raise ValueError("a VQGAN with double_z=True has no counterpart in diffusers' VQModel")
+    check_plain_codes(config, "diffusers' VQModel")
     attention = [resolution >> i in config["attn_resolutions"] for i in range(len(ch_mult))]
     return {
         "in_channels": config["in_channels"],

@@ -34,7 +34,8 @@ def build_with_weights(
 
     Raises:
         ConfigError: the arguments cannot work.
-        ValueError: a weight has another shape; or strict, and one is missing or unexpected.
+        ValueError: a weight has another shape, or is of integers; or strict, and one is missing or
+            unexpected.
     """
     model = _construct(cls, config, config_from, torch.device("meta"))
     expected = model.state_dict()
@@ -43,19 +44,25 @@ def build_with_weights(
         for name, value in expected.items()
         if name in weights and weights[name].shape != value.shape
     ]
+    integers = [
+        f"{name} is {weights[name].dtype}"
+        for name, value in expected.items()
+        if name in weights and value.is_floating_point() and not weights[name].is_floating_point()
+    ]
     missing = [name for name in expected if name not in weights]
     unexpected = [name for name in weights if name not in expected]
-    if misfits or missing or unexpected:
+    if misfits or integers or missing or unexpected:
         report = f"{weights_from} does not fit the {cls.__name__} of {config_from}" + "".join(
             f"\n  {len(names)} {what}: {_listing(names, separator)}"
             for names, what, separator in (
                 (misfits, "of another shape", "; "),
+                (integers, "that should be floating point", "; "),
                 (missing, "missing", ", "),
                 (unexpected, "unexpected", ", "),
             )
             if names
         )
-        if strict or misfits or len(missing) == len(expected):
+        if strict or misfits or integers or len(missing) == len(expected):
             raise ValueError(report)
         warnings.warn(report, stacklevel=4)
     if missing:

@@ -82,7 +82,7 @@ class GumbelQuantize(RemapsIndices):
         else:
             z_q, divergence, indices = self._draw(z, tau, hard)
         if self.remap is not None:
-            indices = self.remap_to_used(self.used[indices])
+            indices = self.remap_to_used(self.used[indices].long())
         loss = self.kl_weight * divergence.mean()
         if not self.use_vqinterface:
             return z_q, loss, indices

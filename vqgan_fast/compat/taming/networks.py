@@ -14,7 +14,8 @@ from ...models.discriminator import PatchGANDiscriminator
 class Encoder(encoder.Encoder):
     """Stands in for `taming.modules.diffusionmodules.model.Encoder`; state dict and values its own.
 
-    Arguments are those of its `ddconfig`; unknown ones are ignored, as there.
+    Arguments are those of its `ddconfig`; unknown ones are ignored, as there. Its numbers are
+    attributes, as there: VQGAN-CLIP reads `num_resolutions`.
 
     Raises:
         NotImplementedError: resamp_with_conv is False.
@@ -42,12 +43,14 @@ class Encoder(encoder.Encoder):
             attn_resolutions=attn_resolutions, in_channels=in_channels, z_channels=z_channels,
             dropout=dropout, double_z=double_z,
         )  # fmt: skip
+        _keep_sizes(self, ch, ch_mult, num_res_blocks, resolution, in_channels)
 
 
 class Decoder(decoder.Decoder):
     """Stands in for `taming.modules.diffusionmodules.model.Decoder`; state dict and values its own.
 
-    Arguments are those of its `ddconfig`; unknown ones are ignored, as there.
+    Arguments are those of its `ddconfig`; unknown ones are ignored, as there. Its numbers are
+    attributes, as there: VQGAN-CLIP reads `num_resolutions`.
 
     Raises:
         NotImplementedError: resamp_with_conv is False or give_pre_end is True.
@@ -75,6 +78,10 @@ class Decoder(decoder.Decoder):
             attn_resolutions=attn_resolutions, out_ch=out_ch, z_channels=z_channels,
             dropout=dropout,
         )  # fmt: skip
+        _keep_sizes(self, ch, ch_mult, num_res_blocks, resolution, in_channels)
+        self.give_pre_end = give_pre_end
+        lowest = resolution >> (len(ch_mult) - 1)
+        self.z_shape = (1, z_channels, lowest, lowest)
 
 
 class NLayerDiscriminator(PatchGANDiscriminator):
@@ -94,6 +101,22 @@ def weights_init(module: nn.Module) -> None:
     elif "BatchNorm" in name:
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
+
+
+def _keep_sizes(
+    network: nn.Module,
+    ch: int,
+    ch_mult: Sequence[int],
+    num_res_blocks: int,
+    resolution: int,
+    in_channels: int,
+) -> None:
+    network.ch = ch
+    network.temb_ch = 0
+    network.num_resolutions = len(ch_mult)
+    network.num_res_blocks = num_res_blocks
+    network.resolution = resolution
+    network.in_channels = in_channels
 
 
 def _refuse(**options: tuple[Any, Any]) -> None:

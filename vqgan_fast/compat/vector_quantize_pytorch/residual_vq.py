@@ -250,7 +250,9 @@ class ResidualVQ(nn.Module):
         if first.ema_update:
             first._codebook.update_ema()
             first.update_in_place_optimizer()
-        rows = [first.layout.to_rows(residual) for residual in residuals]
+        # That release takes the batch for heads here, of which there is one: dead codes are
+        # replaced by latents of the first item alone.
+        rows = [first.layout.to_rows(residual)[:1] for residual in residuals]
         first.expire_codes_(torch.stack(rows, dim=2).flatten(1, 2))
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import ops
+from ...quantizers.checks import check_indices
 from .gradients import rotate_to
 
 
@@ -61,7 +62,11 @@ class SimVQ(nn.Module):
         return self.code_transform(self.frozen_codebook)
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
-        """The codes that indices (B, ...) name, in the shape of the latents."""
+        """The codes that indices (B, ...) name, in the shape of the latents.
+
+        An index outside [0, K) is a ValueError, on the CPU.
+        """
+        check_indices("indices", indices, len(self.frozen_codebook))
         codes = self.code_transform(self.frozen_codebook[indices])
         return codes.movedim(-1, 1) if self.channel_first else codes
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,12 @@ import torch
 from torch import Tensor
 
 EMA_PREFIX = "model_ema."
+COUNTS = {EMA_PREFIX + "decay", EMA_PREFIX + "num_updates"}  # no weights' averages
+# What has none: the loss, which a trainer may leave out, and what is no parameter.
+NOT_AVERAGED = re.compile(
+    r"^(loss\.|colorize)|\.(mask|running_mean|running_var|num_batches_tracked)$"
+)
+SHOWN = 8  # names in a warning; the rest are counted
 
 
 class _Ignored:
@@ -84,13 +91,36 @@ def read_weights(path: str | os.PathLike[str], use_ema: bool | None = None) -> d
             f"{path} holds no averaged weights (neither {EMA_PREFIX}* nor current_model_state); "
             "use_ema=None takes them only where there are any"
         )
-    if use_ema is not False:
-        # The shadow of a parameter has its name without the dots.
-        weights = {
-            name: shadows.get(EMA_PREFIX + name.replace(".", ""), value)
-            for name, value in weights.items()
-        }
-    return weights
+    if use_ema is False or not shadows:
+        return weights
+    if not weights:
+        raise ValueError(
+            f"{path} holds averaged weights ({EMA_PREFIX}*) alone; what they are the averages of, "
+            "whose names tell where they belong, is missing"
+        )
+    return _averaged(weights, shadows, path)
+
+
+def _averaged(
+    weights: Mapping[str, Tensor], shadows: dict[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """The weights with their averages in their places; a warning names what does not fit."""
+    # The shadow of a parameter has its name without the dots.
+    places = {name: EMA_PREFIX + name.replace(".", "") for name in weights}
+    strange = shadows.keys() - places.values() - COUNTS
+    bare = [
+        name
+        for name, place in places.items()
+        if place not in shadows and not NOT_AVERAGED.search(name)
+    ]
+    for names, what in (
+        (sorted(strange), "averages of weights that it does not hold"),
+        (bare, "no averages of some weights, which stay as they were last trained"),
+    ):
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            warnings.warn(f"{path} holds {what}: {', '.join(names[:SHOWN])}{more}", stacklevel=5)
+    return {name: shadows.get(places[name], value) for name, value in weights.items()}
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
@@ -140,18 +170,21 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _first(error: Exception) -> str:
-    """The first line: torch's advice behind it is to load the file without any check."""
+    """The first sentence: torch's advice behind it is to load the file without any check."""
     text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return re.split(r"\n|(?<=\.) ", text)[0] if text else type(error).__name__
 
 
 def _only_tensors(weights: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(weights, Mapping) or not weights:
         raise ValueError(f"{path} must hold a state dict, got {type(weights).__name__}")
-    wrong = {name: type(v).__name__ for name, v in weights.items() if not isinstance(v, Tensor)}
-    if wrong:
-        name, kind = next(iter(wrong.items()))
+    for name, value in weights.items():
+        kind = type(value).__name__
+        if isinstance(name, str) and isinstance(value, Tensor):
+            if value.layout == torch.strided and not value.is_meta and not value.is_complex():
+                continue
+            kind = "no data" if value.is_meta else f"{value.layout}, {value.dtype}"
         raise ValueError(
-            f"{path} holds no state dict: expected tensors by name, got {name} of type {kind}"
+            f"{path} holds no state dict: expected dense tensors by name, got {name!r} of {kind}"
         )
     return dict(weights)

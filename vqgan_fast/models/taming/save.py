@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..conditions import LabelCondition, SOSCondition
 from ..latent_transformer import LatentTransformer
+from ..plain_codes import check_plain_codes, is_moving_average
 from ..pretrained import replacing
 from ..vqgan import VQGAN
 from .config import (
@@ -57,13 +58,18 @@ def save_taming(
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     # A tensor that is a view would take the whole of what it views along.
-    return {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+    return {
+        key: value.detach().cpu().clone()
+        for key, value in model.state_dict().items()
+        if not is_moving_average(key)
+    }
 
 
 def _vqgan_params(model: VQGAN) -> dict[str, Any]:
     config = model.config
     if config["double_z"]:
         raise ValueError("a VQGAN with double_z=True has no counterpart in the reference")
+    check_plain_codes(config, "the reference's VQModel")
     if config["beta"] != 0.25 or not config["legacy"]:
         warnings.warn(
             "the reference trains every VQGAN with beta=0.25 and legacy=True, this one has "
