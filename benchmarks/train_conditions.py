@@ -80,7 +80,8 @@ def main() -> None:
         ("pose", "pose", str(figures / "pictures"), str(figures / "keypoints.json")),
         ("stereo_depth", "depth", str(stereo / "pictures"), str(stereo / "maps")),
         ("classes", "classes", everything, None),
-        ("coordinates", "coordinates", segmentation[0], None),
+        # Aligned, as faces are: heads and feet are at their heights in every picture.
+        ("coordinates", "coordinates", str(figures / "pictures"), None),
     ]
     first = root / "vqgan"
     pixels = run(
@@ -98,8 +99,6 @@ def main() -> None:
             files = [f"data.maps.folder={maps}", f"data.maps.validation_folder={maps}"]
             # Labels have neither a discriminator nor a perceptual distance anyway.
             options = [*SMALL_VQGAN, *([] if config == "segmentation" else NO_GAME), *data]
-            if config in ("edges", "pose"):  # L1's median of thin lines is black
-                options.append("loss.pixel_loss=mse")
             row["maps"] = run(
                 f"{config}_vqgan.yaml", root / f"{name}_maps",
                 # The cross-entropy of 151 channels takes longer to tell them apart.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import VOCAB_SIZE, randomized, tokens
+from tiny_models import VOCAB_SIZE, assert_highest_logits, randomized, tokens
 from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast.models import LatentTransformer, PixelSNAIL, SOSCondition
@@ -36,11 +36,7 @@ def drawn_one_by_one(model, cond, codes, rule, seeds):
 def test_greedy_codes_are_the_highest_logits_of_the_whole_grid(grid, spatial):
     model, cond = tiny_pixel_snail(), tokens(2, *grid) if spatial else tokens(2, 1)
     codes, logprobs = sample_codes(model, cond, grid, greedy=True, return_logprobs=True)
-    with torch.no_grad():
-        logits = model(codes, cond)
-    assert torch.equal(logits.argmax(-1).view_as(codes), codes)
-    expected = logits.log_softmax(-1).gather(-1, codes.flatten(1)[..., None]).view_as(logprobs)
-    torch.testing.assert_close(logprobs, expected.float(), atol=1e-5, rtol=0)
+    assert_highest_logits(model, cond, codes, logprobs)
     assert len(codes.unique()) > 2
 
 

@@ -52,3 +52,14 @@ def randomized(gpt: torch.nn.Module, seed: int) -> torch.nn.Module:
 def tokens(*shape: int, seed: int = 0) -> torch.Tensor:
     """Random tokens of the tiny transformers' vocabulary."""
     return torch.randint(VOCAB_SIZE, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_highest_logits(
+    model: torch.nn.Module, cond: torch.Tensor, codes: torch.Tensor, logprobs: torch.Tensor
+) -> None:
+    """Codes (B, h, w) are the most likely given those before them, by the logits of all at once."""
+    with torch.no_grad():
+        logits = model(codes, cond)
+    assert torch.equal(logits.argmax(-1).view_as(codes), codes)
+    expected = logits.log_softmax(-1).gather(-1, codes.flatten(1)[..., None]).view_as(logprobs)
+    torch.testing.assert_close(logprobs, expected.float(), atol=1e-5, rtol=0)
