@@ -132,17 +132,37 @@ def test_a_truncated_checkpoint_gives_way_to_the_previous_one(
 
 
 def test_the_time_allowed_ends_a_run_with_a_checkpoint(tmp_path, pictures, capsys):
-    config = vqgan_run(pictures, tmp_path / "run", optim__max_minutes=1e-9, log__every=50)
-    result = train_vqgan(config)
-    assert result.step == 1 and result.metrics["step"] == 1
-    assert (tmp_path / "run" / "checkpoints" / "step_000001").is_dir()
+    changes = {"optim__max_minutes": 0.01, "optim__steps": 10_000, "log__every": 10_000}
+    result = train_vqgan(vqgan_run(pictures, tmp_path / "run", **changes))
+    assert 0 < result.step < 10_000 and result.metrics["step"] == result.step
+    checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert checkpoints == {"step_000000", f"step_{result.step:06d}"}
     assert (tmp_path / "run" / "vqgan" / "config.json").is_file()
     told = capsys.readouterr().err
-    assert "max_minutes are over at step 1" in told
-    assert "max_minutes = 1e-09 is shorter than one checkpoint, which takes" in told
-    config.resume = True
-    with pytest.raises(ConfigError, match="shorter than one checkpoint, which takes"):
+    assert f"max_minutes are over at step {result.step}" in told and "WARNING" not in told
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
+    tmp_path, pictures, capsys, background
+):
+    changes = {"optim__max_minutes": 1e-9, "log__checkpoint_in_background": background}
+    config = vqgan_run(pictures, tmp_path / "run", **changes)
+    refused = "max_minutes = 1e-09 is shorter than one checkpoint, which takes .* allow more time"
+    with pytest.raises(ConfigError, match=f"{refused} and go on with resume=true"):
         train_vqgan(config)
+    assert "writing a checkpoint of" in capsys.readouterr().err
+    assert read_metrics(tmp_path / "run") == []
+    config.resume = True
+    with pytest.raises(ConfigError, match=refused):
+        train_vqgan(config)
+    config.optim.max_minutes = None  # from step 0, as a run that was not interrupted
+    assert train_vqgan(config).step == 4
+    other = vqgan_run(pictures, tmp_path / "other")
+    train_vqgan(other)
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "other")
+    expected = weights(tmp_path / "other")
+    assert all(torch.equal(v, expected[key]) for key, v in weights(tmp_path / "run").items())
 
 
 def test_a_run_never_overwrites(tmp_path, pictures, uninterrupted):

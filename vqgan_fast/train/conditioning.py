@@ -113,19 +113,36 @@ class Conditioning:
         return open_maps(pictures, folder, part, files, "condition")
 
     def _stage(self, part: ConditionPart, vqgan: VQGAN, number: int) -> Condition:
-        if part.kind == "sos":
-            return SOSCondition()
-        if part.kind == "label":
-            return LabelCondition(len(self.classes), self.classes)
-        if part.kind == "coordinates":
-            return CoordinateCondition(part.n_tokens, vqgan.downsampling_factor)
-        maps = {"kind": part.kind}
-        maps |= {name: getattr(part, name) for name in MAP_OPTIONS.get(part.kind, ())}
-        if part.vqgan is None:
-            return CodesCondition(_fitting(vqgan, part, vqgan, "first_stage"), maps, folder=None)
-        own = load_first_stage(part.vqgan, "condition.vqgan")
+        own = None if part.vqgan is None else load_first_stage(part.vqgan, "condition.vqgan")
         folder = f"condition_{number}" if self.several else "condition"
-        return CodesCondition(_fitting(own, part, vqgan, "condition.vqgan"), maps, folder)
+        return condition_stage(part, vqgan, own, self.classes, folder)
+
+
+def condition_stage(
+    part: ConditionPart, vqgan: VQGAN, own: VQGAN | None, classes: Sequence[str], folder: str
+) -> Condition:
+    """The stage of one condition.
+
+    Args:
+        vqgan: the first stage.
+        own: the condition's own VQGAN, for maps; None takes the first stage.
+        classes: names, for labels.
+        folder: of the model's, where `own` is saved.
+
+    Raises:
+        ConfigError: a VQGAN does not fit.
+    """
+    if part.kind == "sos":
+        return SOSCondition()
+    if part.kind == "label":
+        return LabelCondition(len(classes), classes)
+    if part.kind == "coordinates":
+        return CoordinateCondition(part.n_tokens, vqgan.downsampling_factor)
+    maps = {"kind": part.kind}
+    maps |= {name: getattr(part, name) for name in MAP_OPTIONS.get(part.kind, ())}
+    if own is None:
+        return CodesCondition(_fitting(vqgan, part, vqgan, "first_stage"), maps, folder=None)
+    return CodesCondition(_fitting(own, part, vqgan, "condition.vqgan"), maps, folder)
 
 
 def drop_some(

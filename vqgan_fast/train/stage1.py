@@ -24,6 +24,7 @@ from .config import LossConfig, VQGANRun
 from .data_wait import DataWait
 from .distributed import join_ranks
 from .evaluation import evaluating, reconstruction_figures
+from .first_checkpoint import first_checkpoint
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
@@ -114,6 +115,9 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
             )
+            stop.reserve_seconds = first_checkpoint(
+                state, writer, checkpoint, optim.max_minutes, log
+            )
             done = first
             for step in range(first, optim.steps):
                 with_gan = loss.gan_is_on(step)
@@ -168,10 +172,11 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(best, crops, shown, ranks.device))
                 if stopping or done % cadence.checkpoint_every == 0:
+                    before = stop.minutes
                     state.save(writer, done, samples)
-                    stop.reserve_seconds = writer.seconds
                     if ranks.is_main:
                         best.save_pretrained(run_dir / "vqgan")
+                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
                 if stopping:
                     break
             writer.finish()

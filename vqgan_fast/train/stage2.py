@@ -36,6 +36,7 @@ from .config import ConfigError, GPTConfig, TransformerRun
 from .data_wait import DataWait
 from .distributed import Ranks, join_ranks
 from .evaluation import held_out_nll, predictions
+from .first_checkpoint import first_checkpoint
 from .first_stage import load_first_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
@@ -121,6 +122,9 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         ):  # fmt: skip
             skipped = SkippedFiles(codes.files, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
+            stop.reserve_seconds = first_checkpoint(
+                state, writer, checkpoint, optim.max_minutes, log
+            )
             done = first
             for step in range(first, optim.steps):
                 for micro in range(optim.accumulate):
@@ -160,11 +164,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(model, shown))
                 if stopping or done % cadence.checkpoint_every == 0:
+                    before = stop.minutes
                     state.save(writer, done, samples)
-                    stop.reserve_seconds = writer.seconds
                     weights = whole_state_dict(best)
                     if ranks.is_main:
                         model.save_pretrained(run_dir / "model", weights)
+                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
                 if stopping:
                     break
             writer.finish()
