@@ -40,8 +40,8 @@ def first_checkpoint(
         return 0.0
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.shared.values())
     log.say(
-        f"optim.max_minutes = {max_minutes:g}: writing a checkpoint of {size / MIB:.3g} MiB now, to "
-        "know how long one takes"
+        f"optim.max_minutes = {max_minutes:g}: writing a checkpoint of {size / MIB:.3g} MiB now, "
+        "to know how long one takes"
     )
     state.save(writer, 0, 0)
     writer.finish()
