@@ -47,7 +47,7 @@ def test_allocations_live_as_long_as_someone_needs_them():
 
 def test_the_plan_is_within_15_percent_of_the_measured_peak():
     """Two real steps of each stage in a process of its own; the script knows larger cases."""
-    cases = ["vqgan:0", "transformer:0"]
+    cases = ["vqgan:0", "transformer:0", "transformer:0:combined"]
     done = subprocess.run(
         [sys.executable, HERE / "measured_peak.py", *cases],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -165,6 +165,44 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     assert encoded["settings"][0]["parts"]["working"] <= parts["working"]
 
 
+STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"
+SMALL_GPT = ("gpt.n_layer=2", "gpt.n_head=2", "gpt.n_embd=32", "data.size=16", "data.batch_size=2")
+
+
+def test_every_condition_is_planned_before_anything_is_there(capsys, tmp_path):
+    first, labels = tmp_path / "first.yaml", tmp_path / "labels.yaml"
+    first.write_text(f"{STAGE_1}}}\n")
+    maps = "{kind: segmentation, n_labels: 20, folder: nowhere}"
+    labels.write_text(
+        f"{STAGE_1}, in_channels: 20, out_ch: 20}}\n"
+        f"loss: {{kind: segmentation}}\ndata: {{maps: {maps}, size: 16, train: nowhere}}\n"
+    )
+    assert "fixed" in json.loads(plan(capsys, str(labels), "--json"))["settings"][0]["parts"]
+
+    def fixed(*condition):
+        argv = ("transformer.yaml", f"first_stage={first}", *SMALL_GPT, *condition, "--json")
+        return json.loads(plan(capsys, *argv))["settings"][0]["parts"]["fixed"]
+
+    own = f"{{kind: segmentation, n_labels: 20, folder: nowhere, vqgan: {labels}}}"
+    alone, mask = fixed(), 2 * 4 * (2 * 64 * 2 * 64 - 65 * 65)  # two layers' causal masks
+    assert fixed("condition=label") == alone
+    assert fixed("condition=coordinates") == fixed("condition=edges") == alone + mask
+    # 17 channels more at the VQGAN's input and output: 3 x 3 filters, and a bias at the output.
+    own_vqgan = fixed(f"condition={own}") - alone - mask
+    assert own_vqgan > 0
+    several = "{kind: label}", "{kind: low_resolution}", own
+    longer = 2 * 4 * ((1 + 3 * 64) ** 2 - 65**2)
+    assert fixed(f"condition.parts=[{','.join(several)}]") == alone + longer + own_vqgan
+
+
+def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / name).mkdir()
+    argv = ["condition=label", f"data.train={tmp_path}"]
+    assert load_plan("transformer.yaml", argv)[1].classes == 3
+    assert load_plan("transformer.yaml", [argv[0], "data.train=nowhere"])[1].classes == 1000
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -176,7 +214,12 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
         (("vqgan.yaml", "optim.stops=3"), "there is no key optim.stops"),
         (("nowhere.yaml",), "there is no configuration file nowhere.yaml"),
         (("transformer.yaml", "first_stage=transformer.yaml"), "must be of stage: vqgan"),
-        (("vqgan.yaml", "data.maps.kind=edges"), "plan knows training on pictures, not on maps"),
+        (("vqgan.yaml", "data.maps.kind=depth"), "model.in_channels must be 1, the channels of"),
+        (("transformer.yaml", "condition=depth"), "condition.vqgan must be given"),
+        (
+            ("transformer.yaml", "condition.kind=depth", "condition.vqgan=vqgan.yaml"),
+            "condition.vqgan must be a VQGAN of 1 channels, those of depth maps, got one of 3",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_said(capsys, argv, message):

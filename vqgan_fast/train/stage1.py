@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqgan_fast.data import batches
+from vqgan_fast.data import batches, pictures_fingerprint
 from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
-from .agreement import start_together
+from .agreement import check_same_data, start_together
 from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
@@ -61,6 +61,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         crops = TrainingCrops(data, config.seed, ranks)
+        described = pictures_fingerprint(crops.stream.files)
+        check_same_data(described, ranks)
         shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.
@@ -88,7 +90,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         }
         if game:
             shared |= named_tensors("discriminator", loss.discriminator, disc_optimizer)
-        state = TrainingState(shared, {"meter": meter.totals}, ranks)
+        state = TrainingState(shared, {"meter": meter.totals}, ranks, described)
         torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
         first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
         run_dir = create_run_folder(config, ranks)
