@@ -75,7 +75,9 @@ class MapConfig:
     """
 
     kind: str | None = None
-    folder: str | None = None  # of the training pictures' maps; the JSON file of keypoints
+    # Of the training pictures' maps, a pattern of tar shards where theirs is one too; the JSON file
+    # of keypoints.
+    folder: str | None = None
     validation_folder: str | None = None  # the same for the held-out pictures
     unpaired: str = "refuse"  # or skip: leave pictures out that have no map of their size
     n_labels: int = 151  # of segmentation: labels are 0 ... n_labels - 1
