@@ -1,4 +1,4 @@
-"""Where a picture lies in the folder or in the shard that it came in: what labels and maps go by."""
+"""Where a picture lies in its folder or in its shard: what labels and maps go by."""
 
 from __future__ import annotations
 
