@@ -174,6 +174,7 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
 
 
 STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"
+STAGE_1 += ", resolution: 64"
 SMALL_GPT = ("gpt.n_layer=2", "gpt.n_head=2", "gpt.n_embd=32", "data.size=16", "data.batch_size=2")
 
 
@@ -198,7 +199,7 @@ def test_every_condition_is_planned_before_anything_is_there(tmp_path):
     alone = fixed("condition=label") - masks(1)
     own = f"{{kind: segmentation, n_labels: 20, folder: nowhere, vqgan: {labels}}}"
     of_labels = fixed(f"condition={own}") - masks(64) - alone
-    # Larger than the first stage by 17 channels in (3 x 3 filters, 32 of them) and out (and biases).
+    # Larger than the first stage by 17 channels in (32 filters of 3 x 3) and out (biases as well).
     assert of_labels == alone + 4 * 17 * (2 * 9 * 32 + 1)
     several = f"[{{kind: label}},{{kind: coordinates}},{{kind: low_resolution}},{own}]"
     assert fixed(f"condition.parts={several}") == alone + masks(1 + 3 * 64) + of_labels
