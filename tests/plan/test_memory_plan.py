@@ -15,7 +15,15 @@ from torch._subclasses import FakeTensorMode
 
 from vqgan_fast import cli
 from vqgan_fast.cli.plan import PARTS
-from vqgan_fast.plan import Setting, StepMemory, duration, largest_batch, load_plan, on_a_card
+from vqgan_fast.plan import (
+    Rehearsal,
+    Setting,
+    StepMemory,
+    duration,
+    largest_batch,
+    load_plan,
+    on_a_card,
+)
 from vqgan_fast.plan.allocations import Allocations
 from vqgan_fast.plan.report import render
 from vqgan_fast.train import ConfigError
@@ -166,10 +174,11 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
 
 
 STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"
+STAGE_1 += ", resolution: 64"
 SMALL_GPT = ("gpt.n_layer=2", "gpt.n_head=2", "gpt.n_embd=32", "data.size=16", "data.batch_size=2")
 
 
-def test_every_condition_is_planned_before_anything_is_there(capsys, tmp_path):
+def test_every_condition_is_planned_before_anything_is_there(tmp_path):
     first, labels = tmp_path / "first.yaml", tmp_path / "labels.yaml"
     first.write_text(f"{STAGE_1}}}\n")
     maps = "{kind: segmentation, n_labels: 20, folder: nowhere}"
@@ -177,22 +186,23 @@ def test_every_condition_is_planned_before_anything_is_there(capsys, tmp_path):
         f"{STAGE_1}, in_channels: 20, out_ch: 20}}\n"
         f"loss: {{kind: segmentation}}\ndata: {{maps: {maps}, size: 16, train: nowhere}}\n"
     )
-    assert "fixed" in json.loads(plan(capsys, str(labels), "--json"))["settings"][0]["parts"]
+    assert Rehearsal(*load_plan(str(labels))).step(Setting(1)).working > 0
 
     def fixed(*condition):
-        argv = ("transformer.yaml", f"first_stage={first}", *SMALL_GPT, *condition, "--json")
-        return json.loads(plan(capsys, *argv))["settings"][0]["parts"]["fixed"]
+        argv = (f"first_stage={first}", *SMALL_GPT, *condition)
+        return Rehearsal(*load_plan("transformer.yaml", argv)).step(Setting(1)).fixed
 
+    # Of the transformer's two layers the causal mask is fixed as well.
+    def masks(tokens):
+        return 2 * 4 * (tokens + 64) ** 2
+
+    alone = fixed("condition=label") - masks(1)
     own = f"{{kind: segmentation, n_labels: 20, folder: nowhere, vqgan: {labels}}}"
-    alone, mask = fixed(), 2 * 4 * (2 * 64 * 2 * 64 - 65 * 65)  # two layers' causal masks
-    assert fixed("condition=label") == alone
-    assert fixed("condition=coordinates") == fixed("condition=edges") == alone + mask
-    # 17 channels more at the VQGAN's input and output: 3 x 3 filters, and a bias at the output.
-    own_vqgan = fixed(f"condition={own}") - alone - mask
-    assert own_vqgan > 0
-    several = "{kind: label}", "{kind: low_resolution}", own
-    longer = 2 * 4 * ((1 + 3 * 64) ** 2 - 65**2)
-    assert fixed(f"condition.parts=[{','.join(several)}]") == alone + longer + own_vqgan
+    of_labels = fixed(f"condition={own}") - masks(64) - alone
+    # Larger than the first stage by 17 channels in (32 filters of 3 x 3) and out (biases as well).
+    assert of_labels == alone + 4 * 17 * (2 * 9 * 32 + 1)
+    several = f"[{{kind: label}},{{kind: coordinates}},{{kind: low_resolution}},{own}]"
+    assert fixed(f"condition.parts={several}") == alone + masks(1 + 3 * 64) + of_labels
 
 
 def test_the_classes_are_counted_where_the_pictures_are(tmp_path):

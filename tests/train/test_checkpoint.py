@@ -73,7 +73,7 @@ def test_only_the_newest_are_kept_and_nothing_unfinished(tmp_path):
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
-    def busy(path, *arguments):
+    def busy(path, *arguments, **more):
         raise OSError(16, "Device or resource busy", str(path))
 
     save(tmp_path, 1, keep=1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from .images import PictureFile
+from .places import place_of
 from .shards import ShardedPictures
 
 
@@ -24,7 +24,7 @@ def names_fingerprint(names: Iterable[str]) -> str:
 def pictures_fingerprint(files: Sequence[PictureFile]) -> str:
     """How many pictures, and a fingerprint of their names without folders: they may move."""
     sharded = isinstance(files, ShardedPictures)
-    names = files.names() if sharded else (Path(str(file)).name for file in files)
+    names = files.names() if sharded else (place_of(file).name for file in files)
     return f"{len(files)} pictures, {names_fingerprint(names)}"
 
 

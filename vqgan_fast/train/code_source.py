@@ -29,7 +29,6 @@ from .check_config import check_divisible
 from .conditioning import Conditioning
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
-from .training_pictures import training_pictures
 
 
 class CodeBatch(NamedTuple):
@@ -96,10 +95,7 @@ class PictureCodes(CodeSource):
         data, factor = self.data, self.vqgan.downsampling_factor
         check_divisible(data.size, factor)
         self.grid = (data.size // factor, data.size // factor)
-        if data.shards is None:
-            self.files, self.kinds = self.conditioning.open(data.train, held_out=False)
-        else:
-            self.files, self.kinds = training_pictures(data, self.ranks), []
+        self.files, self.kinds = self.conditioning.open(held_out=False)
         self.stream = PairedStream(
             self.files, self.kinds, size=data.size, resize=data.resize, crop=data.crop,
             flip=data.flip, region=data.train_region, seed=self.seed, cache=data.cache,

@@ -45,6 +45,7 @@ from .run_log import RunLog
 from .sharding import checkpoint_activations, shard, whole_state_dict
 from .skipped import SkippedFiles
 from .stopping import StopRequest
+from .training_pictures import training_pictures
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
 
 
@@ -64,7 +65,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        conditioning = Conditioning(config, vqgan)
+        pictures = None if data.codes else training_pictures(data, ranks)
+        conditioning = Conditioning(config, vqgan, pictures=pictures)
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
         codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
