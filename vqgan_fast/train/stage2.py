@@ -65,8 +65,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        pictures = None if data.codes else training_pictures(data, ranks)
-        conditioning = Conditioning(config, vqgan, pictures=pictures)
+        files = training_pictures(data, ranks) if data.codes is None else None
+        conditioning = Conditioning(config, vqgan, pictures=files)
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
         codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
