@@ -97,7 +97,7 @@ def read_image(path: PictureFile) -> Image.Image:
         DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(_source(path)) as opened:
+        with Image.open(source_of(path)) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened))
     except (MemoryError, DataError):
         raise
@@ -113,7 +113,7 @@ def read_size(path: PictureFile) -> tuple[int, int]:
         DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(_source(path)) as opened:
+        with Image.open(source_of(path)) as opened:
             width, height = opened.size
             rotated = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except DataError:
@@ -123,7 +123,7 @@ def read_size(path: PictureFile) -> tuple[int, int]:
     return (height, width) if rotated else (width, height)
 
 
-def _source(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
+def source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
     """What Pillow opens."""
     return path if isinstance(path, str | os.PathLike) else path.open()
 

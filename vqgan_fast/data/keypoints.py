@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .images import DataError
+from .images import DataError, PictureFile
 from .maps import CropMap
+from .places import place_of
 from .stream import View
 
 
@@ -37,8 +38,8 @@ class Keypoints(CropMap):
 
     channels = 3
 
-    def __init__(self, files: Sequence[Path], annotations: Path) -> None:
-        self.names = [file.name for file in files]
+    def __init__(self, files: Sequence[PictureFile], annotations: Path) -> None:
+        self.names = [place_of(file).name for file in files]
         self.sizes, self.people = read_keypoints(annotations)
         missing = [name for name in self.names if name not in self.sizes]
         if missing:
