@@ -11,6 +11,7 @@ from parity import assert_same, latents, pair, step
 from torch import nn
 from transformers.models.dac import modeling_dac
 from transformers.models.encodec import modeling_encodec
+from transformers.models.higgs_audio_v2_tokenizer import modeling_higgs_audio_v2_tokenizer
 from transformers.models.mimi import modeling_mimi
 from transformers.models.wavtokenizer import modeling_wavtokenizer
 from transformers.models.xcodec import modeling_xcodec
@@ -93,23 +94,25 @@ def test_dac(training: bool, seed: int) -> None:
 
 
 def residual_stacks() -> dict[str, nn.Module]:
+    higgs = modeling_higgs_audio_v2_tokenizer.HiggsAudioV2TokenizerResidualVectorQuantization
     mimi = SimpleNamespace(**vars(CONFIG), vector_quantization_hidden_dimension=C)
     return {
         "encodec": modeling_encodec.EncodecResidualVectorQuantizer(CONFIG),
         "mimi": modeling_mimi.MimiResidualVectorQuantizer(mimi),
+        "higgs": higgs(CONFIG),
         "xcodec": modeling_xcodec.XcodecResidualVectorQuantization(CONFIG),
         "dac": modeling_dac.DacResidualVectorQuantizer(CONFIG),
     }
 
 
-@pytest.mark.parametrize("name", ["encodec", "mimi", "xcodec", "dac"])
+@pytest.mark.parametrize("name", ["encodec", "mimi", "higgs", "xcodec", "dac"])
 def test_patched_residual_stages(name: str) -> None:
     model = residual_stacks()[name].eval()
     generator = torch.Generator().manual_seed(0)
     for key, value in model.state_dict().items():
         if "embed" in key or "codebook" in key:
             value.normal_(generator=generator)
-    z = latents(2, C if name == "dac" else D, 25)
+    z = latents(2, C if name in ("dac", "higgs") else D, 25)
 
     def run():
         if name == "dac":
