@@ -28,11 +28,11 @@ from torch.nn.functional import normalize
 PEAK_MEMORY = Path(__file__).with_name("peak_memory.py")
 # N, K, D; the temperatures are those of bench_soft_assign.py.
 SOFT = [(1024, k, d) for k in (1024, 16384) for d in (8, 32)]
-SOFT += [(4096, 8192, d) for d in (8, 32, 256)]
+SOFT += [(1024, 8192, 256), *((4096, 8192, d) for d in (8, 32, 64))]
 TEMPERATURES = (1.0, 0.01)
 # Latents (B, D, H, H) and K.
 STEP_SIZES = [(8, d, 16, 16384) for d in (8, 256)]
-# N, K, D by which IBQ's authors train, and one that the dense form can hold as well.
+# K by which IBQ's authors train, and one that the dense form can hold as well.
 IBQ_SIZES = [("IBQ", 262144), ("IBQ", 16384), ("dense IBQ", 16384)]
 
 
@@ -77,22 +77,27 @@ def steps(rounds: int) -> list[Row]:
             rows.append({
                 "N x K x D": f"{batch * side * side} x {num_codes} x {dim}", "step": name, "ms": ms,
                 "of ours": ms / found["ours"],
-                "peak, MiB": peak("--step", name, batch, dim, side, num_codes),
             })  # fmt: skip
     return rows
 
 
 def memory() -> list[Row]:
-    rows = [
-        {"what": f"{name}, forward and backward", "N x K x D": f"{n} x {k} x {d}",
-         "peak, MiB": peak("--soft", name, n, k, d), "codebook, MiB": 4 * k * d / 2**20}
+    """Peaks of soft_assign, of the steps above and of IBQ's, each beside the codebook it has."""
+    cases = [
+        (f"{name}, forward and backward", (n, k, d), ("--soft", name, n, k, d))
         for n, k, d in SOFT
         for name in FORMS
-    ]  # fmt: skip
-    return rows + [
-        {"what": f"training step of {name}", "N x K x D": f"4096 x {k} x 32",
-         "peak, MiB": peak("--step", name, 16, 32, 16, k), "codebook, MiB": 4 * k * 32 / 2**20}
-        for name, k in IBQ_SIZES
+    ]
+    sizes = [(name, *step) for step in STEP_SIZES for name in STEPS]
+    sizes += [(name, 16, 32, 16, k) for name, k in IBQ_SIZES]
+    cases += [
+        (f"training step, {name}", (batch * side * side, k, d), ("--step", name, batch, d, side, k))
+        for name, batch, d, side, k in sizes
+    ]
+    return [
+        {"what": what, "N x K x D": " x ".join(map(str, shape)), "peak, MiB": peak(*arguments),
+         "codebook, MiB": 4 * shape[1] * shape[2] / 2**20}
+        for what, shape, arguments in cases
     ]  # fmt: skip
 
 
@@ -102,8 +107,8 @@ PARTS = {
         "Soft assignment, forward and backward, beside the dense formula", soft_assign,
     ),
     "quantizer_steps": ("Training steps of quantisers: forward, loss, gradients", steps),
-    "soft_memory": (
-        "Memory of soft assignment and of IBQ's quantiser", lambda rounds: memory(),
+    "quantizer_memory": (
+        "Memory of soft assignment and of training steps", lambda rounds: memory(),
     ),
 }  # fmt: skip
 
