@@ -237,8 +237,10 @@ def test_bad_remap_files(codes, message: str, tmp_path) -> None:
 def test_a_remap_that_is_no_list_of_integers_is_not_unpickled(content, tmp_path) -> None:
     path = tmp_path / "used.npy"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"remap must name a \.npy file of integers; .*used\.npy"):
-        taming.VectorQuantizer2(K, D, 0.25, remap=path)
+    np.savez(tmp_path / "used.npz", np.arange(3))
+    for wrong in (path, tmp_path / "used.npz"):
+        with pytest.raises(ValueError, match=r"remap must name a \.npy file of integers; .*used"):
+            taming.VectorQuantizer2(K, D, 0.25, remap=wrong)
 
 
 @pytest.mark.parametrize("unknown", ["never", 6, -1, 1.5])

@@ -310,7 +310,7 @@ def test_diffusers_model() -> None:
 
 def test_gumbel(tmp_path) -> None:
     """It draws as before, and without the N x K numbers where that is asked for."""
-    module = quantize.GumbelQuantize(D, D, K, remap=remap_file(tmp_path), unknown_index="extra")
+    module = quantize.GumbelQuantize(D, D, 40, remap=remap_file(tmp_path), unknown_index="extra")
     z = latents(2, D, 5, 5)
 
     def drawn():

@@ -35,6 +35,7 @@ OPTIONS = {
     "heads": {"heads": 4, "codebook_dim": 4},
     "heads, projections": {"heads": 4, "codebook_dim": 8},
     "separate heads": {"heads": 4, "codebook_dim": 4, "separate_codebook_per_head": True},
+    "heads of whole latents": {"heads": 2, "separate_codebook_per_head": True},
     "cosine": {"use_cosine_sim": True},
     "cosine, separate heads, dead codes": {
         "use_cosine_sim": True,
@@ -116,7 +117,9 @@ def test_same_for_every_shape(options: dict, to_latents, extra: str) -> None:
 
 
 @pytest.mark.parametrize("zeros", [True, False])
-@pytest.mark.parametrize("name", ["default", "cosine", "dead codes", "k-means"])
+@pytest.mark.parametrize(
+    "name", ["default", "cosine", "dead codes", "k-means", "heads of whole latents"]
+)
 def test_same_with_padding(name: str, zeros: bool) -> None:
     modules = quantizers(**OPTIONS[name], return_zeros_for_masked_padding=zeros)
     lens = torch.tensor([7, 48])
@@ -126,6 +129,15 @@ def test_same_with_padding(name: str, zeros: bool) -> None:
     x = torch.randn(2, 48, DIM)
     both_ways = [modules[1](x, **by)[0] for by in ({"mask": mask}, {"lens": lens})]
     assert torch.equal(*both_ways)
+
+
+def test_same_with_padding_and_heads_that_share_a_codebook() -> None:
+    """The package can for a batch of one."""
+    modules = quantizers(heads=2)
+    x, mask = torch.randn(1, 48, DIM), torch.arange(48)[None] < 30
+    theirs, own = call_alike(modules, 0, x, mask=mask)
+    assert_same(own, theirs)
+    assert modules[1](x.expand(2, -1, -1), mask=mask.expand(2, -1))[2] > 0
 
 
 @pytest.mark.parametrize("name", ["heads", "separate heads", "projections"])
