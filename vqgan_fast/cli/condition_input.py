@@ -27,13 +27,19 @@ class Given(NamedTuple):
     grid: Grid | None = None
     rows: Rows = ()
 
-    def of(self, numbers: range) -> Tokens:
+    @property
+    def number(self) -> int:
+        """How many conditions there are."""
+        parts = self.tokens if isinstance(self.tokens, tuple) else (self.tokens,)
+        return max(len(part) for part in parts)
+
+    def of(self, numbers: Sequence[int]) -> Tokens:
         """The tokens of these pictures; conditions come again where there are more pictures."""
         from ..models.conditions import map_tokens
 
         return map_tokens(lambda part: _taken(part, numbers), self.tokens)
 
-    def rows_of(self, numbers: range) -> list[tuple[str, Tensor]]:
+    def rows_of(self, numbers: Sequence[int]) -> list[tuple[str, Tensor]]:
         """The rows of these pictures."""
         return [(name, _taken(images, numbers)) for name, images in self.rows]
 
@@ -171,5 +177,5 @@ def _class_number(stage: Condition, text: str) -> int:
     return int(text)
 
 
-def _taken(rows: Tensor, numbers: range) -> Tensor:
+def _taken(rows: Tensor, numbers: Sequence[int]) -> Tensor:
     return rows[[number % len(rows) for number in numbers]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -237,8 +237,7 @@ class Coordinates(CropMap):
 def _open(file: Path) -> Image.Image:
     try:
         with Image.open(file) as image:
-            image.load()
-            return image
+            return ImageOps.exif_transpose(image)  # upright, as its picture is read
     except MemoryError:
         raise
     except Exception as error:  # decoders fail in many ways

@@ -99,8 +99,6 @@ def pair_by_name(
         DataError: as said, with the files named; no pair at all.
         ValueError: `unpaired` is neither.
     """
-    if unpaired not in ("refuse", "skip"):
-        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     if not map_folder.is_dir():
         raise DataError(f"there is no folder of maps {map_folder}")
     kept, maps, problems = [], [], []
@@ -117,16 +115,33 @@ def pair_by_name(
             maps.append(found[0])
         else:
             problems.append(problem)
+    settle_problems(problems, len(pictures), map_folder, unpaired)
+    return Pairs(kept, maps, problems)
+
+
+def settle_problems(problems: Sequence[str], total: int, maps: Path, unpaired: str) -> None:
+    """Refuses pictures without a fitting map, unless they may be skipped and others are left.
+
+    Args:
+        problems: a line for each of them.
+        total: how many pictures there are.
+        maps: where their maps are.
+        unpaired: "refuse" or "skip".
+
+    Raises:
+        DataError: they may not be skipped, or all would be; ValueError: `unpaired` is neither.
+    """
+    if unpaired not in ("refuse", "skip"):
+        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     if problems and unpaired == "refuse":
         more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            f"{len(problems)} of {len(pictures)} pictures have no fitting map in {map_folder}:\n  "
+            f"{len(problems)} of {total} pictures have no fitting map in {maps}:\n  "
             + "\n  ".join(problems[:5])
             + more
         )
-    if not kept:
-        raise DataError(f"none of the {len(pictures)} pictures has a map in {map_folder}")
-    return Pairs(kept, maps, problems)
+    if len(problems) == total:
+        raise DataError(f"none of the {total} pictures has a map in {maps}")
 
 
 def _problem(picture: Path, found: list[Path], place: Path) -> str | None:

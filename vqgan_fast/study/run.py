@@ -25,7 +25,7 @@ LIST_FILE = "photographs.txt"
 SETTINGS = "settings.json"
 CONFIGS = "configs"
 LAUNCHER = "torchrun --nproc-per-node 8 -m vqgan_fast"
-CAUTION = """
+CAUTION = """\
 These are models of minutes on two CPU cores: they show that every comparison runs and how it is
 measured, not how the paper's models compare; `vqgan-fast study --config paper` has its sizes.
 """
@@ -177,4 +177,4 @@ def _about(plan: Plan, config: str, data: Path | None) -> str:
         else "regions of the same pictures that no training crop touches"
     )
     caution = CAUTION if config == "toy" else ""
-    return f"Configuration: {config}. Data: {what}; held out: {held_out}.\n{caution}"
+    return f"Configuration: {config}. Data: {what};\nheld out: {held_out}.\n\n{caution}"
