@@ -111,7 +111,10 @@ def _check_given(
     files: Sequence[Sequence[Path]],
 ) -> None:
     """ValueError if options are given that the model has no use for, or wanted ones are not."""
-    names = [part.config["name"] for part in getattr(stage, "parts", [stage])]
+    names = [
+        part.maps["kind"] if part in maps else part.config["name"]
+        for part in getattr(stage, "parts", [stage])
+    ]
     if token is not None and "label" not in names and (maps or len(names) > 1):
         raise ValueError(f"--cond is for a class, this model is conditioned on {', '.join(names)}")
     kinds = [part.maps["kind"] for part in maps]
@@ -174,7 +177,10 @@ def _class_number(stage: Condition, text: str) -> int:
     if not text.lstrip("-").isdecimal():
         known = f"; the classes are {', '.join(classes[:5])} ..." if classes else ""
         raise ValueError(f"--cond must be a token or the name of a class, got {text}{known}")
-    return int(text)
+    number, n_classes = int(text), getattr(stage, "n_classes", None)
+    if n_classes is not None and not 0 <= number < n_classes:
+        raise ValueError(f"--cond must be a class in [0, {n_classes}), got {number}")
+    return number
 
 
 def _taken(rows: Tensor, numbers: Sequence[int]) -> Tensor:

@@ -108,19 +108,21 @@ def run(args: argparse.Namespace) -> None:
     metrics = set(args.metrics)
     _check(args, metrics)
     refuse_existing([path for path in (args.json, args.keep_pictures) if path], args.force)
-    if metrics & DISTRIBUTION:
-        inception_weights(args.inception_weights)  # a missing file is told before the work
     device = choose_device(args.device)
     if is_vqgan_of_maps(args.run_folder):
         _evaluate_maps(args, metrics, device)
         return
+    files = list_images(args.images)[: args.limit]
+    if metrics & DISTRIBUTION:  # what is missing is told before the work
+        _check_counts(args, metrics, len(files))
+        inception_weights(args.inception_weights)
     if "nll" in metrics:
         transformer = load_transformer(args.run_folder).to(device)
         vqgan = transformer.first_stage_model
     else:
         vqgan = load_vqgan(args.run_folder).to(device)
     size = vqgan.config["resolution"] if args.size is None else args.size
-    pictures = Pictures(list_images(args.images)[: args.limit], size, args.batch)
+    pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
 
@@ -172,6 +174,16 @@ def _check(args: argparse.Namespace, metrics: set[str]) -> None:
         raise ValueError("--metrics fid and is need --samples, a folder of drawn pictures")
     if args.samples is not None and not metrics & {"fid", "is"}:
         raise ValueError("--samples is for --metrics fid and is, none of which was asked for")
+
+
+def _check_counts(args: argparse.Namespace, metrics: set[str], pictures: int) -> None:
+    from ..data import list_images
+    from ..evaluate import check_count
+
+    check_count(pictures, args.images)
+    if args.samples is not None:
+        count = len(list_images(args.samples))
+        check_count(count, args.samples, inception_score="is" in metrics)
 
 
 @contextmanager

@@ -230,6 +230,11 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
         given = given_condition(model, args.cond, args.condition, grid)
     if given.grid is not None and grid is None:
         options["grid"] = given.grid
+    elif given.grid not in (None, tuple(grid or ())):
+        raise ValueError(
+            f"--held-out conditions are of {given.grid[0]} x {given.grid[1]} codes, the picture is "
+            f"to be of {grid[0]} x {grid[1]}"
+        )
     return given
 
 

@@ -86,17 +86,15 @@ def run_study(
     with replacing(output / "study.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     say("pictures and page")
-    places = [(output / "study.md", output)]
-    if page is not None:
-        places.append((page, page.parent / "images"))
-    for path, folder in places:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_plots(results, folder)
-        write_page(results, path, folder)
+    draw_plots(results, output)
     draw_sheets(plan, output)
+    write_page(results, output / "study.md", output)
     if page is not None:
+        images = page.parent / "images"
+        images.mkdir(parents=True, exist_ok=True)
         for picture in output.glob("study_*.png"):
-            (page.parent / "images" / picture.name).write_bytes(picture.read_bytes())
+            (images / picture.name).write_bytes(picture.read_bytes())
+        write_page(results, page, images)
     return results
 
 
