@@ -291,7 +291,7 @@ def test_evaluation_elsewhere_and_of_the_first_pictures(depth_run, folders, tmp_
     (run / "config.yaml").write_text(text)
     arguments = ["evaluate", str(run), photos, "--metrics", "nll", "--size", "16", "--limit", "2"]
     assert main([*arguments, "--maps", maps]) == 0
-    assert "nll_crops           2" in capsys.readouterr().out
+    assert "nll_crops       2" in capsys.readouterr().out
     assert main(arguments) != 0
     assert "--maps must be given" in capsys.readouterr().err
 
