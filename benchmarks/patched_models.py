@@ -1,12 +1,12 @@
 """Models of diffusers and transformers before and after `vqgan_fast.patch`.
 
-    python benchmarks/patched_models.py [--rounds 5]
+    python benchmarks/patched_models.py [--rounds 5] [--output benchmarks/results]
 
-prints a table: the time of the whole model and of its quantiser, on one thread and counted in that
-thread's CPU time (medians of rounds that alternate between before and after), what the quantiser
-holds at its peak, and which share of the indices differs: where it does, ours is the nearer code in
-fp64, which is checked. The weights are random and the networks thin; the codebook and the grid are
-those of the released models, and the codes lie among the latents.
+prints a table, and keeps it: the time of the whole model and of its quantiser, on one thread and
+counted in that thread's CPU time (medians of rounds that alternate between before and after), what
+the quantiser holds at its peak, and which share of the indices differs: where it does, ours is the
+nearer code in fp64, which is checked. The weights are random and the networks thin; the codebook
+and the grid are those of the released models, and the codes lie among the latents.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from peak_memory import peak_bytes
+from tables import Row, Tables
 from torch import Tensor, nn
 
 import vqgan_fast
@@ -102,8 +104,7 @@ def differing_share(latents: Tensor, codebook: Tensor, indices: dict[bool, Tenso
 
 
 @torch.no_grad()
-def measure(case: Case, rounds: int) -> str:
-    """A row of the table."""
+def measure(case: Case, rounds: int) -> Row:
     model = case.model.eval()
     quantizer = model.get_submodule(case.quantizer)
     clock = Clock(quantizer)
@@ -131,30 +132,39 @@ def measure(case: Case, rounds: int) -> str:
             whole[patched].append(seconds)
             alone[patched].append(clock.seconds)
     share = differing_share(clock.latents, quantizer.embedding.weight, indices)
-    figures = [
-        f"{1e3 * statistics.median(times[patched]):.1f}"
-        for times in (whole, alone)
-        for patched in (False, True)
-    ]
-    figures += [f"{held[patched] / 2**20:.1f}" for patched in (False, True)]
+    milliseconds = {
+        name: [1e3 * statistics.median(times[patched]) for patched in (False, True)]
+        for name, times in (("model", whole), ("quantiser", alone))
+    }
     rows = clock.latents.numel() // clock.latents.shape[1]
     codes, dim = quantizer.embedding.weight.shape
-    return f"| {case.name} | {rows} x {codes} x {dim} | {' | '.join(figures)} | {share:.3%} |"
+    return {
+        "model": case.name,
+        "N x K x D": f"{rows} x {codes} x {dim}",
+        "model before, ms": milliseconds["model"][0],
+        "model after": milliseconds["model"][1],
+        "quantiser before, ms": milliseconds["quantiser"][0],
+        "quantiser after": milliseconds["quantiser"][1],
+        "quantiser holds before, MiB": held[False] / 2**20,
+        "holds after": held[True] / 2**20,
+        "indices that differ": f"{share:.3%}",
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--output", type=Path, help="a folder for patched_models_<CPU>.json and .md"
+    )
+    options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    print(
-        "| model | N x K x D | model before, ms | after | quantiser before, ms | after | "
-        "quantiser holds before, MiB | after | indices that differ |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for build in (diffusers_vq, chameleon, janus):
-        print(measure(build(), rounds), flush=True)
+    tables = Tables("Models before and after patch", rounds=options.rounds, threads=1)
+    rows = [measure(build(), options.rounds) for build in (diffusers_vq, chameleon, janus)]
+    tables.add("No gradient", rows)
+    for file in tables.write(options.output, "patched_models"):
+        print(file)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ LOSS = {
     "params": {"disc_start": 10, "disc_ndf": 8, "disc_num_layers": 2},
 }
 VQMODEL = "taming.models.vqgan.VQModel"
+GUMBELVQ = "taming.models.vqgan.GumbelVQ"
 NET2NET = "taming.models.cond_transformer.Net2NetTransformer"
 
 

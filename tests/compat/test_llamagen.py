@@ -9,6 +9,7 @@ import torch
 from dense_peers import DenseLlamaGen
 from parity import assert_same, latents, losses_of_ten_steps, pair, spread_codes, step
 
+import vqgan_fast
 from vqgan_fast.compat.llamagen import WINDOW, VectorQuantizer
 
 K, D = 30, 4
@@ -40,6 +41,28 @@ def test_ten_training_steps(l2_norm: bool) -> None:
         for module in pair(VectorQuantizer(*args), DenseLlamaGen(*args))
     ]
     torch.testing.assert_close(told[0], told[1], rtol=1e-5, atol=1e-5)
+
+
+def test_patch() -> None:
+    """Its repository is no package: a dense form with its attributes stands in for the class."""
+    args = (K, D, 0.25, 0.1, True, True)
+    names = ("n_e", "e_dim", "beta", "entropy_loss_ratio", "l2_norm", "show_usage")
+    peer = spread_codes(DenseLlamaGen(*args))
+    vars(peer).update(zip(names, args, strict=True))
+    # A parameter among its buffers, as LlamaGen registers it.
+    peer._buffers["codebook_used"] = torch.nn.Parameter(peer.codebook_used)
+    patched = copy.deepcopy(peer)
+    peer.codebook_used.requires_grad_(False)
+    own = f"{DenseLlamaGen.__module__}.DenseLlamaGen"
+    known = "tokenizer.tokenizer_image.vq_model.VectorQuantizer"
+    report = vqgan_fast.patch(patched, strict=True, also={own: known})
+    assert report.swapped == {"": own}
+    z = latents(2, D, 4, 5, seed=3)
+    assert_same(step(patched, z, read), step(peer, z, read))
+    assert torch.equal(patched.codebook_used, peer.codebook_used)
+    vqgan_fast.unpatch(patched)
+    del patched.l2_norm
+    assert "no attribute l2_norm" in vqgan_fast.patch(patched, also={own: known}).left[""][1]
 
 
 def test_usage_is_that_of_the_window() -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from diffusers.models.autoencoders.vq_model import VQModel
-from parity import latents
+from parity import latents, remap_file
 from taming.modules.vqvae import quantize
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -23,6 +23,10 @@ K, D = 32, 4
 TAMING = "taming.modules.vqvae.quantize"
 
 
+class Copied(quantize.VectorQuantizer2):
+    """A class of someone's own code, the same as the reference's."""
+
+
 class Autoencoder(nn.Module):
     """Two quantisers, one of them in two places, and one that is left."""
 
@@ -32,7 +36,7 @@ class Autoencoder(nn.Module):
         self.first = quantize.VectorQuantizer2(K, D, 0.25)
         self.stack = nn.ModuleDict({"second": quantize.VectorQuantizer(K, D, 0.25)})
         self.again = self.first
-        self.gumbel = quantize.GumbelQuantize(D, D, K)
+        self.copied = Copied(K, D, 0.25)
 
     def forward(self, x):
         z_q, loss, _ = self.first(self.before(x))
@@ -70,11 +74,11 @@ def test_report_and_numbers(model) -> None:
         "again": f"{TAMING}.VectorQuantizer2",
         "stack.second": f"{TAMING}.VectorQuantizer",
     }
-    assert list(report.left) == ["gumbel"]
-    assert "plain torch" in report.left["gumbel"][1]
+    assert list(report.left) == ["copied"]
+    assert "a subclass of" in report.left["copied"][1]
     assert str(report).splitlines()[0] == "swapped 3 quantiser(s), left 1"
     assert f"swapped  stack.second: {TAMING}.VectorQuantizer" in str(report)
-    assert "left     gumbel: " in str(report)
+    assert "left     copied: " in str(report)
     assert isinstance(model.first, taming.VectorQuantizer2)
     assert model.again is model.first
     torch.testing.assert_close(losses(model), expected, rtol=1e-5, atol=1e-6)
@@ -182,7 +186,7 @@ def test_after_loading_and_before_copying(model) -> None:
 
 
 def test_strict(model) -> None:
-    with pytest.raises(NotImplementedError, match=r"strict=True\) changed nothing: .*gumbel"):
+    with pytest.raises(NotImplementedError, match=r"strict=True\) changed nothing: .*copied"):
         vqgan_fast.patch(model, strict=True)
     assert type(model.first) is quantize.VectorQuantizer2
     with pytest.raises(
@@ -190,10 +194,6 @@ def test_strict(model) -> None:
     ):
         vqgan_fast.patch(nn.Linear(2, 2), strict=True)
     assert vqgan_fast.patch(nn.Linear(2, 2)).swapped == {}
-
-
-class Copied(quantize.VectorQuantizer2):
-    """A class of someone's own code, the same as the reference's."""
 
 
 def test_subclasses_and_copies() -> None:
@@ -234,7 +234,7 @@ def test_compiled_models_are_refused(model) -> None:
 
 
 def test_a_function_compiled_around_the_model_is_compiled_again(model) -> None:
-    model.gumbel = None
+    model.copied = None
     graphs = []
 
     def backend(graph, _):
@@ -270,7 +270,7 @@ def test_patching_in_the_middle_of_a_graph(model, change) -> None:
 
 def test_compiling_afterwards(model) -> None:
     vqgan_fast.patch(model)
-    model.gumbel = None
+    model.copied = None
     expected = model(latents(2, 3, 5, 5))
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(latents(2, 3, 5, 5)), expected)
@@ -278,7 +278,7 @@ def test_compiling_afterwards(model) -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["before", "after"])
 def test_distributed_data_parallel(model, wrapped: bool, tmp_path) -> None:
-    model.gumbel = None
+    model.copied = None
     expected = losses(copy.deepcopy(model))
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
@@ -306,6 +306,24 @@ def test_diffusers_model() -> None:
     assert list(report.swapped) == ["quantize"]
     torch.testing.assert_close(got.sample, expected.sample)
     torch.testing.assert_close(got.commit_loss, expected.commit_loss)
+
+
+def test_gumbel(tmp_path) -> None:
+    """It draws as before, and without the N x K numbers where that is asked for."""
+    module = quantize.GumbelQuantize(D, D, 40, remap=remap_file(tmp_path), unknown_index="extra")
+    z = latents(2, D, 5, 5)
+
+    def drawn():
+        torch.manual_seed(3)
+        return module(z)
+
+    expected = drawn()
+    vqgan_fast.patch(module, strict=True)
+    torch.testing.assert_close(drawn(), expected)
+    module.draws_as_reference = False
+    torch.testing.assert_close(drawn()[1], expected[1])
+    vqgan_fast.unpatch(module)
+    torch.testing.assert_close(drawn(), expected)
 
 
 def test_transformers_quantizer() -> None:

@@ -35,6 +35,7 @@ OPTIONS = {
     "heads": {"heads": 4, "codebook_dim": 4},
     "heads, projections": {"heads": 4, "codebook_dim": 8},
     "separate heads": {"heads": 4, "codebook_dim": 4, "separate_codebook_per_head": True},
+    "heads of whole latents": {"heads": 2, "separate_codebook_per_head": True},
     "cosine": {"use_cosine_sim": True},
     "cosine, separate heads, dead codes": {
         "use_cosine_sim": True,
@@ -115,8 +116,12 @@ def test_same_for_every_shape(options: dict, to_latents, extra: str) -> None:
     assert_same(own, theirs)
 
 
+# It warns itself of what it compares where heads have whole latents.
+@pytest.mark.filterwarnings("ignore:Using a target size")
 @pytest.mark.parametrize("zeros", [True, False])
-@pytest.mark.parametrize("name", ["default", "cosine", "dead codes", "k-means"])
+@pytest.mark.parametrize(
+    "name", ["default", "cosine", "dead codes", "k-means", "heads of whole latents"]
+)
 def test_same_with_padding(name: str, zeros: bool) -> None:
     modules = quantizers(**OPTIONS[name], return_zeros_for_masked_padding=zeros)
     lens = torch.tensor([7, 48])
@@ -126,6 +131,18 @@ def test_same_with_padding(name: str, zeros: bool) -> None:
     x = torch.randn(2, 48, DIM)
     both_ways = [modules[1](x, **by)[0] for by in ({"mask": mask}, {"lens": lens})]
     assert torch.equal(*both_ways)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_same_with_padding_and_heads_that_share_a_codebook() -> None:
+    """The package can for a batch of one; ours for more, as the mean over them."""
+    modules = quantizers(heads=2)
+    x, mask = torch.randn(2, 48, DIM), torch.arange(48)[None] < 30
+    theirs, own = call_alike(modules, 0, x[:1], mask=mask)
+    assert_same(own, theirs)
+    single = [modules[1](row[None], mask=mask, freeze_codebook=True)[2] for row in x]
+    both = modules[1](x, mask=mask.expand(2, -1), freeze_codebook=True)[2]
+    assert_same(both, torch.stack(single).mean())
 
 
 @pytest.mark.parametrize("name", ["heads", "separate heads", "projections"])

@@ -230,8 +230,8 @@ def test_calls_that_are_not_covered() -> None:
         residual(x, beam_size=2)
     with pytest.raises(NotImplementedError, match="indices is not covered"):
         residual(x, indices=torch.zeros(2, 5, 2, dtype=torch.int64))
-    heads = VectorQuantize(dim=16, codebook_size=32, heads=2)
-    with pytest.raises(NotImplementedError, match="mask is not covered in training with heads"):
+    heads = VectorQuantize(dim=16, codebook_size=32, heads=2, codebook_dim=8)
+    with pytest.raises(NotImplementedError, match="not covered in training with codebook_dim"):
         heads(x, mask=torch.ones(2, 5, dtype=torch.bool))
     assert torch.equal(module.codebook, before)
 

@@ -1,6 +1,6 @@
 """Quantisers of vector-quantize-pytorch and ours on two ranks, each with latents of its own.
 
-python tests/compat/vq_pytorch_two_ranks.py RANK FILE, once for each rank, with a file to meet at.
+python tests/compat/vq_pytorch_two_ranks.py FILE, with a file to meet at; forks the ranks.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from vq_pytorch_pairs import assert_same, assert_same_state, call_alike, pair
 
 CASES = {
@@ -90,14 +91,17 @@ def check_against_one_process() -> None:
     assert_same_state((alone, together))
 
 
-if __name__ == "__main__":
+def run_rank(rank: int, meeting: str) -> None:
     torch.set_num_threads(1)
-    meeting = f"file://{sys.argv[2]}"
-    dist.init_process_group("gloo", init_method=meeting, rank=int(sys.argv[1]), world_size=2)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     for case, (name, options) in CASES.items():
         check(name, options)
-        if dist.get_rank() == 0:
+        if rank == 0:
             print(f"{case}: the same", flush=True)
     check_local()
     check_against_one_process()
     dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    mp.start_processes(run_rank, (sys.argv[1],), nprocs=2, start_method="fork")

@@ -109,6 +109,36 @@ def test_the_condition_may_be_a_module_of_the_callers(tmp_path, gpt_files) -> No
         VQGAN.from_taming(*gpt_files, stage="x")
 
 
+@torch.no_grad()
+def test_a_vqgan_with_gumbel_draws(tmp_path) -> None:
+    """The reference draws, in evaluation too: from the same logits, and it decodes alike."""
+    files.reference_vqgan()
+    from taming.models.vqgan import GumbelVQ
+
+    params = files.vqgan_params()
+    params["embed_dim"] = params["ddconfig"]["z_channels"]
+    scheduler = "taming.lr_scheduler.LambdaWarmUpCosineScheduler"
+    numbers = {"warm_up_steps": 1, "lr_min": 0.1, "lr_max": 1, "lr_start": 0, "max_decay_steps": 9}
+    params["temperature_scheduler_config"] = {"target": scheduler, "params": numbers}
+    params["kl_weight"] = 0.5
+    torch.manual_seed(4)
+    reference = GumbelVQ(**params).eval()
+    content = {"state_dict": reference.state_dict()}
+    ours = VQGAN.from_taming(*files.write(tmp_path, files.GUMBELVQ, params, content))
+    assert ours.config["quantizer"] == "gumbel"
+    assert ours.state_dict().keys() == reference.state_dict().keys()
+    x = files.photograph(64)
+    expected = reference.quantize.proj(reference.encode_to_prequant(x)).argmax(1)
+    indices = ours.encode_indices(x)
+    assert torch.equal(indices, expected)
+    assert len(indices.unique()) > 5
+    codes = reference.quantize.get_codebook_entry(
+        expected.flatten(), (*expected.shape, params["embed_dim"])
+    )
+    files.close(ours.decode_indices(indices), reference.decode(codes), 1e-5)
+    files.close(ours(x)[1], reference(x)[1], 1e-5)  # the divergence, which no draw moves
+
+
 def test_latent_diffusions_names_and_half_precision(tmp_path) -> None:
     def halve(weights, params):
         for key in weights:
@@ -262,7 +292,7 @@ def test_unknown_keys_of_the_architecture_are_told(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        ("model.target", "taming.models.vqgan.GumbelVQ", "GumbelVQ, which has no counterpart"),
+        ("model.target", "taming.models.vqgan.EMAVQ", "EMAVQ, which has no counterpart"),
         ("model", "x", "model must hold keys and values"),
     ],
 )

@@ -225,6 +225,8 @@ def test_gumbel_interface() -> None:
     assert torch.equal(cold[2].indices, quantizer(z, seed=5)[2].indices)
     with pytest.raises(ValueError, match=r"z must be \(B, C, H, W\) with C = 9, got \(2, 8"):
         quantizer(z[:, :8])
+    with pytest.raises(ValueError, match=r"z must be floating point, got torch\.int64"):
+        quantizer(torch.ones(1, 9, 2, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         GumbelQuantizer(40, 6, temperature=0)
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 40\), got 40"):

@@ -19,11 +19,25 @@ def adopt(cls: type[Module], peer: nn.Module, needs: tuple[str, ...] = ()) -> Mo
         needs: attributes that the peer must have, beside those that its class always had.
 
     Raises:
-        NotImplementedError: it lacks one; it is of a version that is not known here.
+        NotImplementedError: it lacks one; it is of a version that is not known here. Or its
+            `embedding` has hooks: ours does not call it.
     """
     for name in needs:
         if not hasattr(peer, name):
             raise NotImplementedError(f"it has no attribute {name}: a version that is not known")
+    refuse_hooks(peer, "embedding")
     module = cls.__new__(cls)
     module.__dict__.update(peer.__dict__)
     return module
+
+
+def refuse_hooks(peer: nn.Module, name: str) -> None:
+    """Makes sure that a part of a peer's module, which ours does not call as it does, has no hooks.
+
+    Raises:
+        NotImplementedError: it has.
+    """
+    part = getattr(peer, name, None)
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    if any(getattr(part, kind, None) for kind in hooks):
+        raise NotImplementedError(f"it has hooks on its {name}, which ours calls otherwise")

@@ -156,6 +156,8 @@ SWAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
     f"{_MODELS}.mimi.modeling_mimi.MimiEuclideanCodebook": _swap_mimi,
     f"{_MODELS}.dac.modeling_dac.DacVectorQuantize": _swap_dac,
     f"{_MODELS}.xcodec.modeling_xcodec.XcodecEuclideanCodebook": _swap_xcodec,
-    # A copy of Encodec's under another name.
+    # Copies under other names.
     f"{_MODELS}.wavtokenizer.modeling_wavtokenizer.WavTokenizerEuclideanCodebook": _swap_encodec,
+    f"{_MODELS}.higgs_audio_v2_tokenizer.modeling_higgs_audio_v2_tokenizer."
+    "HiggsAudioV2TokenizerEuclideanCodebook": _swap_xcodec,
 }

@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,24 @@ from torch import Tensor, nn
 # that returns the replacement of an instance, or raises NotImplementedError with the reason.
 PEERS = ("taming", "diffusers", "llamagen", "transformers", "vector_quantize_pytorch")
 
-# Where a patched module keeps the class and the attributes that it had.
+# Where a patched module keeps what it was, as `_Original`.
 _ORIGINAL = "_vqgan_fast_original"
 _HOOKS = (
-    "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
+    "_is_full_backward_hook", "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs", "_backward_hooks",
     "_backward_pre_hooks", "_state_dict_hooks", "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks",
 )  # fmt: skip
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+
+class _Original(NamedTuple):
+    """What a module was before it was patched."""
+
+    cls: type
+    attributes: dict[str, Any]
+    is_part: bool
+    """Of a quantiser that was swapped as a whole: it has no line of its own in a report."""
 
 
 @dataclass
@@ -52,11 +63,11 @@ def patch(
 ) -> PatchReport:
     """Makes every quantiser that is known here run on our ops, in place.
 
-    The modules stay the objects they are, with their parameters, buffers, hooks and training mode;
-    only what they compute with changes. So a model that is wrapped in DistributedDataParallel,
-    whose parameters an optimizer holds, or that came out of `torch.load` can be patched as it is.
-    A module must be patched before it is compiled; a function that was compiled around it is
-    compiled again. `unpatch` undoes it.
+    The modules stay the objects they are, those inside of a quantiser too, with their parameters,
+    buffers, hooks, training mode and attributes of yours; only what they compute with changes. So a
+    model that is wrapped in DistributedDataParallel, whose parameters an optimizer holds, or that
+    came out of `torch.load` can be patched as it is. A module must be patched before it is
+    compiled; a function that was compiled around it is compiled again. `unpatch` undoes it.
 
     Args:
         model: any module; it may be a quantiser itself.
@@ -85,9 +96,9 @@ def patch(
             f"patch(strict=True) found no known quantiser in {_name(type(model))}; known: "
             f"{', '.join(sorted(swaps))}"
         )
-    for module, replacement in plan:
+    for module, replacement, is_part in plan:
         attributes = replacement.__dict__
-        attributes[_ORIGINAL] = (type(module), module.__dict__)
+        attributes[_ORIGINAL] = _Original(type(module), module.__dict__, is_part)
         module.__class__, module.__dict__ = type(replacement), attributes
     return report
 
@@ -96,25 +107,23 @@ def patch(
 def unpatch(model: nn.Module) -> list[str]:
     """Gives every module that `patch` changed its own class back, with the tensors it has now.
 
-    Other attributes are those it had when it was patched.
+    Its hooks and mode are today's as well; other attributes are those it had when it was patched.
 
     Returns:
-        The paths of these modules.
+        The paths of these modules, without those of their parts.
     """
     restored = []
     for path, module in list(model.named_modules()):
         if _ORIGINAL not in module.__dict__:
             continue
-        tensors = _tensors(module)
-        training = module.training
-        module.__class__, module.__dict__ = module.__dict__[_ORIGINAL]
-        for name, tensor in tensors.items():
-            owner, _, leaf = name.rpartition(".")
-            holder = module.get_submodule(owner)
-            table = holder._parameters if leaf in holder._parameters else holder._buffers
-            table[leaf] = tensor
-        module.train(training)
-        restored.append(path)
+        patched = module.__dict__
+        original: _Original = patched[_ORIGINAL]
+        original.attributes.update(_of_any_module(patched))
+        for table in _TABLES:
+            original.attributes[table].update(patched[table])
+        module.__class__, module.__dict__ = original.cls, original.attributes
+        if not original.is_part:
+            restored.append(path)
     return restored
 
 
@@ -136,9 +145,12 @@ def _swaps(also: Mapping[str, str]) -> dict[str, Callable[[nn.Module], nn.Module
 
 def _plan(
     model: nn.Module, swaps: Mapping[str, Callable[[nn.Module], nn.Module]], report: PatchReport
-) -> list[tuple[nn.Module, nn.Module]]:
-    """Pairs of modules and replacements, nothing changed yet; fills the report."""
-    plan: dict[int, tuple[nn.Module, nn.Module]] = {}
+) -> list[tuple[nn.Module, nn.Module, bool]]:
+    """Modules, their replacements, and whether a quantiser around them is the one that was known.
+
+    Nothing is changed yet; the report is filled.
+    """
+    plan: dict[int, tuple[nn.Module, nn.Module, bool]] = {}
 
     def visit(path: str, module: nn.Module, compiled: bool) -> None:
         compiled = compiled or _is_compiled(module)
@@ -147,14 +159,17 @@ def _plan(
             report.swapped[path] = _name(type(module))
             return
         if known is not None and _ORIGINAL not in module.__dict__:
-            if compiled:
+            if compiled or any(map(_is_compiled, module.modules())):
                 raise RuntimeError(
                     f"{path or 'the model'} is a {known} in a compiled module: patch the model "
                     "before torch.compile; nothing was changed"
                 )
             try:
-                plan[id(module)] = (module, _replacement(module, known, swaps[known]))
+                replacement = _replacement(module, known, swaps[known])
                 report.swapped[path] = known
+                for part, new in _pairs(module, replacement):
+                    # A part that is a quantiser in another place as well is swapped once.
+                    plan.setdefault(id(part), (part, new, part is not module))
                 return
             except NotImplementedError as error:
                 # What lies inside belongs to a form that is not covered: it stays as well.
@@ -188,18 +203,50 @@ def _replacement(
             )
     replacement = swap(module)
     before, after = _tensors(module), _tensors(replacement)
-    if before.keys() != after.keys() or not all(_same(before[n], after[n]) for n in before):
+    missing = after.keys() - before.keys()
+    if missing or not all(_same(before[name], after[name]) for name in after):
         raise RuntimeError(
             f"the replacement of {known} does not share its tensors: this is a bug of ours"
         )
-    for name in _HOOKS:
-        if name in module.__dict__:
-            replacement.__dict__[name] = module.__dict__[name]
-    own = {id(part) for part in module.modules()}
-    for part in replacement.modules():
-        if id(part) not in own:
-            part.training = module.training
     return replacement
+
+
+def _pairs(module: nn.Module, replacement: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """The module and those of its parts that are replaced, each with what takes its place.
+
+    The replacement then holds the module's own parts, which are to become its.
+    """
+    _keep_what_hangs_on(module, replacement)
+    pairs = [(module, replacement)]
+    for name, new in list(replacement._modules.items()):
+        part = module._modules.get(name)
+        if new is None or new is part:
+            continue
+        if part is None:
+            new.train(module.training)
+            continue
+        replacement._modules[name] = part
+        if _ORIGINAL not in part.__dict__:  # by an earlier call
+            pairs += _pairs(part, new)
+    return pairs
+
+
+def _keep_what_hangs_on(module: nn.Module, replacement: nn.Module) -> None:
+    """Hooks, training mode, and tensors, modules and attributes that ours knows nothing of."""
+    old, new = module.__dict__, replacement.__dict__
+    new.update(_of_any_module(old))
+    for table in _TABLES:
+        for name, value in old[table].items():
+            new[table].setdefault(name, value)
+    new["_non_persistent_buffers_set"].update(old["_non_persistent_buffers_set"])
+    for name, value in old.items():
+        if not hasattr(type(replacement), name):
+            new.setdefault(name, value)
+
+
+def _of_any_module(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of its attributes that mean the same whatever the class."""
+    return {name: attributes[name] for name in ("training", *_HOOKS) if name in attributes}
 
 
 def _is_compiled(module: nn.Module) -> bool:

@@ -42,13 +42,7 @@ class RemapsIndices(nn.Module):
         self.re_embed = num_codes
         if remap is None:
             return
-        try:
-            used = np.load(remap, allow_pickle=False)
-        except (ValueError, EOFError) as error:  # its text would advise to unpickle the file
-            raise ValueError(
-                f"remap must name a .npy file of integers; {os.fspath(remap)} is none, or holds "
-                "Python objects, which are not read"
-            ) from error
+        used = _read_used(remap)
         _check_used(used, remap, num_codes)
         self.register_buffer("used", torch.tensor(used))
         self.re_embed = len(used)
@@ -90,6 +84,21 @@ class RemapsIndices(nn.Module):
 
     def _num_codes(self) -> int:
         raise NotImplementedError
+
+
+def _read_used(path: str | os.PathLike[str]) -> np.ndarray:
+    wrong = (
+        f"remap must name a .npy file of integers; {os.fspath(path)} is none, or holds Python "
+        "objects, which are not read"
+    )
+    try:
+        used = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:  # its text would advise to unpickle the file
+        raise ValueError(wrong) from error
+    if not isinstance(used, np.ndarray):  # several arrays, a .npz file
+        used.close()
+        raise ValueError(wrong)
+    return used
 
 
 def _check_used(used: np.ndarray, path: Any, num_codes: int) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "DacVectorQuantize",
     "Emu3VQVAEVectorQuantizer",
     "EncodecEuclideanCodebook",
+    "GlmImageVQVAEVectorQuantizer",
     "JanusVQVAEVectorQuantizer",
     "MimiEuclideanCodebook",
     "XcodecEuclideanCodebook",
@@ -50,9 +51,25 @@ class ChameleonVQVAEVectorQuantizer(nn.Module):
 
     def forward(self, hidden_state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z_q (B, D, H, W), the loss, indices (B H W,) of hidden_state (B, D, H, W)."""
-        codebook = self.embedding.weight
-        z_q, commitment, codebook_loss, indices = quantize_image(hidden_state, codebook)
+        z_q, commitment, codebook_loss, indices = quantize_image(*self._compared(hidden_state))
         return z_q, commitment + self.beta * codebook_loss, indices.flatten()
+
+    def _compared(self, hidden_state: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, D, H, W) and codes (K, D) whose distances count."""
+        return hidden_state, self.embedding.weight
+
+
+class GlmImageVQVAEVectorQuantizer(ChameleonVQVAEVectorQuantizer):
+    """Stands in for `GlmImageVQVAEVectorQuantizer`. State dict: embedding.weight.
+
+    Latents and codes are scaled to length 1, and so are the quantised latents.
+
+    Args:
+        config: as Chameleon's.
+    """
+
+    def _compared(self, hidden_state: Tensor) -> tuple[Tensor, Tensor]:
+        return F.normalize(hidden_state, dim=1), F.normalize(self.embedding.weight, dim=-1)
 
 
 class JanusVQVAEVectorQuantizer(ChameleonVQVAEVectorQuantizer):
@@ -100,6 +117,10 @@ def _swap_chameleon(peer: nn.Module) -> nn.Module:
     return adopt(ChameleonVQVAEVectorQuantizer, peer, ("beta", "embedding"))
 
 
+def _swap_glm_image(peer: nn.Module) -> nn.Module:
+    return adopt(GlmImageVQVAEVectorQuantizer, peer, ("beta", "embedding"))
+
+
 def _swap_janus(peer: nn.Module) -> nn.Module:
     return adopt(JanusVQVAEVectorQuantizer, peer, ("beta", "embedding", "quant_state_dims"))
 
@@ -111,6 +132,7 @@ def _swap_emu3(peer: nn.Module) -> nn.Module:
 _MODELS = "transformers.models"
 SWAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
     f"{_MODELS}.chameleon.modeling_chameleon.ChameleonVQVAEVectorQuantizer": _swap_chameleon,
+    f"{_MODELS}.glm_image.modeling_glm_image.GlmImageVQVAEVectorQuantizer": _swap_glm_image,
     f"{_MODELS}.janus.modeling_janus.JanusVQVAEVectorQuantizer": _swap_janus,
     f"{_MODELS}.emu3.modeling_emu3.Emu3VQVAEVectorQuantizer": _swap_emu3,
     **audio_codecs.SWAPS,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -236,8 +236,7 @@ class Coordinates(CropMap):
 def _open(file: PictureFile) -> Image.Image:
     try:
         with Image.open(source_of(file)) as image:
-            image.load()
-            return image
+            return ImageOps.exif_transpose(image)  # upright, as its picture is read
     except MemoryError:
         raise
     except Exception as error:  # decoders fail in many ways

@@ -105,8 +105,6 @@ def pair_by_name(
         DataError: as said, with the files named; no pair at all.
         ValueError: `unpaired` is neither.
     """
-    if unpaired not in ("refuse", "skip"):
-        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     source = _MapShards(maps) if isinstance(maps, ShardedPictures) else _MapFolder(maps)
     kept, problems = [], []
     for number, picture in enumerate(pictures):
@@ -118,16 +116,33 @@ def pair_by_name(
             source.keep(found[0])
         else:
             problems.append(problem)
+    settle_problems(problems, len(pictures), source.name, unpaired)
+    return Pairs(Picked(pictures, kept), source.kept(), problems)
+
+
+def settle_problems(problems: Sequence[str], total: int, maps: str | Path, unpaired: str) -> None:
+    """Refuses pictures without a fitting map, unless they may be skipped and others are left.
+
+    Args:
+        problems: a line for each of them.
+        total: how many pictures there are.
+        maps: where their maps are.
+        unpaired: "refuse" or "skip".
+
+    Raises:
+        DataError: they may not be skipped, or all would be; ValueError: `unpaired` is neither.
+    """
+    if unpaired not in ("refuse", "skip"):
+        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     if problems and unpaired == "refuse":
         more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            f"{len(problems)} of {len(pictures)} pictures have no fitting map in {source.name}:\n  "
+            f"{len(problems)} of {total} pictures have no fitting map in {maps}:\n  "
             + "\n  ".join(problems[:5])
             + more
         )
-    if not kept:
-        raise DataError(f"none of the {len(pictures)} pictures has a map in {source.name}")
-    return Pairs(Picked(pictures, kept), source.kept(), problems)
+    if len(problems) == total:
+        raise DataError(f"none of the {total} pictures has a map in {maps}")
 
 
 class _MapFolder:

@@ -194,3 +194,5 @@ class GumbelQuantizer(nn.Module):
             raise ValueError(
                 f"z must be (B, C, H, W) with C = {self.in_channels}, got {tuple(z.shape)}"
             )
+        if not z.is_floating_point():
+            raise ValueError(f"z must be floating point, got {z.dtype}")

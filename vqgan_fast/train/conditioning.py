@@ -71,7 +71,7 @@ class Conditioning:
         self.pictures = pictures
         if any(part.kind == "label" for part in self.parts):
             sharded = config.data.shards is not None
-            self.classes = class_names(
+            self.classes = _learned_classes(stage) or class_names(
                 self._training_pictures() if sharded else _folder(config.data.train)
             )
         if stage is not None:
@@ -80,14 +80,18 @@ class Conditioning:
         stages = [self._stage(part, vqgan, number) for number, part in enumerate(self.parts)]
         self.stage = CombinedCondition(stages) if self.several else stages[0]
 
-    def open(self, *, held_out: bool) -> tuple[Sequence[PictureFile], list[CropMap]]:
+    def open(
+        self, *, held_out: bool, limit: int | None = None
+    ) -> tuple[Sequence[PictureFile], list[CropMap]]:
         """Pictures, without those that have no map and may be skipped, and their kinds of maps.
 
         Args:
             held_out: those of data.validation, else those to train on.
+            limit: take the first so many of them; None takes all.
         """
         pictures = self.data.validation if held_out else self.data.train
-        files, kinds = list_images(pictures) if held_out else self._training_pictures(), []
+        files = list_images(pictures) if held_out else self._training_pictures()
+        files, kinds = files if limit is None else files[:limit], []
         parts = [part for part in self.parts if part.kind != "sos"]
         for part in parts:  # each may leave pictures out
             files = self._open(part, pictures, files, held_out)[0]
@@ -95,10 +99,10 @@ class Conditioning:
             kinds.append(self._open(part, pictures, files, held_out)[1])
         return files, kinds
 
-    def held_out(self) -> HeldOutPairs:
-        """The crops of data.validation with their maps."""
+    def held_out(self, limit: int | None = None) -> HeldOutPairs:
+        """The crops of data.validation, or of its first pictures, with their maps."""
         data = self.data
-        files, kinds = self.open(held_out=True)
+        files, kinds = self.open(held_out=True, limit=limit)
         return held_out_pairs(
             files, kinds, size=data.size, resize=data.resize, region=data.validation_region,
             limit=data.validation_crops,
@@ -203,6 +207,12 @@ def shuffled(tokens: Tokens, seed: int = 0) -> Tokens:
     other = torch.empty_like(cycle)
     other[cycle] = cycle.roll(1)
     return map_tokens(lambda part: part[other.to(part.device)], tokens)
+
+
+def _learned_classes(stage: Condition | None) -> list[str]:
+    """The names of the classes that a trained model knows; none if it has no names."""
+    parts = [] if stage is None else getattr(stage, "parts", [stage])
+    return next((part.classes for part in parts if getattr(part, "classes", None)), [])
 
 
 def _folder(pictures: str) -> Path:

@@ -26,6 +26,7 @@ from vqgan_fast.data import (
     list_images,
     list_shards,
     pair_by_name,
+    pair_with_keypoints,
     to_model_range,
     to_pixels,
 )
@@ -131,15 +132,19 @@ def open_maps(
         tar = folder.endswith(".tar")
         maps = ShardedPictures(list_shards(folder)) if tar else Path(folder)
         pairs = pair_by_name(files, root, maps, unpaired=config.unpaired)
-        if pairs.left_out:
-            listed = "\n  ".join(pairs.left_out)
-            warnings.warn(f"{len(pairs.left_out)} pictures left out:\n  {listed}", stacklevel=2)
-        files, paired = pairs.pictures, pairs.maps
-    else:
-        paired = files
+        _tell(pairs.left_out)
+        return pairs.pictures, make_map(config, pairs.maps)
     if config.kind == "keypoints":
-        return files, Keypoints(files, Path(folder))
-    return files, make_map(config, paired)
+        posed = pair_with_keypoints(files, Path(folder), unpaired=config.unpaired)
+        _tell(posed.left_out)
+        return posed.pictures, Keypoints(posed.pictures, Path(folder))
+    return files, make_map(config, files)
+
+
+def _tell(left_out: Sequence[str]) -> None:
+    if left_out:
+        listed = "\n  ".join(left_out)
+        warnings.warn(f"{len(left_out)} pictures left out:\n  {listed}", stacklevel=3)
 
 
 def make_map(config: MapConfig, files: Sequence[PictureFile]) -> CropMap:

@@ -43,8 +43,10 @@ def _swap_ema(peer: nn.Module) -> nn.Module:
     return adopt(EMAVectorQuantizer, peer, ("codebook_dim", "num_tokens", "beta"))
 
 
-def _leave_gumbel(peer: nn.Module) -> nn.Module:
-    raise NotImplementedError("its softmax over all codes is plain torch here as well")
+def _swap_gumbel(peer: nn.Module) -> nn.Module:
+    """As heavy as before, until its attribute `draws_as_reference` is set to False."""
+    needs = ("straight_through", "temperature", "kl_weight", "use_vqinterface", "proj", "embed")
+    return adopt(GumbelQuantize, peer, (*needs, "remap", "n_embed", "embedding_dim"))
 
 
 _QUANTIZE = "taming.modules.vqvae.quantize"
@@ -52,5 +54,5 @@ SWAPS: dict[str, Callable[[nn.Module], nn.Module]] = {
     f"{_QUANTIZE}.VectorQuantizer": _swap_first,
     f"{_QUANTIZE}.VectorQuantizer2": _swap_second,
     f"{_QUANTIZE}.EMAVectorQuantizer": _swap_ema,
-    f"{_QUANTIZE}.GumbelQuantize": _leave_gumbel,
+    f"{_QUANTIZE}.GumbelQuantize": _swap_gumbel,
 }

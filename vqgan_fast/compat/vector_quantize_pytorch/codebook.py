@@ -186,7 +186,7 @@ class Codebook(nn.Module):
         total = self.cluster_size.sum(-1, keepdim=True)
         smoothed = (self.cluster_size + self.eps) / (total + self.codebook_size * self.eps) * total
         means = self.embed_avg / smoothed.unsqueeze(-1)
-        self.embed.copy_(search.normalize(means) if self.use_cosine_sim else means)
+        self._writable().copy_(search.normalize(means) if self.use_cosine_sim else means)
 
     @torch.no_grad()
     def expire_codes_(self, latents: Tensor, mask: Tensor | None = None) -> None:
@@ -213,9 +213,17 @@ class Codebook(nn.Module):
                     replaced = replaced[some].sort().values
                 drawn = sample_vectors(samples, len(replaced))
             drawn = drawn.to(self.embed.dtype)
-            self.embed[head, replaced] = drawn
+            self._writable()[head, replaced] = drawn
             self.cluster_size[head, replaced] = self.reset_cluster_size
             self.embed_avg[head, replaced] = drawn * self.reset_cluster_size
+
+    def _writable(self) -> Tensor:
+        """The codes, for a write that autograd does not see.
+
+        A loss on a shared codebook that a stage has measured is differentiated after the write, at
+        the new codes, as in the package.
+        """
+        return self.embed.data if self.learnable_codebook else self.embed
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *rest: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..adopt import refuse_hooks
 from .codebook import Codebook
 from .grouped_residual_vq import GroupedResidualVQ
 from .options import refuse
@@ -128,9 +129,11 @@ def swap_sim_vq(peer: nn.Module) -> SimVQ:
 
 
 def _quantize(peer: nn.Module, codebooks: dict[int, Codebook]) -> VectorQuantize:
+    for cls in type(peer).__mro__[1:]:
+        if f"{cls.__module__}.{cls.__qualname__}" in SWAPS:
+            raise NotImplementedError(f"a stage is a subclass, {type(peer).__qualname__}")
     theirs = peer._codebook
-    if theirs._forward_hooks or theirs._forward_pre_hooks or theirs._backward_hooks:
-        raise NotImplementedError("it has hooks on its _codebook, which ours is not called like")
+    refuse_hooks(peer, "_codebook")
     synchronized = theirs.use_ddp
     ours = _on_no_memory(
         VectorQuantize,

@@ -318,13 +318,16 @@ class VectorQuantize(IndexedCodebook):
         if mask is None:
             return losses.mean_squared_error(codes, latents, None)
         # With a mask, the package compares with the latents as they came, not as they were
-        # projected, split or normalised; where their shapes differ, it fails.
-        if self.heads > 1 or self.has_projections:
+        # projected, split or normalised: with all of them in each head; where lengths differ, it
+        # fails.
+        if codes.shape[-1] != rows.shape[-1]:
             raise NotImplementedError(
-                "mask is not covered in training with heads > 1 or codebook_dim != dim, unless "
+                "mask is not covered in training with codebook_dim != dim, unless "
                 "commitment_weight is 0 (vector_quantize_pytorch fails there as well)"
             )
-        return losses.mean_squared_error(codes[0], rows, mask)
+        head_mask = self.layout.split_mask(mask)
+        rows = rows.unsqueeze(1) if codes.ndim > rows.ndim + 1 else rows
+        return losses.mean_squared_error(codes, rows, head_mask)
 
     def update_in_place_optimizer(self) -> None:
         """A step of the codes' own optimiser, with the gradients of all ranks."""

@@ -14,9 +14,12 @@ from typing import Any
 from ..config_error import ConfigError
 
 VQGAN_TARGET = "taming.models.vqgan.VQModel"
-# One architecture under several names: without a discriminator, for label maps, latent diffusion's.
+GUMBEL_TARGET = "taming.models.vqgan.GumbelVQ"
+# One architecture under several names: with Gumbel draws, without a discriminator, for label maps,
+# latent diffusion's.
 VQGAN_TARGETS = (
     VQGAN_TARGET,
+    GUMBEL_TARGET,
     "taming.models.vqgan.VQNoDiscModel",
     "taming.models.vqgan.VQSegmentationModel",
     "ldm.models.autoencoder.VQModel",

@@ -18,6 +18,7 @@ from ..vqgan import VQGAN
 from .checkpoint import read_weights
 from .config import (
     GPT_KEYS,
+    GUMBEL_TARGET,
     IS_FIRST_STAGE,
     LABEL_TARGET,
     TRANSFORMER_TARGET,
@@ -66,7 +67,7 @@ def load_taming_vqgan(
         known = (*VQGAN_TARGETS, TRANSFORMER_TARGET)
         raise reader.unknown_target(f"{name.removesuffix('params.')}target", target, known)
     weights = read_weights(ckpt, use_ema)
-    return _vqgan(reader, params, name, weights, prefix, ckpt, strict)
+    return _vqgan(reader, target, params, name, weights, prefix, ckpt, strict)
 
 
 def load_taming_transformer(
@@ -119,7 +120,7 @@ def load_taming_transformer(
     weights = read_weights(ckpt, use_ema)
     _check_parts(weights, ckpt, reader, strict)
     first_stage = _vqgan(
-        reader, reader.section(first, "params", name), f"{name}params.", weights,
+        reader, first["target"], reader.section(first, "params", name), f"{name}params.", weights,
         "first_stage_model.", ckpt, strict,
     )  # fmt: skip
     gpt = build_with_weights(
@@ -146,6 +147,7 @@ def _model_section(yaml: StrPath) -> tuple[TamingReader, Mapping[str, Any]]:
 
 def _vqgan(
     reader: TamingReader,
+    target: str,
     params: Mapping[str, Any],
     name: str,
     weights: Mapping[str, Tensor],
@@ -155,6 +157,9 @@ def _vqgan(
 ) -> VQGAN:
     reader.demand(params, {"remap": None}, name)
     config = reader.vqgan_arguments(params, name)
+    if target == GUMBEL_TARGET:
+        options = {"kl_weight": params.get("kl_weight", 1e-8)}
+        config |= {"quantizer": "gumbel", "quantizer_options": options}
     odd = [key for key in reader.left_out if key.startswith(f"{name}ddconfig.")]
     if odd:
         warnings.warn(f"{reader.path}: {', '.join(odd)} have no counterpart here", stacklevel=4)

@@ -18,6 +18,7 @@ from ..vqgan import VQGAN
 from .config import (
     ENCODER_KEYS,
     GPT_TARGET,
+    GUMBEL_TARGET,
     LABEL_TARGET,
     TRANSFORMER_TARGET,
     UNCONDITIONAL,
@@ -26,6 +27,7 @@ from .config import (
 
 # As every file of the reference that only uses a VQGAN has it.
 NO_LOSS_TARGET = "taming.modules.losses.DummyLoss"
+SCHEDULER_TARGET = "taming.lr_scheduler.LambdaWarmUpCosineScheduler"
 
 
 def save_taming(
@@ -46,7 +48,7 @@ def save_taming(
     if isinstance(model, LatentTransformer):
         section = {"target": TRANSFORMER_TARGET, "params": _transformer_params(model)}
     else:
-        section = {"target": VQGAN_TARGET, "params": _vqgan_params(model)}
+        section = _vqgan_section(model)
     ckpt, yaml = Path(ckpt), Path(yaml)
     for path in (ckpt, yaml):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,10 +67,18 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _vqgan_params(model: VQGAN) -> dict[str, Any]:
+def _vqgan_section(model: VQGAN) -> dict[str, Any]:
     config = model.config
     if config["double_z"]:
         raise ValueError("a VQGAN with double_z=True has no counterpart in the reference")
+    params = {
+        "embed_dim": int(config["embed_dim"]),
+        "n_embed": int(config["codebook_size"]),
+        "ddconfig": {"double_z": False, **{key: _plain(config[key]) for key in ENCODER_KEYS}},
+        "lossconfig": {"target": NO_LOSS_TARGET},
+    }
+    if config["quantizer"] == "gumbel":
+        return {"target": GUMBEL_TARGET, "params": params | _gumbel_params(model)}
     check_plain_codes(config, "the reference's VQModel")
     if config["beta"] != 0.25 or not config["legacy"]:
         warnings.warn(
@@ -76,16 +86,28 @@ def _vqgan_params(model: VQGAN) -> dict[str, Any]:
             f"beta={config['beta']} and legacy={config['legacy']}: only its loss will differ",
             stacklevel=4,
         )
+    return {"target": VQGAN_TARGET, "params": params}
+
+
+def _gumbel_params(model: VQGAN) -> dict[str, Any]:
+    """What GumbelVQ takes besides; its schedule keeps the temperature that the quantiser has."""
+    quantizer, config = model.quantize, model.config
+    if config["z_channels"] != config["embed_dim"] or not quantizer.straight_through:
+        raise ValueError(
+            "the reference's GumbelVQ has z_channels = embed_dim and straight_through=True, this "
+            f"VQGAN has {config['z_channels']}, {config['embed_dim']} and "
+            f"{quantizer.straight_through}"
+        )
+    levels = dict.fromkeys(("lr_start", "lr_max", "lr_min"), float(quantizer.temperature))
+    steps = {"warm_up_steps": 0, "max_decay_steps": 1}
     return {
-        "embed_dim": int(config["embed_dim"]),
-        "n_embed": int(config["codebook_size"]),
-        "ddconfig": {"double_z": False, **{key: _plain(config[key]) for key in ENCODER_KEYS}},
-        "lossconfig": {"target": NO_LOSS_TARGET},
+        "kl_weight": float(quantizer.kl_weight),
+        "temperature_scheduler_config": {"target": SCHEDULER_TARGET, "params": steps | levels},
     }
 
 
 def _transformer_params(model: LatentTransformer) -> dict[str, Any]:
-    first_stage = {"target": VQGAN_TARGET, "params": _vqgan_params(model.first_stage_model)}
+    first_stage = _vqgan_section(model.first_stage_model)
     gpt = {key: _plain(value) for key, value in model.transformer.config.items()}
     if "ordering" in gpt:
         raise ValueError(
