@@ -4,25 +4,30 @@
     python benchmarks/bench_sampling.py --full     # 85M (12 x 768), larger grids, a condition grid
     python benchmarks/bench_sampling.py --full --output benchmarks/results     # and keep the tables
 
-Batch 1, one thread. What is printed is seconds of that thread's CPU, medians of interleaved
-repeats, so that a busy machine disturbs it little. A large grid is timed from some passes of
-its plan (what the others would have left in the cache does not change the time); the reference's
-loop, whose every draw is the same work, from a few draws. The PyPI package has no sliding window:
-its loop is written in plain torch on the package's GPT: 256 tokens (511 with a grid of conditions)
-and all of their head rows for each draw.
+Batch 1, one thread, and a step of one window on all threads too. What is printed is seconds of the
+one thread's CPU, so that a busy machine disturbs it little, of the wall with more; medians of
+interleaved repeats. A large grid is timed from some passes of its plan (what the others would have
+left in the cache does not change the time); the reference's loop, whose every draw is the same
+work, from a few draws. The PyPI package has no sliding window: its loop is written in plain torch
+on the package's GPT: 256 tokens (511 with a grid of conditions) and all of their head rows for each
+draw.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+# MKL would keep to one thread in torch's wheels, and the comparison would flatter us.
+os.environ.setdefault("MKL_DYNAMIC", "FALSE")
+
 import numpy as np
 import torch
+from machine import all_threads, now
 from tables import Tables
 
 from vqgan_fast.models import GPT, WindowGPT
@@ -43,14 +48,14 @@ GOALS = {"exact": 4, "block": 40, "native": 80}  # times the reference's loop, 8
 
 
 def seconds(actions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of this thread for each action, interleaved."""
+    """Median seconds for each action, interleaved."""
     times: dict[str, list[float]] = {name: [] for name in actions}
     for repeat in range(repeats + 1):
         for name, action in actions.items():
-            begin = time.thread_time()
+            begin = now()
             action()
             if repeat > 0:  # the first call allocates
-                times[name].append(time.thread_time() - begin)
+                times[name].append(now() - begin)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -83,10 +88,10 @@ def seconds_of_a_run(run: Engine, timed: int) -> tuple[float, float, int]:
     spent = 0.0
     for passes in kinds.values():
         chosen = passes[:: max(len(passes) // timed, 1)]
-        begin = time.thread_time()
+        begin = now()
         for one_pass in chosen:
             run.advance(one_pass)
-        spent += (time.thread_time() - begin) * len(passes) / max(len(chosen), 1)
+        spent += (now() - begin) * len(passes) / max(len(chosen), 1)
     tokens = sum(tokens_in(run, one_pass) for one_pass in all_passes)
     return spent, tokens / (run.board.height * run.board.width), len(all_passes)
 
@@ -108,7 +113,7 @@ def peer_of(model: GPT) -> torch.nn.Module:
 
 @torch.no_grad()
 def one_window(model: GPT, repeats: int, tables: Tables) -> None:
-    """A step in the middle of a 16 x 16 grid, 128 tokens before it."""
+    """A step in the middle of a 16 x 16 grid, 128 tokens before it, on torch's threads."""
     peer, cond = peer_of(model), torch.zeros(1, 1, dtype=torch.int64)
     code = torch.randint(VOCAB, (1, 1))
     shape = (model.n_layer, 2, 1, model.n_head, 1, model.n_embd // model.n_head)
@@ -150,7 +155,9 @@ def one_window(model: GPT, repeats: int, tables: Tables) -> None:
         for name, value in times.items()
     ]
     note = f"The floor reads the weights once at {bandwidth / 1e9:.1f} GB/s, measured beside it."
-    tables.add("One window, 16 x 16: a step behind 128 tokens, batch 1", rows, note)
+    threads = torch.get_num_threads()
+    where = "one thread" if threads == 1 else f"{threads} threads"
+    tables.add(f"One window, 16 x 16: a step behind 128 tokens, batch 1, {where}", rows, note)
 
 
 def hugging_face(model: GPT) -> Callable[[], object] | None:
@@ -179,7 +186,7 @@ def hugging_face(model: GPT) -> Callable[[], object] | None:
 
 
 def read_bandwidth() -> float:
-    """Bytes a second of this thread's CPU time, reading 256 MiB."""
+    """Bytes a second, reading 256 MiB."""
     big = torch.ones(2**26)
     times = seconds({"read": lambda: big.sum()}, 5)
     return big.numel() * 4 / times["read"]
@@ -219,7 +226,7 @@ def large_grid(
             )  # fmt: skip
     losing = [f"{row['schedule']} in {row['weights']}" for row in rows if row["x reference"] < 1]
     note = f"Slower than the reference's loop: {', '.join(losing)}." if losing else ""
-    tables.add(f"{grid[0]} x {grid[1]}, {what}", rows, note)
+    tables.add(f"{grid[0]} x {grid[1]}, {what}, one thread", rows, note)
 
 
 def main() -> None:
@@ -230,17 +237,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=Path, help="a folder for sampling_*.json and .md")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     size = args.size or ("85M" if args.full else "19M")
     n_layer, n_head, n_embd = SIZES[size]
     tables = Tables(
-        f"Sampling with a {size} transformer ({n_layer} x {n_embd}, {VOCAB} codes), one thread",
+        f"Sampling with a {size} transformer ({n_layer} x {n_embd}, {VOCAB} codes)",
         timed=args.timed,
         repeats=args.repeats,
     )
     model = GPT(VOCAB, WINDOW**2, n_layer=n_layer, n_head=n_head, n_embd=n_embd).eval()
-    one_window(model, args.repeats, tables)
+    for threads in sorted({1, all_threads()}):
+        torch.set_num_threads(threads)
+        one_window(model, args.repeats, tables)
+    torch.set_num_threads(1)
     large_grid(size, (32, 32), False, args.timed, min(args.repeats, 3), tables)
     if args.full:
         large_grid(size, (32, 32), True, args.timed, 3, tables)

@@ -16,6 +16,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,11 @@ def read_peak(threads: int, runs: int = 5) -> float:
     pointer = ctypes.cast(data.data_ptr(), ctypes.POINTER(ctypes.c_float))
     count = ctypes.c_int64(data.numel())
     return max(_library().peak_read(threads, pointer, count) for _ in range(runs))
+
+
+def now() -> float:
+    """Seconds: the thread's own, which others disturb little; the wall's where torch has more."""
+    return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def all_threads() -> int:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from vqgan_fast.cli.models import choose_device, load_vqgan
 from vqgan_fast.data import read_image, to_model_range
-from vqgan_fast.guidance import ClipScore, RandomCrops, guide
+from vqgan_fast.guidance import ClipScore, ClipUnavailableError, RandomCrops, guide
 from vqgan_fast.report.pictures import comparison, to_picture
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -150,4 +150,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ClipUnavailableError, ModuleNotFoundError) as error:  # they say what to do
+        sys.exit(str(error))

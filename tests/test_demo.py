@@ -257,7 +257,7 @@ def test_budget_keeps_time_back() -> None:
     budget.keep_for_sampling(0)
     assert budget.training_minutes(1.0) == pytest.approx(before, abs=0.01)
     late = Budget(1, time.monotonic() - 600)
-    assert 0 < late.training_minutes(1.0) < 0.05
+    assert late.training_minutes(1.0) == 15 / 60  # enough for a checkpoint and some steps
     with budget.phase("nap"):
         time.sleep(0.12)
     assert budget.seconds["nap"] >= 0.1

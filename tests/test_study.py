@@ -26,7 +26,7 @@ vqgan:
   data: {size: 24, resize: null, batch_size: 2, validation_crops: 2, cache: true,
          train_region: [0.0, 0.0, 0.5, 1.0], validation_region: [0.5, 0.0, 1.0, 1.0]}
   optim: {steps: 2, learning_rate: 1.0e-3}
-  log: &log {every: 1, checkpoint_every: 1, tensorboard: false, progress: false}
+  log: &log {every: 1, checkpoint_every: 100, tensorboard: false, progress: false}
 transformer:
   device: cpu
   gpt: {n_layer: 1, n_head: 2, n_embd: 16}
@@ -43,7 +43,7 @@ priors:
   f1_gpt: {first_stage: f1}
   f2_gpt: {first_stage: f2}
   f2_pixel_snail: {first_stage: f2, transformer: pixel_snail}
-  f2_spiral_in: {first_stage: f2, gpt: {ordering: spiral_in}}
+  f2_spiral_in: {first_stage: f2, gpt: {ordering: spiral_in}, log: {checkpoint_every: 2}}
 comparisons:
   priors: [f2_gpt, f2_pixel_snail]
   factors: [f1_gpt, f2_gpt]

@@ -12,6 +12,8 @@ from . import __version__
 from .preflight import code_for, find_problems
 
 _NVIDIA = Path("/proc/driver/nvidia")  # where the kernel's part of the driver tells of itself
+# A torch that is broken raises whatever its imports do: a library that is missing is an OSError.
+_BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 _OPTIONAL = ("torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
 
 
@@ -70,8 +72,8 @@ def _cpu() -> dict[str, Any]:
         import torch
 
         cpu["threads"] = torch.get_num_threads()
-    except ImportError:
-        pass
+    except _BROKEN:
+        pass  # `_cuda` tells why
     return cpu
 
 
@@ -90,7 +92,7 @@ def _cuda() -> dict[str, Any]:
         import torch
 
         from . import _library
-    except ImportError as error:
+    except _BROKEN as error:
         return {**cuda, "problem": f"torch does not import: {error}"}
     driver = _library.cuda_driver_version()
     devices = [
@@ -131,7 +133,7 @@ def _distributed() -> dict[str, Any]:
     """Which backends of torch.distributed can be had."""
     try:
         from torch import distributed
-    except ImportError as error:
+    except _BROKEN as error:
         return {"problem": f"torch does not import: {error}"}
     if not distributed.is_available():
         return {"available": False}
@@ -148,7 +150,7 @@ def _libraries() -> list[dict[str, Any]]:
         from . import _library
 
         statuses = _library.load_libraries()
-    except ImportError as error:
+    except _BROKEN as error:
         return [{"name": "libvqgan_fast.so", "loaded": False, "reason": str(error)}]
     return [
         {"name": status.name, "loaded": status.loaded, "reason": status.reason}

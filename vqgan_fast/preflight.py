@@ -33,6 +33,8 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
     elif _number(versions["torch"]) < (2, 10):
         problem = f"torch {versions['torch']} is too old, the ops need 2.10"
         report("versions", problem, "pip install 'torch>=2.10'")
+    if versions["torch"] is not None and "problem" in cuda:
+        report("versions", cuda["problem"], "pip install --force-reinstall torch")
     missing = [name for name in _TRAINING if versions.get(name) is None]
     if missing:
         report("versions", f"training and the programs miss {', '.join(missing)}", _EXTRA)
@@ -50,7 +52,7 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
         problem = f"the CPU kernels run at {simd['selected']}, this CPU has {simd['detected']}"
         report("cpu", problem, "unset VQGAN_FAST_ISA")
     cpu_library, *others = info["libraries"]
-    if not cpu_library["loaded"]:
+    if not cpu_library["loaded"] and "problem" not in cuda:
         problem = f"{cpu_library['name']} does not load: {cpu_library['reason']}"
         report("libraries", problem, "pip install --force-reinstall --no-deps vqgan_fast")
     if cuda["cards"] and versions["torch"] is not None:

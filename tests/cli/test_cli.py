@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -117,6 +118,22 @@ def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert told["versions"]["torch"] == version
     run("info")
     assert version in capsys.readouterr().out
+
+
+def test_info_tells_of_a_torch_that_does_not_load(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text('raise OSError("libcudart.so.13: cannot open")')
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[2])])
+    command = [sys.executable, "-m", "vqgan_fast", "info"]
+    for options in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *options], env={**os.environ, "PYTHONPATH": path},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "torch does not import: libcudart.so.13: cannot open" in done.stdout
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert problem["advice"] == "pip install --force-reinstall torch"
 
 
 def test_train_reports_a_wrong_configuration(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from vqgan_fast.models import (
     LabelCondition,
     LatentTransformer,
 )
-from vqgan_fast.sampling import sample
+from vqgan_fast.sampling import sample, sample_best
 from vqgan_fast.train import build_config, save_config
 
 CODES = 12  # of a window of 4 x 4 codes, 8 x 8 pixels
@@ -222,13 +223,77 @@ def test_what_is_missing_of_a_combined_condition_is_named(
             ["--cond", 1, *two, "--condition", *files[:3]],
             "as many maps of each kind, or one, got 2 of depth, 3 of edges",
         ),
-        (depth_run, ["--cond", 1, *one], "--cond is for a class, this model is conditioned on cod"),
+        (depth_run, ["--cond", 1, *one], "--cond is for a class, this model is conditioned on dep"),
         (depth_run, one + one, "--condition must be given 1 times, for depth, got 2"),
         (depth_run, ["--held-out", "--cond", 1], "--held-out has its own conditions"),
+        (depth_run, [*two, "--best-of", 4], "candidates of one condition, got 2"),
     ):
         assert main(["sample", *map(str, [run, *arguments, "--output", tmp_path / "x"])]) != 0
         assert message in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+def test_the_best_of_a_held_out_condition_stand_below_that_condition(depth_run, folders, tmp_path):
+    run_sample(depth_run, "--held-out", "--best-of", 5, "--number", 2, "--output", tmp_path)
+    page = np.array(Image.open(tmp_path / "page.png"))
+    tokens = depth_tokens(depth_run, [sorted(folders[1].iterdir())[0]])
+    first = depth_maps([sorted(folders[1].iterdir())[0]])
+    model = LatentTransformer.from_pretrained(depth_run / "model")
+    best = sample_best(model, tokens, (4, 4), candidates=5, keep=2, seeds=[0])
+    drawn = np.array(Image.open(tmp_path / "best_001.png")) / 127.5 - 1
+    assert np.abs(drawn - best.images[0, 0].movedim(0, -1).numpy()).max() < 0.01
+    for left in (0, 8 + 4):
+        shown = page[18 : 18 + 8, left : left + 8] / 127.5 - 1
+        assert np.abs(shown - first[0, 0, :, :, None].numpy()).max() < 0.01
+
+
+def test_a_vqgan_of_maps_is_measured_on_maps(folders, tmp_path, capsys):
+    photos, maps = folders
+    vqgan = tiny_vqgan(CODES, 1)
+    vqgan.save_pretrained(tmp_path / "run" / "vqgan")
+    config = build_config(
+        {
+            "run_dir": str(tmp_path / "run"),
+            "model": {"in_channels": 1, "out_ch": 1, "ch_mult": [1, 1]},
+            "data": {
+                "train": str(photos), "size": 8, "resize": None,
+                "maps": {"kind": "depth", "folder": str(maps)},
+            },
+        }
+    )  # fmt: skip
+    config.data.train = config.data.maps.folder = "somewhere/else"  # as on another machine
+    save_config(config, tmp_path / "run" / "config.yaml")
+    given = ["evaluate", tmp_path / "run", photos]
+    figures = tmp_path / "figures.json"
+    arguments = [*given, "--maps", maps, "--limit", 3, "--json", figures]
+    assert main([str(argument) for argument in arguments]) == 0
+    told = json.loads(figures.read_text())["figures"]
+    x = depth_maps(sorted(maps.iterdir())[:3])
+    with torch.no_grad():
+        error = (vqgan(x)[0].clamp(-1, 1) - x).square().mean((1, 2, 3)) / 4
+    assert told["maps"] == 3
+    assert told["psnr"] == pytest.approx(float(-10 * error.log10().mean()), rel=1e-4)
+    for more, message in (
+        ([], "--maps must be 1 folders for depth maps, got 0"),
+        (["--maps", maps, "--metrics", "lpips"], "--metrics are those of pictures"),
+        (["--maps", tmp_path / "no"], "does not exist"),
+    ):
+        assert main([str(argument) for argument in (*given, *more)]) != 0
+        assert message in capsys.readouterr().err
+
+
+def test_evaluation_elsewhere_and_of_the_first_pictures(depth_run, folders, tmp_path, capsys):
+    photos, maps = map(str, folders)
+    run = tmp_path / "moved"
+    shutil.copytree(depth_run, run)
+    text = (run / "config.yaml").read_text()
+    text = text.replace(photos, "no/photos").replace(f"validation_folder: {maps}", "")
+    (run / "config.yaml").write_text(text)
+    arguments = ["evaluate", str(run), photos, "--metrics", "nll", "--size", "16", "--limit", "2"]
+    assert main([*arguments, "--maps", maps]) == 0
+    assert "nll_crops       2" in capsys.readouterr().out
+    assert main(arguments) != 0
+    assert "--maps must be given" in capsys.readouterr().err
 
 
 def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
@@ -246,7 +311,12 @@ def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
         ((depth_run,), "--condition FILE or --held-out must be given"),
         ((tmp_path / "classes",), "--cond must be given, the class to draw"),
         ((tmp_path / "classes", "--cond", "cow"), "name of a class, got cow; the classes are cat"),
+        ((tmp_path / "classes", "--cond", 3), "--cond must be a class in [0, 3), got 3"),
         ((tmp_path / "classes", "--condition", file), "this one is on label"),
+        (
+            (depth_run, "--held-out", "--grid", "4x6"),
+            "--held-out conditions are of 4 x 4 codes, the picture is to be of 4 x 6",
+        ),
         ((tmp_path / "classes", "--cond", "cat", "--guidance", "2"), "uncond must be given"),
     ):
         assert main(["sample", *map(str, arguments), "--output", str(tmp_path / "x")]) != 0

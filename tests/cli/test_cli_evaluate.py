@@ -76,6 +76,8 @@ def test_a_table_and_a_file(
         (("--size", "0"), "--size must be at least 1, got 0"),
         (("--metrics", "fid"), "need --samples"),
         (("--samples", "drawn"), "none of which was asked for"),
+        (("--metrics", "rfid", "--limit", "1"), "FID needs at least 2 pictures, got 1 in"),
+        (("--metrics", "is", "--samples", "PHOTOS"), "score needs at least 10 pictures, got 2 in"),
         (("--metrics", "rfid"), "InceptionV3 of FID is not at"),
         (("--metrics", "rfid", "--inception-weights", "nowhere.pth"), "nowhere.pth"),
     ],
@@ -89,8 +91,10 @@ def test_refusals(
     message: str,
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
-    write_pictures(tmp_path / "photos", 1)
-    assert evaluate(run_folder, tmp_path / "photos", *arguments) == cli.USER_ERROR
+    photos = tmp_path / "photos"
+    write_pictures(photos, 2)
+    arguments = [photos if argument == "PHOTOS" else argument for argument in arguments]
+    assert evaluate(run_folder, photos, *arguments) == cli.USER_ERROR
     assert message in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
@@ -119,6 +120,15 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path, vqgan, pictures, ch
         write(tmp_path / "codes", vqgan, pictures, **changes)
     with pytest.raises(DataError, match=r"was begun with pictures = 9, .*, now it is 8, "):
         write(tmp_path / "codes", vqgan, pictures[1:])
+
+
+def test_another_encoder_with_the_same_codebook_is_another_job(tmp_path, vqgan, pictures):
+    write(tmp_path / "codes", vqgan, pictures)
+    other = copy.deepcopy(vqgan)
+    with torch.no_grad():
+        other.quant_conv.bias[0] += 1
+    with pytest.raises(DataError, match=r"was begun with encoder = [0-9a-f]{8}, now it is"):
+        write(tmp_path / "codes", other, pictures)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path, vqgan, pictures):

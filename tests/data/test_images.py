@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from sample_pictures import pixels, write_pictures, write_truncated_jpeg
 
 from vqgan_fast.data import DataError, UnreadableImageError, list_images, read_image
@@ -97,6 +97,26 @@ def test_a_rotated_photograph_comes_upright(tmp_path):
     upright = np.rot90(picture, -1)
     assert read_size(tmp_path / "rotated.png") == (16, 24)
     assert np.array_equal(np.asarray(read_image(tmp_path / "rotated.png")), upright)
+
+
+def test_a_size_is_read_without_decoding(tmp_path, monkeypatch):
+    picture = pixels(3, 24, 16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, more in (("plain", {}), ("rotated", {"exif": exif})):
+        Image.fromarray(picture).save(tmp_path / f"{name}.png", **more)
+    # The chunk may stand behind the pixels as well, in front of the end.
+    content = (tmp_path / "rotated.png").read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    last = content.index(b"IEND") - 4
+    moved = content[:start] + content[end:last] + content[start:end] + content[last:]
+    (tmp_path / "behind.png").write_bytes(moved)
+    upright = np.rot90(picture, -1)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "behind.png")), upright)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    sizes = {name: read_size(tmp_path / f"{name}.png") for name in ("plain", "rotated", "behind")}
+    assert sizes == {"plain": (24, 16), "rotated": (16, 24), "behind": (16, 24)}
 
 
 def test_unreadable_files_are_named(tmp_path):

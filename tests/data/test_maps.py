@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from vqgan_fast.data import DataError
 from vqgan_fast.data.crops import Box
-from vqgan_fast.data.keypoints import Keypoints
+from vqgan_fast.data.keypoints import Keypoints, pair_with_keypoints
 from vqgan_fast.data.maps import Coordinates, Depth, Edges, LowResolution, Segmentation
 from vqgan_fast.data.stream import View
 
@@ -184,9 +184,50 @@ def test_joints_without_a_label_are_not_drawn(tmp_path: Path) -> None:
 def test_bad_files_of_keypoints(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"poses\.json: a keypoint at \(97, 20\) lies outside pict"):
         keypoints(tmp_path, coco([97, 20, 2, 60, 20, 2]))
-    with pytest.raises(DataError, match=r"no entry for 1 of 1 pictures, picture_000\.png first"):
+    with pytest.raises(DataError, match=r"1 of 1 pictures .*\n.*picture_000\.png: no entry of"):
         keypoints(tmp_path, coco([20, 20, 2, 60, 20, 2], name="other.png"))
+    with pytest.raises(DataError, match=r"at \(nan, 20\) lies outside picture_000\.png"):
+        keypoints(tmp_path, coco([float("nan"), 20, 2, 60, 20, 2]))
+    with pytest.raises(DataError, match=r"picture_000\.png has 1 keypoints, fewer than the skel"):
+        keypoints(tmp_path, coco([20, 20, 2]))
     with pytest.raises(DataError, match=r"is not in COCO's format for keypoints \(KeyError"):
         keypoints(tmp_path, {"images": []})
     with pytest.raises(DataError, match="there is no file of keypoints"):
         Keypoints([], tmp_path / "nowhere.json")
+
+
+def test_pictures_without_an_entry_of_their_size_are_listed_or_left_out(tmp_path: Path) -> None:
+    files = write_pictures(tmp_path / "photos" / "a", 3) + write_pictures(tmp_path / "photos/b", 1)
+    sizes = {"a/picture_000.png": 48, "picture_001.png": 48, "picture_002.png": 49}
+    content = {
+        "images": [
+            {"id": number, "file_name": name, "width": width, "height": 40}
+            for number, (name, width) in enumerate(sizes.items())
+        ],
+        "categories": [],
+        "annotations": [],
+    }
+    poses = tmp_path / "poses.json"
+    poses.write_text(json.dumps(content))
+    with pytest.raises(DataError) as error:
+        pair_with_keypoints(files, poses)
+    message = str(error.value)
+    assert message.startswith(f"2 of 4 pictures have no fitting map in {poses}")
+    assert "b/picture_000.png: no entry of that name" in message
+    assert f"picture_002.png is 48 x 40 pixels, its entry in {poses} 49 x 40" in message
+    assert pair_with_keypoints(files, poses, unpaired="skip").pictures == files[:2]
+    # A bare name is that of one picture, not of all that are called so.
+    content["images"][0]["file_name"] = "picture_000.png"
+    poses.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"b/picture_000\.png: the entry .* is that of .*a/picture"):
+        Keypoints(files, poses)
+    assert len(pair_with_keypoints([*files[:2], files[0]], poses).pictures) == 3
+
+
+def test_a_map_that_its_file_says_lies_on_its_side(tmp_path: Path) -> None:
+    labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned a quarter clockwise
+    Image.fromarray(labels).save(tmp_path / "map.png", exif=exif)
+    read = np.asarray(Segmentation([], 12).read(tmp_path / "map.png"))
+    assert np.array_equal(read, np.rot90(labels, -1))

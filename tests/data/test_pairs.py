@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from sample_pictures import write_pictures
 
-from vqgan_fast.data import DataError, batches, list_images
+from vqgan_fast.data import DataError, ShardedPictures, batches, list_images
 from vqgan_fast.data.maps import Coordinates, Segmentation
 from vqgan_fast.data.pairs import PairedStream, pair_by_name
 from vqgan_fast.data.stream import ImageStream
+from vqgan_fast.data.write_shards import plan_shards, write_shards
 
 
 @pytest.fixture
@@ -84,6 +85,34 @@ def test_what_does_not_pair_is_listed(folders: tuple[Path, Path]) -> None:
     assert len(pairs.left_out) == 3
     assert [file.stem for file in pairs.maps] == [file.stem for file in pairs.pictures]
     assert len(pairs.pictures) == 3
+
+
+def test_what_does_not_pair_in_shards_is_listed_alike(folders: tuple[Path, Path]) -> None:
+    photos, maps = folders
+    (maps / "cats" / "picture_000.png").unlink()
+    Image.new("L", (48, 41)).save(maps / "cats" / "picture_001.png")
+    Image.new("L", (48, 40)).save(maps / "dogs" / "picture_002.bmp")
+    pictures, of_maps = (
+        ShardedPictures(write_shards(plan_shards(folder, 2), folder.parent / "tar" / folder.name))
+        for folder in (photos, maps)
+    )
+    with pytest.raises(DataError) as error:
+        pair_by_name(pictures, None, of_maps)
+    message = str(error.value)
+    assert message.startswith("3 of 6 pictures have no fitting map in")
+    assert "photos-000000.tar:cats/picture_000.png: no picture_000.* in the shards of" in message
+    assert (
+        "is 48 x 40 pixels, its map" in message and "maps-000000.tar:cats/picture_001.p" in message
+    )
+    assert "several maps, picture_002.bmp, picture_002.png" in message
+    pairs = pair_by_name(pictures, None, of_maps, unpaired="skip")
+    names = ["cats/picture_002.png", "dogs/picture_000.png", "dogs/picture_001.png"]
+    assert [file.member.name for file in pairs.pictures] == names
+    assert [file.member.name for file in pairs.maps] == names
+    (sample,) = PairedStream(pairs.pictures[:1], [Segmentation(pairs.maps[:1], 8)], size=16)[0].maps
+    assert sample.shape == (1, 16, 16)
+    empty = pair_by_name(pictures, None, maps, unpaired="skip")  # a folder of maps will do
+    assert len(empty.pictures) == 3
 
 
 def test_other_errors(folders: tuple[Path, Path], tmp_path: Path) -> None:

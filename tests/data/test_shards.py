@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import tarfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from vqgan_fast.data import (
     index_shard,
     list_images,
     list_shards,
+    pictures_fingerprint,
     read_image,
 )
 from vqgan_fast.data.write_shards import plan_shards, write_shards
@@ -106,6 +108,18 @@ def test_what_is_no_picture_is_passed_over_and_long_names_are_read(tmp_path):
         assert [member.name for member in found] == ["a.png", LONG]
         for member in ShardedPictures([path]):
             assert member.open().read() == content
+
+
+def test_names_that_are_not_utf_8_are_read(tmp_path):
+    (picture,) = write_pictures(tmp_path / "one", 1)
+    name = os.fsdecode(b"caf\xe9.png")
+    path = write_tar(tmp_path / "latin.tar", {name: picture.read_bytes()})
+    for _ in range(2):  # scanned, then by its index
+        (member,) = ShardedPictures([path])
+        assert member.member.name == name
+        assert member.open().read() == picture.read_bytes()
+    crc = zlib.crc32(b"caf\xe9.png\0")
+    assert pictures_fingerprint(ShardedPictures([path])) == f"1 pictures, {crc:08x}"
 
 
 def test_the_index_is_kept_and_made_anew_when_the_shard_changes(shards, folder, monkeypatch):

@@ -57,7 +57,7 @@ def test_fid_is_that_of_the_library_called_by_hand(tmp_path: Path) -> None:
 def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
     a = write_folder(tmp_path / "a", range(1))
     b = write_folder(tmp_path / "b", range(2))
-    with pytest.raises(ValueError, match=r"at least two PNG pictures in .*a, got 1"):
+    with pytest.raises(ValueError, match=r"FID needs at least 2 pictures, got 1 in .*a"):
         distribution_metrics(a, b, extractor=SMALL_FEATURES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,22 @@ def test_the_score_is_that_of_the_model_by_hand_and_has_a_gradient(folder):
 def test_a_missing_model_is_told_with_advice(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        ClipUnavailableError, match=r"no CLIP model .*empty in the folder.*\n.*Fetch"
+        ClipUnavailableError, match=r"the folder .*empty holds no CLIP model .*\nFetch one"
     ):
         (tmp_path / "empty").mkdir()
         ClipScore("a cat", tmp_path / "empty")
-    with pytest.raises(ClipUnavailableError, match="in the cache of transformers"):
+    with pytest.raises(ClipUnavailableError, match="nor such a CLIP model in transformers' cache"):
         ClipScore("a cat", "nobody/has-this")
+    with pytest.raises(ClipUnavailableError, match=r"there is no folder .*/clip to read"):
+        ClipScore("a cat", tmp_path / "clip")
+
+
+def test_a_tokenizer_of_another_model_is_told(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "clip")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "clip")
+    tokenizer.add_tokens(["cat</w>"])
+    tokenizer.save_pretrained(tmp_path / "clip")
+    with pytest.raises(ClipUnavailableError, match="has a tokenizer of another model: it gives"):
+        ClipScore("cat</w>", tmp_path / "clip")

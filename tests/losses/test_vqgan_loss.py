@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import socket
 from types import SimpleNamespace
 
 import pytest
 import taming_peer
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import run_on_two_ranks
 from torch import nn
 
 from vqgan_fast.losses import PerceptualLoss, VQGANLoss
@@ -259,23 +257,17 @@ def test_a_loss_scale_saves_gradients_from_float16s_range():
     assert error < 3e-3  # measured: 5e-4, and 1.5e-2 if each pixel's is rounded before the scale
 
 
-def run_rank(rank, port, folder):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def run_rank(rank, folder):
     loss = make_loss(PerceptualLoss("squeeze", "random", seed=1))
     loss.discriminator.eval()  # batch statistics over ranks are the discriminator's own affair
     decoder, x = TinyDecoder(), images()[2 * rank : 2 * rank + 2]
     value, logs = loss.generator_loss(x, decoder(x), torch.zeros(()), decoder.last_layer, START)
     value.backward()
-    torch.save((logs, gradients_of(decoder)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save((logs, gradients_of(decoder)), folder / f"{rank}.pt")
 
 
 def test_two_ranks_share_one_lambda_that_of_the_double_batch(squeeze, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_rank, args=(port, str(tmp_path)), nprocs=2)
+    run_on_two_ranks(run_rank, tmp_path)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
 
     loss, decoder, x = make_loss(squeeze), TinyDecoder(), images()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import run_on_two_ranks
 
 from vqgan_fast.models.actnorm import ActNorm
 
@@ -26,17 +25,14 @@ def test_starts_alike_on_two_ranks(tmp_path: Path) -> None:
     x = torch.randn(4, 3, 4, 4) * torch.tensor([1.0, 2.0, 3.0])[:, None, None] + 1
     expected = ActNorm(3)
     expected(x)
-    mp.spawn(_start_actnorm, args=(x, tmp_path), nprocs=2)
+    run_on_two_ranks(_start_actnorm, tmp_path, x)
     for rank in range(2):
         state = torch.load(tmp_path / f"rank{rank}.pt")
         for key, value in expected.state_dict().items():
             torch.testing.assert_close(state[key], value, rtol=1e-5, atol=1e-6)
 
 
-def _start_actnorm(rank: int, x: torch.Tensor, folder: Path) -> None:
-    store = f"file://{folder / 'store'}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+def _start_actnorm(rank: int, folder: Path, x: torch.Tensor) -> None:
     norm = ActNorm(3)
     norm(x.chunk(2)[rank])
     torch.save(norm.state_dict(), folder / f"rank{rank}.pt")
-    dist.destroy_process_group()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import run_on_two_ranks
 from torch import nn
 
 from vqgan_fast.models.sync_batch_norm import SyncBatchNorm2d, convert
@@ -42,9 +40,7 @@ def run_case(model, x, weight):
     return {"y": y.detach(), "x.grad": x.grad, "eval": model(x).detach()}, gradients
 
 
-def run_rank(rank, port, folder):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    torch.set_num_threads(1)
+def run_rank(rank, folder):
     mine = slice(0, SPLIT) if rank == 0 else slice(SPLIT, None)
     results = {}
     for dtype in TOLERANCE:
@@ -55,17 +51,13 @@ def run_rank(rank, port, folder):
         assert list(model.state_dict()) == keys
         outputs, gradients = run_case(model, x[mine], weight[mine])
         results[dtype] = outputs, gradients, model.state_dict()
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(results, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sync_batch_norm")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(run_rank, args=(port, str(folder)), nprocs=2)
+    run_on_two_ranks(run_rank, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -2,6 +2,9 @@
 
     python tests/plan/measured_peak.py                    three sizes of each stage, some minutes
     python tests/plan/measured_peak.py vqgan:0 vqgan:1    these alone, in one process
+    python tests/plan/measured_peak.py transformer:0:label    with one of CONDITIONS
+
+With `segmentation`, stage 1 learns labels instead of pictures.
 
 Prints a JSON line for each: `measured`, by how much the process's resident memory grew at its peak,
 and `planned`, both in bytes.
@@ -18,13 +21,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sample_pictures import write_pictures
 
 from vqgan_fast.models import VQGAN
-from vqgan_fast.plan import Rehearsal, Setting
+from vqgan_fast.plan import FirstStages, Rehearsal, Setting
 from vqgan_fast.train import build_config, train
 from vqgan_fast.train.config import STAGES, ModelConfig
 
@@ -41,9 +46,21 @@ CASES = (
     (MIDDLE, 4, 128, {"n_layer": 6, "n_head": 8, "n_embd": 512}, 8),
     (LARGE, 2, 192, {"n_layer": 8, "n_head": 8, "n_embd": 768}, 8),
 )
+N_LABELS = 24
+LABELS = {"kind": "segmentation", "n_labels": N_LABELS}
+# None: a VQGAN of labels of its own, as large as the first stage.
+CONDITIONS = {
+    "label": [{"kind": "label"}],
+    "coordinates": [{"kind": "coordinates"}],
+    "edges": [{"kind": "edges"}],
+    "segmentation": [{**LABELS, "vqgan": None}],
+    "combined": [{"kind": "label"}, {"kind": "coordinates"}, {**LABELS, "vqgan": None}],
+}
+CLASSES = 2
 
 
-def run_of(stage: str, number: int, folder: Path):
+def run_of(stage: str, number: int, folder: Path, condition: str | None = None):
+    """A run on `folder`'s pictures, and what its plan knows of the stages before it."""
     sizes, batch, side, gpt, codes_batch = CASES[number]
     given = {
         "stage": stage, "run_dir": str(folder / f"{stage}{number}"), "device": "cpu",
@@ -64,11 +81,34 @@ def run_of(stage: str, number: int, folder: Path):
             "perceptual_weights": "random",
         }  # fmt: skip
         given["optim"]["ema_decay"] = 0.99
-    else:
-        VQGAN(**sizes, **MODEL, resolution=side).save_pretrained(folder / f"first{number}")
-        given["first_stage"] = str(folder / f"first{number}")
-        given["gpt"] = gpt
-    return build_config(given)
+        if condition is not None:
+            given["data"]["maps"] = {**LABELS, "folder": str(folder / "labels")}
+            given["model"] |= {"in_channels": N_LABELS, "out_ch": N_LABELS}
+            given["loss"] = {"kind": "segmentation"}
+        return build_config(given), None
+    sizes = {**sizes, **MODEL, "resolution": side}
+    of_labels = {**sizes, "in_channels": N_LABELS, "out_ch": N_LABELS}
+    VQGAN(**sizes).save_pretrained(folder / f"first{number}")
+    VQGAN(**of_labels).save_pretrained(folder / f"labels{number}")
+    given["first_stage"], given["gpt"] = str(folder / f"first{number}"), gpt
+    parts, own = [dict(part) for part in CONDITIONS.get(condition, [{"kind": "sos"}])], []
+    for part in parts:
+        own.append(ModelConfig(**of_labels) if "vqgan" in part else None)
+        if "vqgan" in part:
+            part |= {"vqgan": str(folder / f"labels{number}"), "folder": str(folder / "labels")}
+    given["condition"] = {"parts": parts} if len(parts) > 1 else parts[0]
+    return build_config(given), FirstStages(ModelConfig(**sizes), tuple(own), CLASSES)
+
+
+def write_data(folder: Path) -> None:
+    """Pictures in folders of classes, and labels beside them."""
+    for number in range(CLASSES):
+        name = f"class{number}"
+        write_pictures(folder / "pictures" / name, 2, 256, 256)
+        (folder / "labels" / name).mkdir(parents=True)
+        for picture in sorted((folder / "pictures" / name).iterdir()):
+            labels = np.indices((256, 256)).sum(0).astype(np.uint8) % N_LABELS
+            Image.fromarray(labels).save(folder / "labels" / name / f"{picture.stem}.png")
 
 
 def resident(key: str) -> int:
@@ -91,19 +131,17 @@ def main(cases: list[str]) -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_pictures(folder / "pictures", 4, 256, 256)
+        write_data(folder)
         # What the first run loads is not its memory.
-        warm = run_of("vqgan", 0, folder)
+        warm, _ = run_of("vqgan", 0, folder)
         warm.run_dir, warm.data.size, warm.data.batch_size = str(folder / "warm"), 32, 1
         train(warm)
         for case in cases:
-            stage, number = case.split(":")
-            config = run_of(stage, int(number), folder)
+            stage, number, *condition = case.split(":")
+            config, stages = run_of(stage, int(number), folder, *condition)
+            config.run_dir = str(folder / case)
             measured = measure(config)
-            sizes = None
-            if stage == "transformer":
-                sizes = ModelConfig(**CASES[int(number)][0], **MODEL, resolution=config.data.size)
-            memory = Rehearsal(config, sizes).step(Setting(config.data.batch_size))
+            memory = Rehearsal(config, stages).step(Setting(config.data.batch_size))
             figures = {"measured": measured, "planned": memory.total, **vars(memory)}
             print(json.dumps({"case": case, **figures}), flush=True)
 
@@ -117,5 +155,7 @@ if __name__ == "__main__":
     if sys.argv[1:]:
         main(sys.argv[1:])
     else:  # each in a process of its own: what one leaves behind would be found by the next
-        for case in (f"{stage}:{n}" for n in range(len(CASES)) for stage in STAGES):
+        cases = [f"{stage}:{n}" for n in range(len(CASES)) for stage in STAGES]
+        cases += ["vqgan:0:segmentation", *(f"transformer:0:{name}" for name in CONDITIONS)]
+        for case in cases:
             subprocess.run([sys.executable, __file__, case], check=True)

@@ -15,7 +15,15 @@ from torch._subclasses import FakeTensorMode
 
 from vqgan_fast import cli
 from vqgan_fast.cli.plan import PARTS
-from vqgan_fast.plan import Setting, StepMemory, duration, largest_batch, load_plan, on_a_card
+from vqgan_fast.plan import (
+    Rehearsal,
+    Setting,
+    StepMemory,
+    duration,
+    largest_batch,
+    load_plan,
+    on_a_card,
+)
 from vqgan_fast.plan.allocations import Allocations
 from vqgan_fast.plan.report import render
 from vqgan_fast.train import ConfigError
@@ -47,7 +55,7 @@ def test_allocations_live_as_long_as_someone_needs_them():
 
 def test_the_plan_is_within_15_percent_of_the_measured_peak():
     """Two real steps of each stage in a process of its own; the script knows larger cases."""
-    cases = ["vqgan:0", "transformer:0"]
+    cases = ["vqgan:0", "transformer:0", "transformer:0:combined"]
     done = subprocess.run(
         [sys.executable, HERE / "measured_peak.py", *cases],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
@@ -165,6 +173,46 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     assert encoded["settings"][0]["parts"]["working"] <= parts["working"]
 
 
+STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"
+STAGE_1 += ", resolution: 64"
+SMALL_GPT = ("gpt.n_layer=2", "gpt.n_head=2", "gpt.n_embd=32", "data.size=16", "data.batch_size=2")
+
+
+def test_every_condition_is_planned_before_anything_is_there(tmp_path):
+    first, labels = tmp_path / "first.yaml", tmp_path / "labels.yaml"
+    first.write_text(f"{STAGE_1}}}\n")
+    maps = "{kind: segmentation, n_labels: 20, folder: nowhere}"
+    labels.write_text(
+        f"{STAGE_1}, in_channels: 20, out_ch: 20}}\n"
+        f"loss: {{kind: segmentation}}\ndata: {{maps: {maps}, size: 16, train: nowhere}}\n"
+    )
+    assert Rehearsal(*load_plan(str(labels))).step(Setting(1)).working > 0
+
+    def fixed(*condition):
+        argv = (f"first_stage={first}", *SMALL_GPT, *condition)
+        return Rehearsal(*load_plan("transformer.yaml", argv)).step(Setting(1)).fixed
+
+    # Of the transformer's two layers the causal mask is fixed as well.
+    def masks(tokens):
+        return 2 * 4 * (tokens + 64) ** 2
+
+    alone = fixed("condition=label") - masks(1)
+    own = f"{{kind: segmentation, n_labels: 20, folder: nowhere, vqgan: {labels}}}"
+    of_labels = fixed(f"condition={own}") - masks(64) - alone
+    # Larger than the first stage by 17 channels in (32 filters of 3 x 3) and out (biases as well).
+    assert of_labels == alone + 4 * 17 * (2 * 9 * 32 + 1)
+    several = f"[{{kind: label}},{{kind: coordinates}},{{kind: low_resolution}},{own}]"
+    assert fixed(f"condition.parts={several}") == alone + masks(1 + 3 * 64) + of_labels
+
+
+def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
+    for name in ("cat", "dog", "owl"):
+        (tmp_path / name).mkdir()
+    argv = ["condition=label", f"data.train={tmp_path}"]
+    assert load_plan("transformer.yaml", argv)[1].classes == 3
+    assert load_plan("transformer.yaml", [argv[0], "data.train=nowhere"])[1].classes == 1000
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -176,7 +224,12 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
         (("vqgan.yaml", "optim.stops=3"), "there is no key optim.stops"),
         (("nowhere.yaml",), "there is no configuration file nowhere.yaml"),
         (("transformer.yaml", "first_stage=transformer.yaml"), "must be of stage: vqgan"),
-        (("vqgan.yaml", "data.maps.kind=edges"), "plan knows training on pictures, not on maps"),
+        (("vqgan.yaml", "data.maps.kind=depth"), "model.in_channels must be 1, the channels of"),
+        (("transformer.yaml", "condition=depth"), "condition.vqgan must be given"),
+        (
+            ("transformer.yaml", "condition.kind=depth", "condition.vqgan=vqgan.yaml"),
+            "condition.vqgan must be a VQGAN of 1 channels, those of depth maps, got one of 3",
+        ),
     ],
 )
 def test_what_cannot_be_planned_is_said(capsys, argv, message):

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
+from ranks import run_on_two_ranks
 from torch import nn
 from torch.nn import functional as F
 
@@ -131,9 +130,7 @@ def test_a_resumed_run_goes_on_alike() -> None:
     assert torch.equal(first.codebook, second.codebook)
 
 
-def on_rank(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def on_rank(rank: int, folder: Path) -> None:
     assert world_size() == 2
     for size in (1, 2, 7):  # of which some do not divide by the number of ranks
         whole = latents(2, size, seed=size)
@@ -148,12 +145,11 @@ def on_rank(rank: int, folder: str) -> None:
         images = latents(3, D, 5, 6, seed=i)
         quantizer(images[:1] if rank == 0 else images[1:])
     quantizer(latents(2 * rank, D, 5, 6, seed=9))  # no image on one of them
-    torch.save(quantizer.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(quantizer.state_dict(), folder / f"{rank}.pt")
 
 
 def test_two_ranks(tmp_path: Path) -> None:
-    mp.start_processes(on_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    run_on_two_ranks(on_rank, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name

@@ -25,6 +25,20 @@ def test_another_version_is_named_with_its_machine(tmp_path, pictures):
         agreement.start_together(vqgan_run(pictures, tmp_path / "run"), ranks)
 
 
+def test_machines_with_other_copies_of_the_pictures_do_not_train_together():
+    class WithAnotherCopy(Ranks):
+        def gather_objects(self, thing, group=None):
+            return [thing, ("node7", {"the training data": "8 pictures, 00000000"})]
+
+    expected = (
+        r"training data is 9 pictures, .* on rank 0 .* and 8 pictures, 0+ on rank 1 \(node7\)"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        agreement.check_same_data(
+            "9 pictures, 12345678", WithAnotherCopy(0, 2, torch.device("cpu"))
+        )
+
+
 def test_a_global_batch_is_shared_out_or_refused(tmp_path, pictures):
     config = vqgan_run(pictures, tmp_path, data__global_batch_size=12, optim__accumulate=2)
     assert agreement.share_batch(config, 3).data.batch_size == 2

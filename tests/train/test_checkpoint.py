@@ -72,6 +72,20 @@ def test_only_the_newest_are_kept_and_nothing_unfinished(tmp_path):
     assert newest_checkpoint(tmp_path, no_warning) == tmp_path / "step_000100"
 
 
+def test_an_old_checkpoint_that_cannot_be_removed_stops_nothing(tmp_path, monkeypatch):
+    def busy(path, *arguments, **more):
+        raise OSError(16, "Device or resource busy", str(path))
+
+    save(tmp_path, 1, keep=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rmdir", busy)
+        patched.setattr(os, "unlink", busy)
+        save(tmp_path, 2, keep=1)
+    assert newest_checkpoint(tmp_path, no_warning) == tmp_path / "step_000002"
+    save(tmp_path, 3, keep=1)  # by then it can be
+    assert [path.name for path in tmp_path.iterdir()] == ["step_000003"]
+
+
 def test_steps_beyond_six_digits_stay_in_order(tmp_path):
     for step in (999_999, 1_000_000):
         save(tmp_path, step, keep=1)

@@ -14,6 +14,7 @@ from test_training_on_maps import LABELS
 from tiny import read_metrics, transformer_run, vqgan_run
 
 from vqgan_fast.data import DataError
+from vqgan_fast.data.write_shards import plan_shards, write_shards
 from vqgan_fast.models import LatentTransformer
 from vqgan_fast.train import ConfigError, train_transformer, train_vqgan
 from vqgan_fast.train.conditioning import drop_some, shuffled
@@ -83,6 +84,27 @@ def test_the_true_condition_says_more_than_another_pictures(paired, stages, tmp_
     assert model.null_token == model.transformer.vocab_size - 1 == 32
     own = tmp_path / "run" / "model" / ("condition_1" if kind == "both" else "condition")
     assert own.is_dir() == (kind != "label")
+
+
+def test_conditions_in_shards_are_those_of_the_folders(paired, stages, tmp_path):
+    """Labels, maps in shards of their own, cut elsewhere, and maps made of the picture."""
+    photos = write_shards(plan_shards(paired[0], 3), tmp_path / "tar" / "photos")
+    write_shards(plan_shards(paired[1], 2), tmp_path / "tar" / "maps")
+    of_maps = segmentation(paired, stages)
+    in_shards = {**of_maps, "folder": f"{tmp_path}/tar/maps-{{000000..000001}}.tar"}
+    others = [{"kind": "label"}, {"kind": "edges"}]
+    quick = {"optim__steps": 3, "log__every": 1}
+    folders = conditioned(paired, stages, tmp_path / "a", {"parts": [*others, of_maps]}, **quick)
+    shards = conditioned(
+        paired, stages, tmp_path / "b", {"parts": [*others, in_shards]}, **quick,
+        data__train=None, data__shards=[str(path) for path in photos], data__num_workers=1,
+    )  # fmt: skip
+    for config in (folders, shards):
+        train_transformer(config)
+    ours, theirs = read_metrics(tmp_path / "b"), read_metrics(tmp_path / "a")
+    assert ours == theirs and ours[-1]["step"] == 3
+    ours, theirs = (load_file(tmp_path / run / "model/gpt/model.safetensors") for run in "ba")
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
 @pytest.mark.parametrize("kind", ["edges", "low_resolution", "coordinates"])
@@ -175,7 +197,7 @@ def test_what_does_not_fit_is_named_before_anything_is_trained(paired, stages, t
     write_pictures(flat, 2)
     with pytest.raises(DataError, match="holds no folders of pictures, one for each class"):
         train({"kind": "label"}, data__train=str(flat))
-    with pytest.raises(DataError, match=r"picture_000\.png lies in no folder of a class below"):
+    with pytest.raises(DataError, match=r"picture_000\.png lies in no folder of a class; the"):
         train({"kind": "label"}, data__validation=str(flat))
     with pytest.raises(DataError, match=r"2 of 2 pictures have no fitting map .*\n.*picture_000"):
         train(good, data__validation=str(flat))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import os
 import signal
+import time
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from tiny import read_metrics, vqgan_run
 from vqgan_fast.data import DataError
 from vqgan_fast.losses import PerceptualWeightsError
 from vqgan_fast.models import VQGAN
-from vqgan_fast.train import ConfigError, TrainingInterrupted, train_vqgan
+from vqgan_fast.train import ConfigError, TrainingInterrupted, stopping, train_vqgan
 from vqgan_fast.train.run_log import RunLog
 
 # All that a checkpoint must bring back: both optimizers, averages, counts of the codebook, the
@@ -131,18 +133,76 @@ def test_a_truncated_checkpoint_gives_way_to_the_previous_one(
     assert [entry["step"] for entry in read_metrics(run_dir)] == [2, 4, 6, 8]
 
 
-def test_the_time_allowed_ends_a_run_with_a_checkpoint(tmp_path, pictures, capsys):
-    config = vqgan_run(pictures, tmp_path / "run", optim__max_minutes=1e-9, log__every=50)
-    result = train_vqgan(config)
-    assert result.step == 1 and result.metrics["step"] == 1
-    assert (tmp_path / "run" / "checkpoints" / "step_000001").is_dir()
+def test_the_time_allowed_ends_a_run_with_a_checkpoint(tmp_path, pictures, monkeypatch, capsys):
+    later, advance = [], RunLog.advance
+
+    def twenty_minutes_later(self):
+        advance(self)
+        later.append(1200)
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + sum(later))
+    monkeypatch.setattr(stopping, "time", clock)
+    monkeypatch.setattr(RunLog, "advance", twenty_minutes_later)
+    changes = {"optim__max_minutes": 50.0, "optim__steps": 9, "log__every": 50}
+    result = train_vqgan(vqgan_run(pictures, tmp_path / "run", **changes))
+    assert result.step == 3 and result.metrics["step"] == 3
+    checkpoints = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert checkpoints == {"step_000000", "step_000003"}
     assert (tmp_path / "run" / "vqgan" / "config.json").is_file()
     told = capsys.readouterr().err
-    assert "max_minutes are over at step 1" in told
-    assert "max_minutes = 1e-09 is shorter than one checkpoint, which takes" in told
-    config.resume = True
-    with pytest.raises(ConfigError, match="shorter than one checkpoint, which takes"):
+    assert "max_minutes are over at step 3" in told and "WARNING" not in told
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
+    tmp_path, pictures, capsys, background
+):
+    changes = {"optim__max_minutes": 1e-9, "log__checkpoint_in_background": background}
+    config = vqgan_run(pictures, tmp_path / "run", **changes)
+    refused = "max_minutes = 1e-09 is shorter than one checkpoint, which takes .* allow more time"
+    with pytest.raises(ConfigError, match=f"{refused} and go on with resume=true"):
         train_vqgan(config)
+    assert "writing a checkpoint of" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    config.resume = True
+    with pytest.raises(ConfigError, match=refused):
+        train_vqgan(config)
+    config.optim.max_minutes = None  # from step 0, as a run that was not interrupted
+    assert train_vqgan(config).step == 4
+    other = vqgan_run(pictures, tmp_path / "other")
+    train_vqgan(other)
+    assert read_metrics(tmp_path / "run") == read_metrics(tmp_path / "other")
+    expected = weights(tmp_path / "other")
+    assert all(torch.equal(v, expected[key]) for key, v in weights(tmp_path / "run").items())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("stage: [vqgan", "its config.yaml cannot be read"),
+        ("", "its config.yaml cannot be read"),
+        ("- 1", "its config.yaml cannot be read"),
+        ("stage: transformer", "is a run of stage: transformer and cannot be resumed as vqgan"),
+    ],
+)
+def test_a_run_whose_configuration_is_damaged_is_not_resumed(tmp_path, pictures, content, message):
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        train_vqgan(vqgan_run(pictures, tmp_path, resume=True))
+
+
+def test_a_run_resumed_with_other_pictures_is_told_so(tmp_path, capsys):
+    folder, run_dir = tmp_path / "pictures", tmp_path / "run"
+    write_pictures(folder, 5)
+    train_vqgan(vqgan_run(folder, run_dir, optim__steps=1))
+    folder = folder.rename(tmp_path / "moved")
+    train_vqgan(vqgan_run(folder, run_dir, optim__steps=2, resume=True))
+    assert "training data" not in capsys.readouterr().err
+    write_pictures(folder, 6)
+    train_vqgan(vqgan_run(folder, run_dir, optim__steps=3, resume=True))
+    told = capsys.readouterr().err
+    assert "WARNING: the training data are 6 pictures, " in told
+    assert "step_000002 was written they were 5 pictures, " in told
 
 
 def test_a_run_never_overwrites(tmp_path, pictures, uninterrupted):

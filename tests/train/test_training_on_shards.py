@@ -73,7 +73,7 @@ def test_fewer_shards_than_ranks_are_refused(shards):
         ({"shards": ["a.tar", None]}, r"data\.shards must be a pattern"),
         ({"shards": "a.tar", "train": "."}, r"instead of it, data\.shards\. Got both"),
         ({"train": "photos-*.tar"}, r"tar files are given as data\.shards, got data\.train = ph"),
-        ({"shards": "a.tar", "maps": {"kind": "edges"}}, "goes with the pictures of data.train"),
+        ({"shards": "a.tar", "maps": {"kind": "keypoints"}}, r"maps\.folder must .*a\.tar"),
     ],
 )  # fmt: skip
 def test_mistakes_of_a_configuration_are_named(tmp_path, changes, message):

@@ -27,13 +27,19 @@ class Given(NamedTuple):
     grid: Grid | None = None
     rows: Rows = ()
 
-    def of(self, numbers: range) -> Tokens:
+    @property
+    def number(self) -> int:
+        """How many conditions there are."""
+        parts = self.tokens if isinstance(self.tokens, tuple) else (self.tokens,)
+        return max(len(part) for part in parts)
+
+    def of(self, numbers: Sequence[int]) -> Tokens:
         """The tokens of these pictures; conditions come again where there are more pictures."""
         from ..models.conditions import map_tokens
 
         return map_tokens(lambda part: _taken(part, numbers), self.tokens)
 
-    def rows_of(self, numbers: range) -> list[tuple[str, Tensor]]:
+    def rows_of(self, numbers: Sequence[int]) -> list[tuple[str, Tensor]]:
         """The rows of these pictures."""
         return [(name, _taken(images, numbers)) for name, images in self.rows]
 
@@ -105,7 +111,10 @@ def _check_given(
     files: Sequence[Sequence[Path]],
 ) -> None:
     """ValueError if options are given that the model has no use for, or wanted ones are not."""
-    names = [part.config["name"] for part in getattr(stage, "parts", [stage])]
+    names = [
+        part.maps["kind"] if part in maps else part.config["name"]
+        for part in getattr(stage, "parts", [stage])
+    ]
     if token is not None and "label" not in names and (maps or len(names) > 1):
         raise ValueError(f"--cond is for a class, this model is conditioned on {', '.join(names)}")
     kinds = [part.maps["kind"] for part in maps]
@@ -168,8 +177,11 @@ def _class_number(stage: Condition, text: str) -> int:
     if not text.lstrip("-").isdecimal():
         known = f"; the classes are {', '.join(classes[:5])} ..." if classes else ""
         raise ValueError(f"--cond must be a token or the name of a class, got {text}{known}")
-    return int(text)
+    number, n_classes = int(text), getattr(stage, "n_classes", None)
+    if n_classes is not None and not 0 <= number < n_classes:
+        raise ValueError(f"--cond must be a class in [0, {n_classes}), got {number}")
+    return number
 
 
-def _taken(rows: Tensor, numbers: range) -> Tensor:
+def _taken(rows: Tensor, numbers: Sequence[int]) -> Tensor:
     return rows[[number % len(rows) for number in numbers]]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .held_out import held_out_of
+from .held_out import held_out_maps, held_out_of, is_vqgan_of_maps
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
 
@@ -30,7 +30,9 @@ centred square is taken and resized (bilinear, antialiased), as in the paper. rF
 pictures with their reconstructions, FID and the inception score take a folder of samples that
 you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats; where the
 run has a condition, on the crops that training would take of these pictures, and once more with the
-conditions shuffled between the pictures: the difference is what the condition tells.
+conditions shuffled between the pictures: the difference is what the condition tells. Of a VQGAN of
+maps it is how well their crops are reconstructed: the share of the pixels with the right label, or
+PSNR and mean absolute error of values in [-1, 1].
 
 FID below some thousands of pictures says little: it falls with their number.
 """
@@ -39,6 +41,7 @@ EXAMPLES = """\
   vqgan-fast evaluate runs/photos held_out/ --metrics psnr ssim lpips rfid --json figures.json
   vqgan-fast evaluate runs/photos_gpt held_out/ --metrics nll fid is --samples drawn/
   vqgan-fast evaluate runs/depth held_out/ --maps held_out_depth/ --metrics nll
+  vqgan-fast evaluate runs/depth_vqgan held_out/ --maps held_out_depth/
 """
 METRICS = ("psnr", "ssim", "lpips", "rfid", "fid", "is", "nll")
 DISTRIBUTION = {"rfid", "fid", "is"}  # what needs whole folders, and the InceptionV3
@@ -63,8 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="FOLDER",
-        help="of the pictures, for nll under a condition on maps; of poses the JSON file. Of "
-        "several conditions one for each that is files, in the order of condition.parts",
+        help="of the pictures, for a VQGAN of maps and for nll under a condition on maps; of poses "
+        "the JSON file. Of several conditions one for each that is files, in the order of "
+        "condition.parts",
     )
     parser.add_argument(
         "--size", type=int, metavar="PIXELS", help="side (default: the resolution of the VQGAN)"
@@ -97,7 +101,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
-    from .. import __version__
     from ..data import list_images
     from ..evaluate import Pictures, ReconstructionMeasures, inception_weights, nll_per_code
     from ..losses import PerceptualLoss
@@ -105,16 +108,21 @@ def run(args: argparse.Namespace) -> None:
     metrics = set(args.metrics)
     _check(args, metrics)
     refuse_existing([path for path in (args.json, args.keep_pictures) if path], args.force)
-    if metrics & DISTRIBUTION:
-        inception_weights(args.inception_weights)  # a missing file is told before the work
     device = choose_device(args.device)
+    if is_vqgan_of_maps(args.run_folder):
+        _evaluate_maps(args, metrics, device)
+        return
+    files = list_images(args.images)[: args.limit]
+    if metrics & DISTRIBUTION:  # what is missing is told before the work
+        _check_counts(args, metrics, len(files))
+        inception_weights(args.inception_weights)
     if "nll" in metrics:
         transformer = load_transformer(args.run_folder).to(device)
         vqgan = transformer.first_stage_model
     else:
         vqgan = load_vqgan(args.run_folder).to(device)
     size = vqgan.config["resolution"] if args.size is None else args.size
-    pictures = Pictures(list_images(args.images)[: args.limit], size, args.batch)
+    pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
 
@@ -136,17 +144,25 @@ def run(args: argparse.Namespace) -> None:
     _print_table(figures)
     if perceptual is not None:
         print(perceptual.description)
-    if args.json is not None:
-        about = {
-            "run": str(args.run_folder),
-            "images": str(args.images),
-            "size": size,
-            "skipped": pictures.skipped,
-            "lpips": None if perceptual is None else perceptual.description,
-            "vqgan_fast": __version__,
-            "torch": torch.__version__,
-        }
-        _write_json(args.json, {"figures": figures, "about": about})
+    lpips = None if perceptual is None else perceptual.description
+    _write_json(args, figures, size=size, skipped=pictures.skipped, lpips=lpips)
+
+
+def _evaluate_maps(args: argparse.Namespace, metrics: set[str], device: torch.device) -> None:
+    from ..train.distributed import Ranks
+    from ..train.evaluation import reconstruction_figures
+
+    if metrics != {"psnr", "ssim"}:  # the default
+        raise ValueError(
+            f"--metrics are those of pictures, {args.run_folder} is a VQGAN of maps: leave it out"
+        )
+    crops = held_out_maps(args.run_folder, args.images, args.maps, args.limit)
+    vqgan = load_vqgan(args.run_folder).to(device)
+    found = reconstruction_figures(vqgan, crops, args.batch, Ranks(0, 1, device))
+    figures = {"maps": len(crops.held_out)}
+    figures |= {name.removeprefix("val_"): value for name, value in found.items()}
+    _print_table(figures)
+    _write_json(args, figures)
 
 
 def _check(args: argparse.Namespace, metrics: set[str]) -> None:
@@ -158,6 +174,16 @@ def _check(args: argparse.Namespace, metrics: set[str]) -> None:
         raise ValueError("--metrics fid and is need --samples, a folder of drawn pictures")
     if args.samples is not None and not metrics & {"fid", "is"}:
         raise ValueError("--samples is for --metrics fid and is, none of which was asked for")
+
+
+def _check_counts(args: argparse.Namespace, metrics: set[str], pictures: int) -> None:
+    from ..data import list_images
+    from ..evaluate import check_count
+
+    check_count(pictures, args.images)
+    if args.samples is not None:
+        count = len(list_images(args.samples))
+        check_count(count, args.samples, inception_score="is" in metrics)
 
 
 @contextmanager
@@ -194,7 +220,7 @@ def _conditional_nll(args: argparse.Namespace, model: LatentTransformer) -> dict
     from ..evaluate import nll_per_code
     from ..train.conditioning import shuffled
 
-    crops, true, _ = held_out_of(args.run_folder, model, args.images, args.maps)
+    crops, true, _ = held_out_of(args.run_folder, model, args.images, args.maps, args.limit)
     count, device = len(crops.images), model.transformer.head.weight.device
     codes = model.encode_to_codes(to_model_range(crops.images, device))
     figures = {"nll_crops": count, "nll": nll_per_code(model, codes, args.batch, true)}
@@ -244,9 +270,23 @@ def _print_table(figures: dict[str, float | int]) -> None:
         print(f"{name:<{width}}  {value:{',' if isinstance(value, int) else '.4f'}}")
 
 
-def _write_json(path: Path, content: dict) -> None:
+def _write_json(args: argparse.Namespace, figures: dict[str, float | int], **about: object) -> None:
+    import torch
+
+    from .. import __version__
     from ..models.pretrained import replacing
 
+    path = args.json
+    if path is None:
+        return
+    about = {
+        "run": str(args.run_folder),
+        "images": str(args.images),
+        **about,
+        "vqgan_fast": __version__,
+        "torch": torch.__version__,
+    }
+    content = {"figures": figures, "about": about}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +11,8 @@ if TYPE_CHECKING:
     from ..data import HeldOutPairs
     from ..models import LatentTransformer
     from ..models.conditions import Tokens
-    from ..train.config import ConditionConfig
+    from ..train.config import ConditionPart
+    from ..train.training_crops import TrainingCrops
 
 
 class HeldOutCrops(NamedTuple):
@@ -26,6 +28,7 @@ def held_out_of(
     model: LatentTransformer,
     pictures: Path | None = None,
     maps: Sequence[Path] = (),
+    limit: int | None = None,
 ) -> HeldOutCrops:
     """The held-out crops of a run.
 
@@ -34,31 +37,81 @@ def held_out_of(
         model: that it trained.
         pictures: in the place of the run's own held-out ones.
         maps: in the place of theirs, one for each condition that is files.
+        limit: take the first so many of the pictures; None takes all.
 
     Raises:
         ConfigError, DataError, ValueError: no configuration, no pictures, or maps that do not fit.
     """
     from ..train import load_config
+    from ..train.check_config import PAIRED_MAPS
     from ..train.conditioning import Conditioning
 
-    config = load_config(run / "config.yaml")
+    # The training pictures may be elsewhere by now.
+    config = load_config(run / "config.yaml", check=False)
     if pictures is not None:
         config.data.validation = str(pictures)
     if config.data.validation is None:
         raise ValueError(f"{run / 'config.yaml'} names no held-out pictures (data.validation)")
+    parts = [p for p in config.condition.parts or [config.condition] if p.kind in PAIRED_MAPS]
     if maps:
-        _take_maps(config.condition, maps)
+        _take_maps(parts, maps)
+    for part in parts:
+        if part.validation_folder is None:
+            raise ValueError(
+                f"--maps must be given: {run} names no {part.kind} of held-out pictures"
+            )
     conditioning = Conditioning(config, model.first_stage_model, model.cond_stage_model)
-    crops = conditioning.held_out()
+    crops = conditioning.held_out(limit)
     device, count = model.transformer.head.weight.device, len(crops.images)
     tokens = conditioning.tokens(crops.kinds, crops.maps, count, device)
     return HeldOutCrops(crops, tokens, config.data.size)
 
 
-def _take_maps(condition: ConditionConfig, folders: Sequence[Path]) -> None:
-    from ..train.check_config import PAIRED_MAPS
+def is_vqgan_of_maps(run: Path) -> bool:
+    """Whether a run trained a first stage on maps instead of pictures."""
+    from ..train import VQGANRun, load_config
 
-    parts = [part for part in condition.parts or [condition] if part.kind in PAIRED_MAPS]
+    path = run / "config.yaml"
+    config = load_config(path, check=False) if path.is_file() else None
+    return isinstance(config, VQGANRun) and config.data.maps.kind is not None
+
+
+def held_out_maps(
+    run: Path, pictures: Path, maps: Sequence[Path] = (), limit: int | None = None
+) -> TrainingCrops:
+    """The central crops of maps, as `held_out` of what the run of a VQGAN of maps would train on.
+
+    Args:
+        run: its folder, with its configuration.
+        pictures: that the maps are of, or are made of.
+        maps: the folder of them, or the file of poses; none where they are made of the pictures.
+        limit: take the first so many; None takes all.
+
+    Raises:
+        ConfigError, DataError, ValueError: no pictures, or maps that do not fit.
+    """
+    import torch
+
+    from ..train import load_config
+    from ..train.check_config import PAIRED_MAPS, check_config
+    from ..train.distributed import Ranks
+    from ..train.training_crops import TrainingCrops
+
+    config = load_config(run / "config.yaml", check=False)
+    data = config.data
+    kind = data.maps.kind
+    wanted = int(kind in PAIRED_MAPS)
+    if len(maps) != wanted:
+        raise ValueError(f"--maps must be {wanted} folders for {kind} maps, got {len(maps)}")
+    data.train = data.validation = str(pictures)
+    data.validation_crops = sys.maxsize if limit is None else limit
+    if maps:
+        data.maps.folder = data.maps.validation_folder = str(maps[0])
+    check_config(config)
+    return TrainingCrops(data, 0, Ranks(0, 1, torch.device("cpu")))
+
+
+def _take_maps(parts: Sequence[ConditionPart], folders: Sequence[Path]) -> None:
     if len(parts) != len(folders):
         kinds = ", ".join(part.kind for part in parts) or "nothing that is files"
         raise ValueError(

@@ -60,6 +60,12 @@ def run(args: argparse.Namespace) -> None:
     if args.resize is not None and args.resize < 1:
         raise ValueError(f"--resize must be at least 1 pixel, got {args.resize}")
     model = load_vqgan(args.run_folder).to(choose_device(args.device))
+    channels = model.config["in_channels"]
+    if channels != 3:
+        raise ValueError(
+            f"{args.run_folder} is a VQGAN of maps with {channels} channels, not of pictures; "
+            "`vqgan-fast evaluate --maps` tells how well it reconstructs maps"
+        )
     sources = _pictures(args.images)
     folder = args.output or args.run_folder / "reconstructions"
     targets = _targets(sources, folder)

@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         images = torch.cat(list(_batches(model, args, given, options, seeds, files)))
     if page:
-        rows = [*given.rows_of(range(args.number)), ("sample", images)]
+        shown = [0] * args.number if args.best_of else range(args.number)
+        rows = [*given.rows_of(shown), ("sample", images)]
         write_picture(comparison(rows), page)
     if sheet:
         write_picture(picture_grid(images), sheet)
@@ -182,6 +183,10 @@ def _best(
 ) -> Tensor:
     from ..sampling import SamplingInterrupted, classifier_score, load_classifier, sample_best
 
+    if given.number > 1 and not args.held_out:
+        raise ValueError(
+            f"--best-of chooses among candidates of one condition, got {given.number}: give one"
+        )
     score, meaning = None, "nats per code"
     if args.classifier is not None:
         classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
@@ -225,6 +230,11 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
         given = given_condition(model, args.cond, args.condition, grid)
     if given.grid is not None and grid is None:
         options["grid"] = given.grid
+    elif given.grid not in (None, tuple(grid or ())):
+        raise ValueError(
+            f"--held-out conditions are of {given.grid[0]} x {given.grid[1]} codes, the picture is "
+            f"to be of {grid[0]} x {grid[1]}"
+        )
     return given
 
 

@@ -72,7 +72,8 @@ def _add_draw(group: argparse._ArgumentGroup) -> None:
         "--best-of",
         type=positive,
         metavar="N",
-        help="draw N candidates, keep the --number likeliest ones",
+        help="draw N candidates, keep the --number likeliest ones; of --held-out the first "
+        "condition's",
     )
     candidates.add_argument(
         "--acceptance-rate",

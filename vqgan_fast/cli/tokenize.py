@@ -14,6 +14,8 @@ from .outputs import add_force, refuse_existing
 if TYPE_CHECKING:
     from ..train.distributed import Ranks
 
+WAIT_MINUTES = 7 * 24 * 60
+
 SUMMARY = "write the codes of pictures to safetensors files that stage 2 trains from"
 DESCRIPTION = """\
 Encodes crops of pictures to codes once, so that stage 2 need not do so at every step. With
@@ -86,7 +88,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.output.suffix == ".safetensors":
         raise ValueError(f"--output must be a folder for several processes, got {args.output}")
-    with join_ranks(args.device) as ranks:
+    # A rank that is done waits for the others, which may have a whole file more to encode; those
+    # of one that died are ended by torchrun.
+    with join_ranks(args.device, timeout_minutes=WAIT_MINUTES) as ranks:
         _tokenize(args, ranks)
 
 

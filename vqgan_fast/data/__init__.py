@@ -3,9 +3,10 @@
 from .classes import ClassLabel, class_labels, class_names
 from .code_folder import Place, read_codes, write_code_folder
 from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
+from .fingerprint import pictures_fingerprint
 from .held_out import HeldOut, HeldOutPairs, held_out_crops, held_out_pairs
 from .images import DataError, UnreadableImageError, list_images, read_image
-from .keypoints import Keypoints
+from .keypoints import Keypoints, pair_with_keypoints
 from .maps import Coordinates, CropMap, Depth, Edges, LowResolution, Segmentation
 from .order import SampleOrder, rank_positions
 from .pairs import PairedBatch, PairedStream, Pairs, pair_by_name
@@ -47,6 +48,8 @@ __all__ = [
     "list_shards",
     "open_pictures",
     "pair_by_name",
+    "pair_with_keypoints",
+    "pictures_fingerprint",
     "rank_positions",
     "read_codes",
     "read_image",

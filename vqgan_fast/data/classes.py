@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .images import DataError
+from .images import DataError, PictureFile
 from .maps import CropMap
+from .places import place_of
+from .shards import ShardedPictures
 from .stream import View
 
 TILE = 64  # side in pixels of a class's name as a picture
@@ -42,25 +44,39 @@ class ClassLabel(CropMap):
         return torch.stack([_written(self.classes[label]) for label in x.tolist()])
 
 
-def class_names(folder: Path) -> list[str]:
-    """The names of the folders in a folder of class folders, sorted; a DataError if none is."""
-    names = sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+def class_names(pictures: Path | ShardedPictures) -> list[str]:
+    """The names of the folders in a folder, or in shards, of class folders, sorted.
+
+    Raises:
+        DataError: there is none.
+    """
+    if isinstance(pictures, Path):
+        folders = {path.name for path in pictures.iterdir() if path.is_dir()}
+    else:
+        places = map(PurePosixPath, pictures.names())
+        folders = {place.parts[0] for place in places if len(place.parts) > 1}
+    names = sorted(name for name in folders if not name.startswith("."))
     if not names:
-        raise DataError(f"{folder} holds no folders of pictures, one for each class")
+        where = pictures if isinstance(pictures, Path) else pictures.shards[0].path
+        raise DataError(f"{where} holds no folders of pictures, one for each class")
     return names
 
 
-def class_labels(files: Sequence[Path], folder: Path, classes: Sequence[str]) -> list[int]:
-    """The numbers of the pictures' classes; a DataError that names a picture without one."""
+def class_labels(
+    files: Sequence[PictureFile], folder: Path | None, classes: Sequence[str]
+) -> list[int]:
+    """The numbers of the pictures' classes; a DataError that names a picture without one.
+
+    Args:
+        folder: that of the class folders; None for members of shards.
+    """
     numbers = {name: number for number, name in enumerate(classes)}
     labels = []
     for file in files:
-        place = file.relative_to(folder).parts
+        place = place_of(file, folder).parts
         if len(place) < 2 or place[0] not in numbers:
             raise DataError(
-                f"{file} lies in no folder of a class below {folder}; the {len(classes)} classes "
+                f"{file} lies in no folder of a class; the {len(classes)} classes "
                 f"are {', '.join(classes[:5])}{' ...' if len(classes) > 5 else ''}"
             )
         labels.append(numbers[place[0]])

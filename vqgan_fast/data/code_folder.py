@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.pretrained import replacing
@@ -25,6 +26,7 @@ from .codes import (
     tokenize_images,
     write_codes,
 )
+from .fingerprint import names_fingerprint, weights_fingerprint
 from .images import DataError
 from .stream import ImageStream
 
@@ -147,7 +149,8 @@ def _describe(
     """All that decides the codes and how they are cut into files."""
     return {
         "codebook": codebook_fingerprint(model.quantize.codebook),
-        "pictures": f"{len(stream.files)}, {_names(map(str, stream.files))}",
+        "encoder": weights_fingerprint(nn.ModuleList([model.encoder, model.quant_conv])),
+        "pictures": f"{len(stream.files)}, {names_fingerprint(map(str, stream.files))}",
         "crops_per_image": crops_per_image,
         "crops_per_file": crops_per_file,
         **{name: getattr(stream, name) for name in ("size", "resize", "crop", "flip", "seed")},
@@ -156,15 +159,8 @@ def _describe(
     }
 
 
-def _names(names: Iterable[str]) -> str:
-    crc = 0
-    for name in names:
-        crc = zlib.crc32(name.encode(errors="surrogateescape") + b"\0", crc)
-    return f"{crc:08x}"
-
-
 def _fingerprint(job: Mapping[str, Any]) -> str:
-    return _names([json.dumps(job, sort_keys=True)])
+    return names_fingerprint([json.dumps(job, sort_keys=True)])
 
 
 def _notes(name: str, job: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -10,6 +11,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+ORIENTATION = 0x0112  # EXIF's tag of which way is up
+HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 
 class DataError(ValueError):
@@ -97,7 +102,7 @@ def read_image(path: PictureFile) -> Image.Image:
         DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(_source(path)) as opened:
+        with Image.open(source_of(path)) as opened:
             return _to_rgb(ImageOps.exif_transpose(opened))
     except (MemoryError, DataError):
         raise
@@ -113,9 +118,9 @@ def read_size(path: PictureFile) -> tuple[int, int]:
         DataError: the shard that holds it was changed.
     """
     try:
-        with Image.open(_source(path)) as opened:
+        with Image.open(source_of(path)) as opened:
             width, height = opened.size
-            rotated = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
     except DataError:
         raise
     except Exception as error:
@@ -123,7 +128,25 @@ def read_size(path: PictureFile) -> tuple[int, int]:
     return (height, width) if rotated else (width, height)
 
 
-def _source(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
+def _exif(opened: Image.Image) -> Image.Exif:
+    """What a picture's header says of how it was taken, without decoding it.
+
+    Of a PNG whose header has none Pillow would decode all pixels, to look behind them.
+    """
+    if opened.format != "PNG" or HEADERS_WITH_EXIF & opened.info.keys():
+        return opened.getexif()
+    exif = Image.Exif()
+    opened.fp.seek(8)  # behind the signature
+    while len(head := opened.fp.read(8)) == 8:  # each chunk: length, kind, data, check sum
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            exif.load(b"Exif\0\0" + opened.fp.read(length))
+            break
+        opened.fp.seek(length + 4, os.SEEK_CUR)
+    return exif
+
+
+def source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
     """What Pillow opens."""
     return path if isinstance(path, str | os.PathLike) else path.open()
 

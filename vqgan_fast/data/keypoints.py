@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .images import DataError
+from .images import DataError, PictureFile, UnreadableImageError, read_size
 from .maps import CropMap
+from .pairs import settle_problems
+from .places import Picked, place_of
 from .stream import View
 
 
@@ -27,25 +29,21 @@ class Keypoints(CropMap):
     """The people of a picture, each limb and joint in a colour of its own, on black.
 
     Args:
-        files: the stream's pictures; an annotation belongs to the one of its `file_name`.
+        files: the stream's pictures; an annotation belongs to the one whose path ends in its
+            `file_name`.
         annotations: a JSON file in COCO's format for keypoints.
 
     Raises:
-        DataError: the file is not of that format, has no entry for a picture, or has a keypoint
-            outside its picture; file and picture are named.
+        DataError: the file is not of that format, has no entry for a picture or one entry for two,
+            or has a keypoint outside its picture; file and picture are named.
     """
 
     channels = 3
 
-    def __init__(self, files: Sequence[Path], annotations: Path) -> None:
-        self.names = [file.name for file in files]
+    def __init__(self, files: Sequence[PictureFile], annotations: Path) -> None:
         self.sizes, self.people = read_keypoints(annotations)
-        missing = [name for name in self.names if name not in self.sizes]
-        if missing:
-            raise DataError(
-                f"{annotations} has no entry for {len(missing)} of {len(self.names)} pictures, "
-                f"{missing[0]} first"
-            )
+        self.names, problems = _entries(files, self.sizes)
+        settle_problems(problems, len(files), annotations, "refuse")
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         name = self.names[index]
@@ -55,6 +53,73 @@ class Keypoints(CropMap):
         for person in self.people[name]:
             draw_person(canvas, person, scale)
         return view.cut(np.asarray(canvas))
+
+
+class Posed(NamedTuple):
+    """Pictures with an entry in a file of keypoints; `left_out` says which had none and why."""
+
+    pictures: Sequence[PictureFile]
+    left_out: list[str]
+
+
+def pair_with_keypoints(
+    pictures: Sequence[PictureFile], annotations: Path, *, unpaired: str = "refuse"
+) -> Posed:
+    """The pictures that a file of keypoints tells of, and that are as large as it says.
+
+    Args:
+        annotations: as for `Keypoints`.
+        unpaired: "refuse" raises where a picture has no entry of its size; "skip" leaves it out.
+
+    Raises:
+        DataError: as said, with the files named; no picture is left; as Keypoints.
+        ValueError: `unpaired` is neither.
+    """
+    sizes, _ = read_keypoints(annotations)
+    names, problems = _entries(pictures, sizes)
+    kept = []
+    for number, name in enumerate(names):
+        if name is None:
+            continue
+        problem = _misfit(pictures[number], sizes[name], annotations)
+        if problem is None:
+            kept.append(number)
+        else:
+            problems.append(problem)
+    settle_problems(problems, len(pictures), annotations, unpaired)
+    return Posed(Picked(pictures, kept), problems)
+
+
+def _entries(
+    files: Sequence[PictureFile], sizes: Mapping[str, tuple[int, int]]
+) -> tuple[list[str | None], list[str]]:
+    """The `file_name` in which each picture's path ends, the longest one; None where there is none,
+    or another picture has it, and a line for each of those."""
+    names: list[str | None] = []
+    problems, owners = [], {}
+    for file in files:
+        parts = place_of(file).parts
+        ends = ("/".join(parts[-count:]) for count in range(len(parts), 0, -1))
+        name = next((end for end in ends if end in sizes), None)
+        if name is None:
+            problems.append(f"{file}: no entry of that name")
+        elif str(owners.setdefault(name, file)) != str(file):
+            problems.append(f"{file}: the entry {name} is that of {owners[name]}")
+            name = None
+        names.append(name)
+    return names, problems
+
+
+def _misfit(picture: PictureFile, size: tuple[int, int], annotations: Path) -> str | None:
+    try:
+        width, height = read_size(picture)
+    except UnreadableImageError as error:
+        return str(error)
+    if (width, height) == tuple(size):
+        return None
+    return (
+        f"{picture} is {width} x {height} pixels, its entry in {annotations} {size[0]} x {size[1]}"
+    )
 
 
 def draw_person(canvas: Image.Image, person: Person, scale: np.ndarray) -> None:
@@ -89,7 +154,10 @@ def read_keypoints(
             name = images[annotation["image_id"]]["file_name"]
             joints = np.array(annotation["keypoints"], dtype=float).reshape(-1, 3)
             _check_inside(file, name, joints, sizes[name])
-            people[name].append(Person(joints, limbs[annotation["category_id"]]))
+            limbs_of_person = limbs[annotation["category_id"]]
+            if any(not 0 <= end < len(joints) for limb in limbs_of_person for end in limb):
+                raise ValueError(f"{name} has {len(joints)} keypoints, fewer than the skeleton")
+            people[name].append(Person(joints, limbs_of_person))
     except DataError:
         raise
     except FileNotFoundError as error:
@@ -103,7 +171,7 @@ def read_keypoints(
 
 def _check_inside(file: Path, name: str, joints: np.ndarray, size: tuple[Any, Any]) -> None:
     seen = joints[joints[:, 2] > 0, :2]
-    outside = (seen < 0) | (seen > np.array(size))
+    outside = ~((seen >= 0) & (seen <= np.array(size)))  # also where a NaN is
     if outside.any():
         x, y = seen[outside.any(axis=1)][0]
         raise DataError(

@@ -10,15 +10,14 @@ from __future__ import annotations
 import colorsys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import DataError
+from .images import DataError, PictureFile, source_of
 from .stream import View, to_model_range, to_pixels
 
 
@@ -51,13 +50,13 @@ class FileMap(CropMap):
     """A map that is a file beside each picture, of the picture's size.
 
     Args:
-        files: one for each picture of the stream.
+        files: one for each picture of the stream; files, or members of shards.
     """
 
     resampling = Image.Resampling.BILINEAR
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self.files = list(files)
+    def __init__(self, files: Sequence[PictureFile]) -> None:
+        self.files = files
         self._kept: dict[int, Image.Image] | None = None
 
     def keep(self) -> None:
@@ -65,7 +64,7 @@ class FileMap(CropMap):
         self._kept = {}
 
     @abstractmethod
-    def read(self, file: Path) -> Image.Image:
+    def read(self, file: PictureFile) -> Image.Image:
         """The whole map, one channel; a DataError that names the file if it cannot be used."""
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
@@ -96,7 +95,7 @@ class Segmentation(FileMap):
 
     resampling = Image.Resampling.NEAREST
 
-    def __init__(self, files: Sequence[Path], n_labels: int, shift: int = 0) -> None:
+    def __init__(self, files: Sequence[PictureFile], n_labels: int, shift: int = 0) -> None:
         super().__init__(files)
         if not 1 <= n_labels <= 256:
             raise ValueError(f"n_labels must lie in [1, 256], got {n_labels}")
@@ -106,7 +105,7 @@ class Segmentation(FileMap):
     def channels(self) -> int:  # type: ignore[override]
         return self.n_labels
 
-    def read(self, file: Path) -> Image.Image:
+    def read(self, file: PictureFile) -> Image.Image:
         image = _open(file)
         if image.mode not in ("L", "P"):
             raise DataError(f"{file} must have one byte a pixel, a label, got mode {image.mode}")
@@ -146,7 +145,7 @@ class Depth(FileMap):
 
     channels = 1
 
-    def read(self, file: Path) -> Image.Image:
+    def read(self, file: PictureFile) -> Image.Image:
         image = _open(file)
         pixels = np.asarray(image)
         if image.mode == "RGBA":
@@ -234,11 +233,10 @@ class Coordinates(CropMap):
         return super().draw(2 * x - 1)
 
 
-def _open(file: Path) -> Image.Image:
+def _open(file: PictureFile) -> Image.Image:
     try:
-        with Image.open(file) as image:
-            image.load()
-            return image
+        with Image.open(source_of(file)) as image:
+            return ImageOps.exif_transpose(image)  # upright, as its picture is read
     except MemoryError:
         raise
     except Exception as error:  # decoders fail in many ways

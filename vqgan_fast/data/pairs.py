@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .images import EXTENSIONS, DataError, UnreadableImageError, read_size
+from .images import EXTENSIONS, DataError, PictureFile, UnreadableImageError, read_size
 from .maps import CropMap, FileMap
+from .places import Picked, place_of
+from .shards import ShardedPictures, ShardMember
 from .stream import ImageStream, all_skipped, channels_first
 
 
@@ -42,7 +44,9 @@ class PairedStream(ImageStream):
             read.
     """
 
-    def __init__(self, files: Sequence[Path], maps: Sequence[CropMap], **settings: object) -> None:
+    def __init__(
+        self, files: Sequence[PictureFile], maps: Sequence[CropMap], **settings: object
+    ) -> None:
         super().__init__(files, **settings)
         self.maps = tuple(maps)
         for kind in self.maps:
@@ -75,23 +79,25 @@ class PairedStream(ImageStream):
 class Pairs(NamedTuple):
     """Pictures and, in the same order, their maps; `left_out` says which had to go and why."""
 
-    pictures: list[Path]
-    maps: list[Path]
+    pictures: Sequence[PictureFile]
+    maps: Sequence[PictureFile]
     left_out: list[str]
 
 
 def pair_by_name(
-    pictures: Sequence[Path],
-    picture_folder: Path,
-    map_folder: Path,
+    pictures: Sequence[PictureFile],
+    picture_folder: Path | None,
+    maps: Path | ShardedPictures,
     *,
     unpaired: str = "refuse",
 ) -> Pairs:
     """For each picture the map of the same name, whatever its extension, in the same subfolder.
 
     Args:
-        pictures: files below `picture_folder`.
-        map_folder: searched for FOLDER/NAME.*, with the picture's place below `picture_folder`.
+        pictures: files below `picture_folder`, or members of shards.
+        picture_folder: None for members of shards.
+        maps: a folder, searched for FOLDER/NAME.* with the picture's place below its own, or shards
+            of maps, searched for a member of that name.
         unpaired: "refuse" raises where a map is missing, ambiguous or of another size than its
             picture; "skip" leaves such pictures out.
 
@@ -99,49 +105,113 @@ def pair_by_name(
         DataError: as said, with the files named; no pair at all.
         ValueError: `unpaired` is neither.
     """
-    if unpaired not in ("refuse", "skip"):
-        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
-    if not map_folder.is_dir():
-        raise DataError(f"there is no folder of maps {map_folder}")
-    kept, maps, problems = [], [], []
-    for picture in pictures:
-        place = map_folder / picture.relative_to(picture_folder).parent
-        found = [
-            file
-            for file in sorted(place.glob(f"{_escaped(picture.stem)}.*"))
-            if file.suffix.lower() in EXTENSIONS
-        ]
-        problem = _problem(picture, found, place)
+    source = _MapShards(maps) if isinstance(maps, ShardedPictures) else _MapFolder(maps)
+    kept, problems = [], []
+    for number, picture in enumerate(pictures):
+        place = place_of(picture, picture_folder)
+        found = source.find(place)
+        problem = _problem(picture, place, found, source)
         if problem is None:
-            kept.append(picture)
-            maps.append(found[0])
+            kept.append(number)
+            source.keep(found[0])
         else:
             problems.append(problem)
+    settle_problems(problems, len(pictures), source.name, unpaired)
+    return Pairs(Picked(pictures, kept), source.kept(), problems)
+
+
+def settle_problems(problems: Sequence[str], total: int, maps: str | Path, unpaired: str) -> None:
+    """Refuses pictures without a fitting map, unless they may be skipped and others are left.
+
+    Args:
+        problems: a line for each of them.
+        total: how many pictures there are.
+        maps: where their maps are.
+        unpaired: "refuse" or "skip".
+
+    Raises:
+        DataError: they may not be skipped, or all would be; ValueError: `unpaired` is neither.
+    """
+    if unpaired not in ("refuse", "skip"):
+        raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     if problems and unpaired == "refuse":
         more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            f"{len(problems)} of {len(pictures)} pictures have no fitting map in {map_folder}:\n  "
+            f"{len(problems)} of {total} pictures have no fitting map in {maps}:\n  "
             + "\n  ".join(problems[:5])
             + more
         )
-    if not kept:
-        raise DataError(f"none of the {len(pictures)} pictures has a map in {map_folder}")
-    return Pairs(kept, maps, problems)
+    if len(problems) == total:
+        raise DataError(f"none of the {total} pictures has a map in {maps}")
 
 
-def _problem(picture: Path, found: list[Path], place: Path) -> str | None:
+class _MapFolder:
+    """Maps that are files; what is found are their paths."""
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise DataError(f"there is no folder of maps {folder}")
+        self.folder, self.name, self.files = folder, str(folder), []
+
+    def find(self, place: PurePosixPath) -> list[Path]:
+        there = (self.folder / place.parent).glob(f"{_escaped(place.stem)}.*")
+        return [file for file in sorted(there) if file.suffix.lower() in EXTENSIONS]
+
+    def file(self, found: Path) -> Path:
+        return found
+
+    def keep(self, found: Path) -> None:
+        self.files.append(found)
+
+    def kept(self) -> list[Path]:
+        return self.files
+
+    def where(self, place: PurePosixPath) -> str:
+        return str(self.folder / place.parent)
+
+
+class _MapShards:
+    """Maps that are members of shards; what is found are their numbers."""
+
+    def __init__(self, shards: ShardedPictures) -> None:
+        self.shards, self.name, self.numbers = shards, str(shards.shards[0].path.parent), []
+        self.by_place: dict[PurePosixPath, list[int]] = {}
+        for number, name in enumerate(shards.names()):
+            self.by_place.setdefault(PurePosixPath(name).with_suffix(""), []).append(number)
+
+    def find(self, place: PurePosixPath) -> list[int]:
+        return self.by_place.get(place.with_suffix(""), [])
+
+    def file(self, found: int) -> ShardMember:
+        return self.shards[found]
+
+    def keep(self, found: int) -> None:
+        self.numbers.append(found)
+
+    def kept(self) -> Picked:
+        return Picked(self.shards, self.numbers)
+
+    def where(self, place: PurePosixPath) -> str:
+        return f"the shards of maps in {self.name}"
+
+
+def _problem(
+    picture: PictureFile, place: PurePosixPath, found: list, source: _MapFolder | _MapShards
+) -> str | None:
     if not found:
-        return f"{picture}: no {picture.stem}.* in {place}"
-    if len(found) > 1:
-        return f"{picture}: several maps, {', '.join(file.name for file in found)}"
+        return f"{picture}: no {place.stem}.* in {source.where(place)}"
+    files = [source.file(one) for one in found]
+    if len(files) > 1:
+        names = ", ".join(place_of(file).name for file in files)
+        return f"{picture}: several maps, {names}"
     try:
-        sizes = [read_size(file) for file in (picture, found[0])]
+        sizes = [read_size(file) for file in (picture, files[0])]
     except UnreadableImageError as error:
         return str(error)
     if sizes[0] != sizes[1]:
         (width, height), (map_width, map_height) = sizes
         return (
-            f"{picture} is {width} x {height} pixels, its map {found[0]} {map_width} x {map_height}"
+            f"{picture} is {width} x {height} pixels, its map {files[0]} {map_width} x {map_height}"
         )
     return None
 

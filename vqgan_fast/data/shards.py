@@ -7,7 +7,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,13 +105,17 @@ class ShardedPictures(Sequence[ShardMember]):
             self.shards.append(shard)
             # Bytes of one length: millions of str objects would take several times the memory, and
             # again in every worker, whose reference counts write to all their pages.
-            names.append(np.array([member.name.encode() for member in members]))
+            names.append(np.array([os.fsencode(member.name) for member in members]))
             places.append(np.array([member[1:] for member in members], dtype=np.int64))
             self._ends.append(len(members) + (self._ends[-1] if self._ends else 0))
         self._names, self._places = names, places
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def names(self) -> Iterator[str]:
+        """The names of all pictures in their shards, in order."""
+        return (os.fsdecode(name) for of_a_shard in self._names for name in of_a_shard)
 
     @overload
     def __getitem__(self, index: int) -> ShardMember: ...
@@ -126,7 +130,7 @@ class ShardedPictures(Sequence[ShardMember]):
         number = int(np.searchsorted(self._ends, index, side="right"))
         row = index - (self._ends[number - 1] if number else 0)
         offset, size = self._places[number][row].tolist()
-        name = self._names[number][row].decode()
+        name = os.fsdecode(self._names[number][row])
         return ShardMember(self.shards[number], Member(name, offset, size))
 
 

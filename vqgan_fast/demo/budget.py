@@ -18,7 +18,8 @@ OVERHEAD_SHARE = 0.08  # of all the time: starting, measuring, plotting
 ENCODING_SHARE = 0.15  # of the time that stage 1 left, for the codes that stage 2 learns from
 CAUTION = 2.5  # a machine that others use too may be slower later than when it was probed
 SAMPLING_SHARE = 0.2  # of all the time: a probe in a bad moment must not leave none for training
-SHORTEST = 0.5  # seconds of training; at least one step is always made
+# Seconds of training: room for the checkpoint that a run with a limit begins with, and some steps.
+SHORTEST = 15.0
 
 
 class Budget:

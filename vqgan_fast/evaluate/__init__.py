@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from .distribution import MetricWeightsError, distribution_metrics, inception_weights
+from .distribution import (
+    MetricWeightsError,
+    check_count,
+    distribution_metrics,
+    inception_weights,
+)
 from .likelihood import nll_per_code
 from .pictures import Pictures, paper_crop
 from .reconstruction import ReconstructionMeasures
@@ -11,6 +16,7 @@ __all__ = [
     "MetricWeightsError",
     "Pictures",
     "ReconstructionMeasures",
+    "check_count",
     "distribution_metrics",
     "inception_weights",
     "nll_per_code",

@@ -14,6 +14,7 @@ from types import ModuleType
 import torch
 
 INCEPTION = "inception-v3-compat"
+SPLITS = 10  # of the inception score, as in Salimans et al.
 
 
 class MetricWeightsError(RuntimeError):
@@ -35,7 +36,7 @@ def distribution_metrics(
     Args:
         pictures: generated or reconstructed ones.
         real: what they are compared with.
-        inception_score: also the inception score of `pictures`, mean and deviation over 10 splits.
+        inception_score: also the inception score of `pictures`, mean and deviation over SPLITS.
         weights: file of the network's weights; None looks in torch hub's cache.
         extractor: a feature extractor registered with torch-fidelity.
         device: where features are computed.
@@ -46,19 +47,20 @@ def distribution_metrics(
     Raises:
         MetricWeightsError: the weights are missing or damaged; the message says where from and to.
         ModuleNotFoundError: torch-fidelity is not installed.
-        ValueError: a folder holds fewer than two pictures.
+        ValueError: a folder holds fewer pictures than that needs.
     """
     torch_fidelity = _fidelity_package()
     for folder in (pictures, real):
-        count = sum(1 for _ in Path(folder).glob("*.png"))
-        if count < 2:
-            raise ValueError(f"FID needs at least two PNG pictures in {folder}, got {count}")
+        check_count(sum(1 for _ in Path(folder).glob("*.png")), folder)
+    if inception_score:
+        check_count(sum(1 for _ in Path(pictures).glob("*.png")), pictures, inception_score=True)
     path = str(inception_weights(weights)) if extractor == INCEPTION else None
     figures = torch_fidelity.calculate_metrics(
         input1=str(pictures),
         input2=str(real),
         fid=True,
         isc=inception_score,
+        isc_splits=SPLITS,
         feature_extractor=extractor,
         feature_extractor_weights_path=path,
         cuda=torch.device(device).type == "cuda",
@@ -72,6 +74,15 @@ def distribution_metrics(
         result["inception_score"] = figures["inception_score_mean"]
         result["inception_score_std"] = figures["inception_score_std"]
     return {name: float(value) for name, value in result.items()}
+
+
+def check_count(
+    count: int, folder: str | os.PathLike[str], *, inception_score: bool = False
+) -> None:
+    """ValueError if so many pictures are too few for a FID, or for the inception score."""
+    least, what = (SPLITS, "the inception score") if inception_score else (2, "FID")
+    if count < least:
+        raise ValueError(f"{what} needs at least {least} pictures, got {count} in {folder}")
 
 
 def inception_weights(weights: str | os.PathLike[str] | None = None) -> Path:

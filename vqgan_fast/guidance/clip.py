@@ -12,6 +12,7 @@ from torch.nn import functional as F
 # The mean and deviation of the pictures that CLIP was trained on, for values in [0, 1].
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+USUAL = "openai/clip-vit-base-patch32"
 
 
 class ClipUnavailableError(RuntimeError):
@@ -41,7 +42,7 @@ class ClipScore(nn.Module):
     def __init__(
         self,
         prompt: str,
-        model: str | os.PathLike[str] = "openai/clip-vit-base-patch32",
+        model: str | os.PathLike[str] = USUAL,
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
@@ -50,6 +51,12 @@ class ClipScore(nn.Module):
         self.size = clip.config.vision_config.image_size
         with torch.no_grad():
             tokens = tokenizer([prompt], return_tensors="pt", truncation=True)
+            known, largest = clip.config.text_config.vocab_size, int(tokens["input_ids"].max())
+            if largest >= known:
+                raise ClipUnavailableError(
+                    f"{model} has a tokenizer of another model: it gives token {largest} where the "
+                    f"model knows {known}"
+                )
             text = clip.text_projection(clip.text_model(**tokens).pooler_output)
         self.register_buffer("text", F.normalize(text, dim=-1))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
@@ -80,10 +87,15 @@ def _load(model: str | os.PathLike[str]) -> tuple[nn.Module, object]:
         clip = CLIPModel.from_pretrained(model, local_files_only=True)
         return clip, AutoTokenizer.from_pretrained(model, local_files_only=True)
     except (OSError, ValueError) as error:
-        where = "the folder" if Path(model).is_dir() else "the cache of transformers"
+        name, reason = str(model), str(error).splitlines()[0]
+        if Path(model).is_dir():
+            what = f"the folder {name} holds no CLIP model of the transformers package: {reason}"
+        elif name.count("/") > 1 or name.startswith((".", "/")) or name.endswith("/"):
+            what = f"there is no folder {name} to read a CLIP model from"
+        else:
+            what = f"there is neither a folder {name} nor such a CLIP model in transformers' cache"
         raise ClipUnavailableError(
-            f"no CLIP model {model} in {where}: {str(error).splitlines()[0]}\n"
-            f"Fetch one on a machine with a network (huggingface-cli download {model} --local-dir "
-            "clip) and give the folder as the model, or fill the cache (it follows HF_HOME); or "
-            "use a score that needs none."
+            f"{what}\nFetch one on a machine with a network (huggingface-cli download {USUAL} "
+            "--local-dir clip) and give its folder as the model, or fill the cache (it follows "
+            "HF_HOME); or use a score that needs none."
         ) from error

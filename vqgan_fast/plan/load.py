@@ -3,57 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
+from vqgan_fast.data import class_names
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
-from vqgan_fast.train.check_config import check_config, check_divisible
-from vqgan_fast.train.config import ConfigError, ModelConfig
+from vqgan_fast.train.check_config import PAIRED_MAPS, check_config, check_divisible
+from vqgan_fast.train.config import ConfigError, DataConfig, MapConfig, ModelConfig
 from vqgan_fast.train.first_stage import load_first_stage
 
 HERE = "."  # a path that exists, where a run would need one
+CLASSES = 1000  # where the folders of classes are not there yet: ImageNet's
+
+
+@dataclass(frozen=True)
+class FirstStages:
+    """What a run of stage 2 finds ready: the sizes of its VQGANs, and how many classes there are.
+
+    `conditions`: of each part of the condition its own VQGAN; None is the first stage, or none.
+    """
+
+    codes: ModelConfig
+    conditions: tuple[ModelConfig | None, ...] = (None,)
+    classes: int = CLASSES
 
 
 def load_plan(
     path: str, overrides: Iterable[str] = ()
-) -> tuple[VQGANRun | TransformerRun, ModelConfig | None]:
-    """A configuration with sound values, and for stage 2 the sizes of its first stage.
+) -> tuple[VQGANRun | TransformerRun, FirstStages | None]:
+    """A configuration with sound values, and for stage 2 what it builds on.
 
-    `first_stage` may be a run's folder or the YAML file of a stage-1 configuration; without one,
-    the paper's VQGAN is taken.
+    `first_stage` and the `vqgan` of a condition may be a run's folder or the YAML file of a stage-1
+    configuration; without a `first_stage`, the paper's VQGAN is taken.
 
     Raises:
         ConfigError: a value cannot be used.
     """
     config = load_config(path, overrides, check=False)
-    if config.data.maps.kind is not None:
-        raise ConfigError(
-            f"plan knows training on pictures, not on maps; got data.maps.kind = "
-            f"{config.data.maps.kind}"
-        )
     encoded = isinstance(config, TransformerRun) and config.data.codes is not None
     sound = replace(config, run_dir=HERE)
     sound.data = replace(
         config.data, train=None if encoded else HERE, shards=None, validation=None,
-        **({"codes": HERE} if encoded else {}),
+        maps=_without_paths(config.data.maps), **({"codes": HERE} if encoded else {}),
     )  # fmt: skip
     if isinstance(config, VQGANRun):
         check_config(sound)
         return sound, None
-    first_stage = _first_stage(config.first_stage)
+    first_stage = _sizes(config.first_stage, "first_stage")
     sound.first_stage = HERE
+    condition = config.condition
+    sound.condition = replace(
+        _without_paths(condition), parts=[_without_paths(part) for part in condition.parts]
+    )
     check_config(sound)
     check_divisible(sound.data.size, 2 ** (len(first_stage.ch_mult) - 1))
-    return sound, first_stage
+    parts = condition.parts or [condition]
+    own = [_sizes(part.vqgan, "condition.vqgan") if part.vqgan else None for part in parts]
+    labelled = any(part.kind == "label" for part in parts)
+    classes = _classes(config.data) if labelled else CLASSES
+    return sound, FirstStages(first_stage, tuple(own), classes)
 
 
-def _first_stage(path: str | None) -> ModelConfig:
+def _without_paths(maps: MapConfig) -> MapConfig:
+    """The same maps, as if they were there."""
+    paths = {"folder": HERE if maps.kind in PAIRED_MAPS else maps.folder, "validation_folder": None}
+    if getattr(maps, "vqgan", None) is not None:
+        paths["vqgan"] = HERE
+    return replace(maps, **paths)
+
+
+def _classes(data: DataConfig) -> int:
+    """How many classes the training pictures have, CLASSES if they are not here."""
+    folder = None if data.train is None else Path(data.train)
+    return len(class_names(folder)) if folder is not None and folder.is_dir() else CLASSES
+
+
+def _sizes(path: str | None, key: str) -> ModelConfig:
     if path is None:
         return ModelConfig(**VQGANRun().vqgan_arguments())
     if path.endswith((".yaml", ".yml")):
         config = load_config(path, check=False)
         if not isinstance(config, VQGANRun):
-            raise ConfigError(f"first_stage = {path} must be of stage: vqgan, got {config.stage}")
+            raise ConfigError(f"{key} = {path} must be of stage: vqgan, got {config.stage}")
         return ModelConfig(**config.vqgan_arguments())
-    sizes = load_first_stage(path).config
+    sizes = load_first_stage(path, key).config
     known = {entry.name for entry in fields(ModelConfig)}
     return ModelConfig(**{name: value for name, value in sizes.items() if name in known})

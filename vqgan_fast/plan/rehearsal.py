@@ -17,15 +17,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from vqgan_fast.models import GPT, VQGAN, WindowGPT
+from vqgan_fast.data import to_model_range
+from vqgan_fast.models import VQGAN
 from vqgan_fast.models.code_logits import code_logits
-from vqgan_fast.models.conditions import SOSCondition
-from vqgan_fast.train.config import ConfigError, ModelConfig, TransformerRun, VQGANRun
+from vqgan_fast.train.config import TransformerRun, VQGANRun
 from vqgan_fast.train.sharding import BLOCKS
 from vqgan_fast.train.stage1 import build_loss
 from vqgan_fast.train.stage2 import build_transformer
 
 from .allocations import Allocations
+from .conditions import PlannedCondition, planned_map
+from .load import FirstStages
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,14 @@ class Rehearsal:
 
     Args:
         config: of either stage.
-        first_stage: of a stage-2 configuration: the VQGAN's sizes.
+        stages: of a stage-2 configuration: what it builds on.
+
+    Raises:
+        ConfigError: a VQGAN does not fit what it is for.
     """
 
     def __init__(
-        self, config: VQGANRun | TransformerRun, first_stage: ModelConfig | None = None
+        self, config: VQGANRun | TransformerRun, stages: FirstStages | None = None
     ) -> None:
         self.config = config
         self._mode = FakeTensorMode()
@@ -85,22 +90,17 @@ class Rehearsal:
                 others: list[nn.Module] = [self.loss]
                 averaged: nn.Module = self.vqgan
             else:
-                self.vqgan = VQGAN(**vars(first_stage)).requires_grad_(False)
-                if config.condition.parts or config.condition.kind != "sos":
-                    raise ConfigError(
-                        "condition.kind must be sos for a plan, which knows no other yet, got "
-                        f"{'condition.parts' if config.condition.parts else config.condition.kind}"
-                    )
-                self.condition = SOSCondition()
+                self.vqgan = VQGAN(**vars(stages.codes)).requires_grad_(False)
+                self.condition = PlannedCondition(config, self.vqgan, stages)
                 side = config.data.size // self.vqgan.downsampling_factor
                 self.grid = (side, side)
-                codes = self.vqgan.quantize.codebook_size
-                self.transformer: GPT | WindowGPT = build_transformer(
-                    config.transformer, config.gpt, max(codes, self.condition.vocab_size),
-                    self.condition.num_tokens + side * side,
+                needed = max(self.vqgan.quantize.codebook_size, self.condition.vocab_size)
+                self.transformer = build_transformer(
+                    config.transformer, config.gpt, needed + bool(config.cond_drop_prob),
+                    self.condition.length(side * side) + side * side,
                 )  # fmt: skip
                 self._trained = [self.transformer]
-                others = [self.vqgan, self.condition]
+                others = [self.vqgan, *self.condition.stages]
                 averaged = self.transformer
         self._weights = sum(_bytes(part.parameters()) for part in self._trained)
         everything = {
@@ -141,7 +141,7 @@ class Rehearsal:
     def _vqgan_step(self, setting: Setting) -> None:
         data, loss = self.config.data, self.loss
         late = loss.disc_start if loss.discriminator is not None else 0  # the game is on
-        x = torch.empty(setting.batch_size, self.config.model.in_channels, data.size, data.size)
+        x = planned_map(data.maps, setting.batch_size, data.size)
         with _autocast(setting):
             x_hat, quantizer_loss, _info = self.vqgan(x)
             g_loss, _logs = loss.generator_loss(
@@ -154,16 +154,17 @@ class Rehearsal:
             d_loss.backward()
 
     def _transformer_step(self, setting: Setting) -> None:
-        size = self.config.data.size
+        count, size = setting.batch_size, self.config.data.size
         if self.config.data.codes is None:
-            x = torch.empty(setting.batch_size, self.vqgan.config["in_channels"], size, size)
+            images = torch.empty(count, 3, size, size, dtype=torch.uint8)
             with torch.no_grad():
-                codes = self.vqgan.encode_indices(x)
-            del x
+                codes = self.vqgan.encode_indices(to_model_range(images))
+            del images
         else:
-            codes = torch.zeros(setting.batch_size, *self.grid, dtype=torch.int64)
+            codes = torch.zeros(count, *self.grid, dtype=torch.int64)
+        condition = self.condition.tokens(count, size)
         with _autocast(setting):
-            logits = code_logits(self.transformer, self.condition(len(codes), codes.device), codes)
+            logits = code_logits(self.transformer, condition, codes)
         F.cross_entropy(logits.flatten(0, 1).float(), codes.flatten()).backward()
 
 

@@ -32,12 +32,12 @@ def make_plan(
     Raises:
         ConfigError: a value of the configuration cannot be used.
     """
-    config, first_stage = load_plan(path, overrides)
+    config, stages = load_plan(path, overrides)
     config = share_batch(config, gpus)
     sharded = sharded or getattr(config.optim, "sharded", False)
     if sharded and not isinstance(config, TransformerRun):
         raise ConfigError("--sharded is for stage: transformer; a VQGAN is replicated on each card")
-    rehearsal = Rehearsal(config, first_stage)
+    rehearsal = Rehearsal(config, stages)
     capacities = CARDS_GIB if memory_gib is None else (memory_gib,)
     given = Setting(
         config.data.batch_size, config.optim.precision, config.optim.activation_checkpointing

@@ -16,7 +16,8 @@ from ..models import LatentTransformer
 from ..models.latent_transformer import load_first_stage
 from ..quantizers import HierarchicalQuantizer
 from ..report.curves import read_metrics
-from ..report.measures import code_counts, unigram_cross_entropy
+from ..report.measures import code_counts, mean_colours, mean_psnr, unigram_cross_entropy
+from ..train.config import LossConfig
 from .plan import FirstStage, Plan, Prior
 
 BATCH = 8
@@ -37,6 +38,7 @@ def measure_first_stage(stage: FirstStage, perceptual: PerceptualLoss | None) ->
     pictures = held_out_pictures(stage)
     measures = ReconstructionMeasures(model, perceptual)
     reconstructions = torch.cat([measures.add(part) for part in pictures.split(BATCH)])
+    x = to_model_range(pictures)
     figures: dict[str, Any] = {
         "factor": model.downsampling_factor,
         "crop_pixels": stage.run.data.size,
@@ -45,10 +47,18 @@ def measure_first_stage(stage: FirstStage, perceptual: PerceptualLoss | None) ->
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **measures.figures(),
         "sharpness": sharpness(reconstructions) / sharpness(pictures),
+        "mean_colour_psnr": mean_psnr(x, mean_colours(x)),
     }
     if stage.colours is None:
-        figures |= last_entry(stage.run.run_dir)
+        figures |= {"loss": described(stage.run.loss), **last_entry(stage.run.run_dir)}
     return figures
+
+
+def described(loss: LossConfig) -> str:
+    """What a first stage is trained on, in words."""
+    terms = ["squared error" if loss.pixel_loss == "mse" else "L1"]
+    terms += ["perceptual"] if loss.perceptual_weight else []
+    return ", ".join(terms + (["discriminator"] if loss.disc_factor else []))
 
 
 def sharpness(pictures: Tensor) -> float:

@@ -34,8 +34,8 @@ PICTURES = {
 INTRODUCTION = """\
 # The paper's comparisons
 
-Written by `vqgan-fast study`, with every figure, plot and picture below.
-
+Written by `make study`, which is `vqgan-fast study --page docs/study.md`, with every figure, plot
+and picture below.
 """
 
 
@@ -48,7 +48,7 @@ def write_page(results: Mapping[str, Any], path: Path, pictures: Path) -> None:
         pictures: the folder of its pictures.
     """
     where = Path(os.path.relpath(pictures, path.parent))
-    parts = [INTRODUCTION, results["about"], "\n"]
+    parts = [INTRODUCTION, results["about"]]
     for question, section in SECTIONS.items():
         if results["comparisons"].get(question):
             parts.append(section(results, where))
@@ -75,6 +75,7 @@ def _priors(results: Mapping[str, Any], where: Path) -> str:
             f"{found['minutes']:.2f}", f"{found['nll']:.3f}", f"{then[name]:.3f}",
         ])  # fmt: skip
     sizes = [results["priors"][name]["parameters"] for name in results["comparisons"]["priors"]]
+    apart = max(sizes) / min(sizes) - 1
     first = results["priors"][results["comparisons"]["priors"][0]]
     unigram = f" (unigrams: {first['unigram']:.3f})" if "unigram" in first else ""
     header = [
@@ -84,9 +85,9 @@ def _priors(results: Mapping[str, Any], where: Path) -> str:
     return f"""\
 ## Transformer or PixelSNAIL (Section 4.1)
 
-The same codes ({first["first_stage"]}), weights within {max(sizes) / min(sizes) - 1:.1%} of each
-other. Held-out nats per code{unigram}, after the same number of steps and after the time that the
-quicker one took.
+The same codes ({first["first_stage"]}), weights within {apart:.1%} of each other. Held-out nats per
+code{unigram}, after the same number of steps and after the time that
+the quicker one took.
 
 {_table(header, rows)}
 
@@ -101,20 +102,21 @@ def _factors(results: Mapping[str, Any], where: Path) -> str:
         stage = results["first_stages"][prior["first_stage"]]
         rows.append([
             f"f{stage['factor']}", f"{stage['crop_pixels']} px", str(stage["codebook_size"]),
-            f"{stage['codebook_usage']:.0%}", f"{stage['psnr']:.2f}", f"{stage['ssim']:.3f}",
-            f"{prior['nll']:.3f}",
+            f"{stage['codebook_usage']:.0%}", f"{stage['psnr']:.2f}",
+            f"{stage['mean_colour_psnr']:.2f}", f"{stage['ssim']:.3f}", f"{prior['nll']:.3f}",
             f"{prior['unigram']:.3f}" if "unigram" in prior else "",
             f"{prior['bits_per_pixel']:.3f}",
         ])  # fmt: skip
     header = [
-        "factor", "crop", "codes", "in use", "PSNR, dB", "SSIM", "nats per code", "unigrams",
-        "bits per pixel",
+        "factor", "crop", "codes", "in use", "PSNR, dB", "of mean colours", "SSIM",
+        "nats per code", "unigrams", "bits per pixel",
     ]  # fmt: skip
     return f"""\
 ## How much context a code has (Section 4.3)
 
 The transformer sees a grid of the same number of codes whatever the factor, so the crop grows with
-it. f1 has no network: its codes are colours found by k-means.
+it. f1 has no network: its codes are colours found by k-means. Beside the PSNR stands that of the
+crops each painted in its own mean colour.
 
 {_table(header, rows)}
 
@@ -132,7 +134,7 @@ def _losses(results: Mapping[str, Any], where: Path) -> str:
     for name in results["comparisons"]["losses"]:
         found = results["first_stages"][name]
         rows.append([
-            name, f"{found['psnr']:.2f}", f"{found['ssim']:.3f}",
+            f"{name}: {found['loss']}", f"{found['psnr']:.2f}", f"{found['ssim']:.3f}",
             f"{found['lpips']:.3f}" if "lpips" in found else "",
             f"{found['sharpness']:.2f}", f"{found['codebook_usage']:.0%}",
             f"{found['perplexity']:.0f}",
@@ -143,7 +145,7 @@ def _losses(results: Mapping[str, Any], where: Path) -> str:
 
 The same network and steps: squared error alone, or L1 with a perceptual loss and a discriminator.
 Sharpness is the mean difference of neighbouring pixels over that of the originals: 1 is as sharp as
-they are, and squared errors blur. LPIPS: {results["perceptual"]}.
+they are, and squared errors blur. Perceptual distance: {results["perceptual"]}.
 
 {_table(header, rows)}
 
@@ -170,7 +172,8 @@ def _hierarchies(results: Mapping[str, Any], where: Path) -> str:
 ## One level of codes or two (VQ-VAE-2)
 
 Two levels as in VQ-VAE-2 (Razavi et al. 2019): an upper grid half as wide and high, and a lower one
-that is quantised in the knowledge of it. Bits per pixel with log2 K bits a code.
+that is quantised in the knowledge of it. Bits per pixel with log2 K bits a code: no transformer is
+trained on two levels.
 
 {_table(header, rows)}
 

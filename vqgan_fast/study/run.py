@@ -25,9 +25,11 @@ LIST_FILE = "photographs.txt"
 SETTINGS = "settings.json"
 CONFIGS = "configs"
 LAUNCHER = "torchrun --nproc-per-node 8 -m vqgan_fast"
-CAUTION = """
+CAUTION = """\
 These are models of minutes on two CPU cores: they show that every comparison runs and how it is
-measured, not how the paper's models compare; `vqgan-fast study --config paper` has its sizes.
+measured, not how the paper's models compare; `vqgan-fast study --config paper` has its sizes. Their
+first stages barely know more of a crop than its mean colour. Trained again with another number of
+threads, nats per code differ by up to 0.3 (f16: 0.5), and the orders of codes change places.
 """
 
 
@@ -86,17 +88,15 @@ def run_study(
     with replacing(output / "study.json") as temporary:
         temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     say("pictures and page")
-    places = [(output / "study.md", output)]
-    if page is not None:
-        places.append((page, page.parent / "images"))
-    for path, folder in places:
-        folder.mkdir(parents=True, exist_ok=True)
-        draw_plots(results, folder)
-        write_page(results, path, folder)
+    draw_plots(results, output)
     draw_sheets(plan, output)
+    write_page(results, output / "study.md", output)
     if page is not None:
+        images = page.parent / "images"
+        images.mkdir(parents=True, exist_ok=True)
         for picture in output.glob("study_*.png"):
-            (page.parent / "images" / picture.name).write_bytes(picture.read_bytes())
+            (images / picture.name).write_bytes(picture.read_bytes())
+        write_page(results, page, images)
     return results
 
 
@@ -177,4 +177,4 @@ def _about(plan: Plan, config: str, data: Path | None) -> str:
         else "regions of the same pictures that no training crop touches"
     )
     caution = CAUTION if config == "toy" else ""
-    return f"Configuration: {config}. Data: {what}; held out: {held_out}.\n{caution}"
+    return f"Configuration: {config}. Data: {what};\nheld out: {held_out}.\n\n{caution}"

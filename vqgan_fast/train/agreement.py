@@ -35,6 +35,15 @@ def start_together(config: Run, ranks: Ranks) -> Run:
     return share_batch(config, ranks.world_size)
 
 
+def check_same_data(described: str, ranks: Ranks) -> None:
+    """Compare what is trained on over ranks; every rank calls it. Machines may have copies.
+
+    Raises:
+        ConfigError: it is not the same on all of them.
+    """
+    _check_alike({"the training data": described}, ranks)
+
+
 def share_batch(config: Run, world_size: int) -> Run:
     """The configuration with the `data.batch_size` that `data.global_batch_size`, if it is given,
     leaves to each of so many ranks.

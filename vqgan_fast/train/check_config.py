@@ -127,10 +127,6 @@ def _check_vqgan(config: VQGANRun) -> None:
         )
     model, maps = config.model, config.data.maps
     _check_maps(config.data, maps, "data.maps")
-    if maps.kind is not None and config.data.shards is not None:
-        raise ConfigError(
-            f"data.maps.kind = {maps.kind} goes with the pictures of data.train, not data.shards"
-        )
     labels = maps.kind == "segmentation"
     channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
     what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
@@ -175,13 +171,15 @@ def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
     if maps.factor < 2:
         raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
     needed = maps.kind in PAIRED_MAPS
-    for name, pictures in (("folder", data.train), ("validation_folder", data.validation)):
+    training = data.train if data.shards is None else data.shards
+    for name, pictures in (("folder", training), ("validation_folder", data.validation)):
         key, path = f"{section}.{name}", getattr(maps, name)
         if needed and pictures is not None and path is None:
             raise ConfigError(f"{key} must be given for the {maps.kind} of {pictures}")
         if not needed and path is not None:
             raise ConfigError(f"{key} is for maps that are files, got {path} with {maps.kind}")
-        _check_exists(key, path)
+        if maps.kind not in FILE_MAPS or not str(path).endswith(".tar"):
+            _check_exists(key, path)
 
 
 def _check_condition(config: TransformerRun) -> None:
@@ -217,11 +215,6 @@ def _check_condition(config: TransformerRun) -> None:
         if part.n_tokens < 1:
             raise ConfigError(f"{section}.n_tokens must be at least 1, got {part.n_tokens}")
         _check_exists(f"{section}.vqgan", part.vqgan)
-        if part.kind != "sos" and config.data.shards is not None:
-            raise ConfigError(
-                f"{section}.kind = {part.kind} goes with the pictures of data.train, not "
-                "data.shards"
-            )
         if part.kind != "sos" and config.data.codes is not None:
             raise ConfigError(
                 f"data.codes holds no conditions: {section}.kind = {part.kind} needs data.train, "

@@ -141,7 +141,8 @@ class CheckpointWriter:
         unfinished.rename(self.folder / f"{PREFIX}{step:06d}")
         sync_folder(self.folder)
         for old in newest_first(self.folder)[self.keep :]:
-            shutil.rmtree(old)
+            # One that cannot be removed (a file that someone reads, on NFS) is no reason to stop.
+            shutil.rmtree(old, ignore_errors=True)
 
     def _together(self, step: int, act: Callable[[], T]) -> list[T]:
         """Do something on every rank, and tell each the results; if one fails, all raise."""

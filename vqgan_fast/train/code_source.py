@@ -16,6 +16,7 @@ from vqgan_fast.data import (
     SampleOrder,
     batches,
     codebook_fingerprint,
+    pictures_fingerprint,
     rank_positions,
     read_codes,
     to_model_range,
@@ -28,7 +29,6 @@ from .check_config import check_divisible
 from .conditioning import Conditioning
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
-from .training_pictures import training_pictures
 
 
 class CodeBatch(NamedTuple):
@@ -56,6 +56,7 @@ class CodeSource(ABC):
     Attributes:
         grid: (h, w) of each picture's codes.
         files: the pictures behind the codes, as far as they are read here.
+        described: what they are, in words that change with them.
 
     Raises:
         ConfigError: pictures or codes do not fit the VQGAN.
@@ -64,6 +65,7 @@ class CodeSource(ABC):
 
     grid: tuple[int, int]
     files: list
+    described: str
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class CodeSource(ABC):
 
     @abstractmethod
     def _open(self) -> None:
-        """Looks at what is there, and sets `grid` and `files`."""
+        """Looks at what is there, and sets `grid`, `files` and `described`."""
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[CodeBatch]:
@@ -93,14 +95,12 @@ class PictureCodes(CodeSource):
         data, factor = self.data, self.vqgan.downsampling_factor
         check_divisible(data.size, factor)
         self.grid = (data.size // factor, data.size // factor)
-        if data.shards is None:
-            self.files, self.kinds = self.conditioning.open(data.train, held_out=False)
-        else:
-            self.files, self.kinds = training_pictures(data, self.ranks), []
+        self.files, self.kinds = self.conditioning.open(held_out=False)
         self.stream = PairedStream(
             self.files, self.kinds, size=data.size, resize=data.resize, crop=data.crop,
             flip=data.flip, region=data.train_region, seed=self.seed, cache=data.cache,
         )  # fmt: skip
+        self.described = pictures_fingerprint(self.files)
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         source = batches(
@@ -127,6 +127,7 @@ class FileCodes(CodeSource):
         count, *grid = self.codes.shape
         self.grid, self.files = tuple(grid), []
         self.order = SampleOrder(count, self.seed)
+        self.described = f"codes of {count} crops with codebook {self.codes.codebook}"
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         size, ranks = self.data.batch_size, self.ranks

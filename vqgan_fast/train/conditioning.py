@@ -12,11 +12,14 @@ from vqgan_fast.data import (
     ClassLabel,
     CropMap,
     HeldOutPairs,
+    ShardedPictures,
     class_labels,
     class_names,
     held_out_pairs,
     list_images,
+    list_shards,
 )
+from vqgan_fast.data.images import PictureFile
 from vqgan_fast.data.order import CONDITION_DROPOUT, counter_generator
 from vqgan_fast.models import (
     VQGAN,
@@ -46,6 +49,7 @@ class Conditioning:
         config: the run.
         vqgan: its first stage.
         stage: of a trained model; None builds a new one.
+        pictures: those to train on, where they are opened already.
 
     Attributes:
         stage: makes tokens of what the maps of a crop hold, see `vqgan_fast.models.conditions`.
@@ -55,27 +59,39 @@ class Conditioning:
     """
 
     def __init__(
-        self, config: TransformerRun, vqgan: VQGAN, stage: Condition | None = None
+        self,
+        config: TransformerRun,
+        vqgan: VQGAN,
+        stage: Condition | None = None,
+        pictures: Sequence[PictureFile] | None = None,
     ) -> None:
         self.data, self.parts = config.data, config.condition.parts or [config.condition]
         self.several = bool(config.condition.parts)
         self.classes: list[str] = []
+        self.pictures = pictures
         if any(part.kind == "label" for part in self.parts):
-            self.classes = class_names(_folder(config.data.train))
+            sharded = config.data.shards is not None
+            self.classes = _learned_classes(stage) or class_names(
+                self._training_pictures() if sharded else _folder(config.data.train)
+            )
         if stage is not None:
             self.stage = stage
             return
         stages = [self._stage(part, vqgan, number) for number, part in enumerate(self.parts)]
         self.stage = CombinedCondition(stages) if self.several else stages[0]
 
-    def open(self, pictures: str, *, held_out: bool) -> tuple[list[Path], list[CropMap]]:
+    def open(
+        self, *, held_out: bool, limit: int | None = None
+    ) -> tuple[Sequence[PictureFile], list[CropMap]]:
         """Pictures, without those that have no map and may be skipped, and their kinds of maps.
 
         Args:
-            pictures: data.train or data.validation.
-            held_out: which of the two.
+            held_out: those of data.validation, else those to train on.
+            limit: take the first so many of them; None takes all.
         """
-        files, kinds = list_images(pictures), []
+        pictures = self.data.validation if held_out else self.data.train
+        files = list_images(pictures) if held_out else self._training_pictures()
+        files, kinds = files if limit is None else files[:limit], []
         parts = [part for part in self.parts if part.kind != "sos"]
         for part in parts:  # each may leave pictures out
             files = self._open(part, pictures, files, held_out)[0]
@@ -83,10 +99,10 @@ class Conditioning:
             kinds.append(self._open(part, pictures, files, held_out)[1])
         return files, kinds
 
-    def held_out(self) -> HeldOutPairs:
-        """The crops of data.validation with their maps."""
+    def held_out(self, limit: int | None = None) -> HeldOutPairs:
+        """The crops of data.validation, or of its first pictures, with their maps."""
         data = self.data
-        files, kinds = self.open(data.validation, held_out=True)
+        files, kinds = self.open(held_out=True, limit=limit)
         return held_out_pairs(
             files, kinds, size=data.size, resize=data.resize, region=data.validation_region,
             limit=data.validation_crops,
@@ -103,29 +119,60 @@ class Conditioning:
         inputs = [kind.to_model(part, device) for kind, part in zip(kinds, maps, strict=True)]
         return self.stage(count, device, inputs if self.several else (inputs or [None])[0])
 
+    def _training_pictures(self) -> Sequence[PictureFile]:
+        if self.pictures is None:
+            data = self.data
+            sharded = data.shards is not None
+            self.pictures = (
+                ShardedPictures(list_shards(data.shards)) if sharded else list_images(data.train)
+            )
+        return self.pictures
+
     def _open(
-        self, part: ConditionPart, pictures: str, files: list[Path], held_out: bool
-    ) -> tuple[list[Path], CropMap]:
+        self,
+        part: ConditionPart,
+        pictures: str | None,
+        files: Sequence[PictureFile],
+        held_out: bool,
+    ) -> tuple[Sequence[PictureFile], CropMap]:
         if part.kind == "label":
-            labels = class_labels(files, _folder(pictures), self.classes)
+            folder = None if pictures is None else _folder(pictures)
+            labels = class_labels(files, folder, self.classes)
             return files, ClassLabel(self.classes, labels)
         folder = part.validation_folder if held_out else part.folder
         return open_maps(pictures, folder, part, files, "condition")
 
     def _stage(self, part: ConditionPart, vqgan: VQGAN, number: int) -> Condition:
-        if part.kind == "sos":
-            return SOSCondition()
-        if part.kind == "label":
-            return LabelCondition(len(self.classes), self.classes)
-        if part.kind == "coordinates":
-            return CoordinateCondition(part.n_tokens, vqgan.downsampling_factor)
-        maps = {"kind": part.kind}
-        maps |= {name: getattr(part, name) for name in MAP_OPTIONS.get(part.kind, ())}
-        if part.vqgan is None:
-            return CodesCondition(_fitting(vqgan, part, vqgan, "first_stage"), maps, folder=None)
-        own = load_first_stage(part.vqgan, "condition.vqgan")
+        own = None if part.vqgan is None else load_first_stage(part.vqgan, "condition.vqgan")
         folder = f"condition_{number}" if self.several else "condition"
-        return CodesCondition(_fitting(own, part, vqgan, "condition.vqgan"), maps, folder)
+        return condition_stage(part, vqgan, own, self.classes, folder)
+
+
+def condition_stage(
+    part: ConditionPart, vqgan: VQGAN, own: VQGAN | None, classes: Sequence[str], folder: str
+) -> Condition:
+    """The stage of one condition.
+
+    Args:
+        vqgan: the first stage.
+        own: the condition's own VQGAN, for maps; None takes the first stage.
+        classes: names, for labels.
+        folder: of the model's, where `own` is saved.
+
+    Raises:
+        ConfigError: a VQGAN does not fit.
+    """
+    if part.kind == "sos":
+        return SOSCondition()
+    if part.kind == "label":
+        return LabelCondition(len(classes), classes)
+    if part.kind == "coordinates":
+        return CoordinateCondition(part.n_tokens, vqgan.downsampling_factor)
+    maps = {"kind": part.kind}
+    maps |= {name: getattr(part, name) for name in MAP_OPTIONS.get(part.kind, ())}
+    if own is None:
+        return CodesCondition(_fitting(vqgan, part, vqgan, "first_stage"), maps, folder=None)
+    return CodesCondition(_fitting(own, part, vqgan, "condition.vqgan"), maps, folder)
 
 
 def drop_some(
@@ -160,6 +207,12 @@ def shuffled(tokens: Tokens, seed: int = 0) -> Tokens:
     other = torch.empty_like(cycle)
     other[cycle] = cycle.roll(1)
     return map_tokens(lambda part: part[other.to(part.device)], tokens)
+
+
+def _learned_classes(stage: Condition | None) -> list[str]:
+    """The names of the classes that a trained model knows; none if it has no names."""
+    parts = [] if stage is None else getattr(stage, "parts", [stage])
+    return next((part.classes for part in parts if getattr(part, "classes", None)), [])
 
 
 def _folder(pictures: str) -> Path:

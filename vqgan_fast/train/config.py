@@ -75,7 +75,9 @@ class MapConfig:
     """
 
     kind: str | None = None
-    folder: str | None = None  # of the training pictures' maps; the JSON file of keypoints
+    # Of the training pictures' maps, a pattern of tar shards where theirs is one too; the JSON file
+    # of keypoints.
+    folder: str | None = None
     validation_folder: str | None = None  # the same for the held-out pictures
     unpaired: str = "refuse"  # or skip: leave pictures out that have no map of their size
     n_labels: int = 151  # of segmentation: labels are 0 ... n_labels - 1
@@ -140,7 +142,8 @@ class OptimConfig:
     learning_rate: float | None = None  # the learning rate itself, instead of that rule
     accumulate: int = 1  # batches whose gradients are averaged for one step
     steps: int = 100_000
-    max_minutes: float | None = None  # stop, with a checkpoint, after this long
+    # Stop, with a checkpoint, after this long; one is written first, to see how long that takes.
+    max_minutes: float | None = None
     precision: str = "fp32"  # or bf16: autocast
     ema_decay: float | None = None  # of averaged weights, which are then the ones exported
     # Less memory, a third more time: blocks are computed again in the backward pass.

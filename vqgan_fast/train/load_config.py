@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vqgan_fast.models.config_error import ConfigError
+from vqgan_fast.models.pretrained import replacing
 from vqgan_fast.models.taming.config import read_yaml
 
 from .check_config import check_config
@@ -90,9 +91,8 @@ def expand(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def save_config(config: Run, path: Path) -> None:
     """Write the configuration as it is used, so that `load_config` reads the same run again."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        unfinished.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
 
 
 def _find(path: Path) -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 
 from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
@@ -86,7 +87,18 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         raise ConfigError(f"run_dir {run_dir} cannot be resumed: it holds no {CONFIG} of a run")
     # A key that an older version did not know had what is now its default.
     defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
-    written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+    try:
+        written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
+        stage = written["stage"]
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"run_dir {run_dir} cannot be resumed: its {CONFIG} cannot be read ({error}); put back "
+            "the configuration that the run was started with"
+        ) from error
+    if stage != config.stage:
+        raise ConfigError(
+            f"run_dir {run_dir} is a run of stage: {stage} and cannot be resumed as {config.stage}"
+        )
     before = {**defaults, **flatten(written)}
     now = flatten(OmegaConf.to_container(OmegaConf.structured(config)))
     changes = []

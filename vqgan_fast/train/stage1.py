@@ -12,18 +12,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqgan_fast.data import batches
+from vqgan_fast.data import batches, pictures_fingerprint
 from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
-from .agreement import start_together
+from .agreement import check_same_data, start_together
 from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .data_wait import DataWait
 from .distributed import join_ranks
 from .evaluation import evaluating, reconstruction_figures
+from .first_checkpoint import first_checkpoint
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
@@ -60,6 +61,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         crops = TrainingCrops(data, config.seed, ranks)
+        described = pictures_fingerprint(crops.stream.files)
+        check_same_data(described, ranks)
         shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.
@@ -87,7 +90,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         }
         if game:
             shared |= named_tensors("discriminator", loss.discriminator, disc_optimizer)
-        state = TrainingState(shared, {"meter": meter.totals}, ranks)
+        state = TrainingState(shared, {"meter": meter.totals}, ranks, described)
         torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
         first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
         run_dir = create_run_folder(config, ranks)
@@ -113,6 +116,9 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
             skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
+            )
+            stop.reserve_seconds = first_checkpoint(
+                state, writer, checkpoint, optim.max_minutes, log
             )
             done = first
             for step in range(first, optim.steps):
@@ -168,10 +174,11 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(best, crops, shown, ranks.device))
                 if stopping or done % cadence.checkpoint_every == 0:
+                    before = stop.minutes
                     state.save(writer, done, samples)
-                    stop.reserve_seconds = writer.seconds
                     if ranks.is_main:
                         best.save_pretrained(run_dir / "vqgan")
+                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
                 if stopping:
                     break
             writer.finish()

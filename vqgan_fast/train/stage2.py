@@ -20,7 +20,7 @@ from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
-from .agreement import start_together
+from .agreement import check_same_data, start_together
 from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
@@ -36,6 +36,7 @@ from .config import ConfigError, GPTConfig, TransformerRun
 from .data_wait import DataWait
 from .distributed import Ranks, join_ranks
 from .evaluation import held_out_nll, predictions
+from .first_checkpoint import first_checkpoint
 from .first_stage import load_first_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
@@ -44,6 +45,7 @@ from .run_log import RunLog
 from .sharding import checkpoint_activations, shard, whole_state_dict
 from .skipped import SkippedFiles
 from .stopping import StopRequest
+from .training_pictures import training_pictures
 from .training_state import TrainingState, check_finite, module_tensors, named_tensors
 
 
@@ -63,10 +65,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        conditioning = Conditioning(config, vqgan)
+        files = training_pictures(data, ranks) if data.codes is None else None
+        conditioning = Conditioning(config, vqgan, pictures=files)
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
         codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
+        check_same_data(codes.described, ranks)
         held_out = held_out_codes(codes)
         shown = next(codes.batches(0)) if held_out is None else held_out
 
@@ -101,7 +105,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # What a checkpoint holds; the step and the sample to go on from.
         meter = Meter(["nll"], ranks.device)
         shared = {**named_tensors("gpt", gpt, optimizer), **module_tensors("average", average)}
-        state = TrainingState(shared, {"meter": meter.totals}, ranks)
+        state = TrainingState(shared, {"meter": meter.totals}, ranks, codes.described)
         torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
         first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
         run_dir = create_run_folder(config, ranks)
@@ -121,6 +125,9 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         ):  # fmt: skip
             skipped = SkippedFiles(codes.files, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
+            stop.reserve_seconds = first_checkpoint(
+                state, writer, checkpoint, optim.max_minutes, log
+            )
             done = first
             for step in range(first, optim.steps):
                 for micro in range(optim.accumulate):
@@ -160,11 +167,12 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 if stopping or done % cadence.images_every == 0:
                     log.pictures(done, pictures(model, shown))
                 if stopping or done % cadence.checkpoint_every == 0:
+                    before = stop.minutes
                     state.save(writer, done, samples)
-                    stop.reserve_seconds = writer.seconds
                     weights = whole_state_dict(best)
                     if ranks.is_main:
                         model.save_pretrained(run_dir / "model", weights)
+                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
                 if stopping:
                     break
             writer.finish()

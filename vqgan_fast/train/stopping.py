@@ -45,7 +45,7 @@ class StopRequest:
         self.ranks = ranks
         self.signal_number = 0
         self.time_is_over = False
-        self.reserve_seconds = 0.0  # what the last checkpoint will take, as far as is known
+        self.reserve_seconds = 0.0  # what the last checkpoint will take, see `first_checkpoint`
         self._noted = 0.0
 
     def __enter__(self) -> StopRequest:

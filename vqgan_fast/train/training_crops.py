@@ -21,12 +21,16 @@ from vqgan_fast.data import (
     PairedBatch,
     PairedStream,
     Segmentation,
+    ShardedPictures,
     held_out_crops,
     list_images,
+    list_shards,
     pair_by_name,
+    pair_with_keypoints,
     to_model_range,
     to_pixels,
 )
+from vqgan_fast.data.images import PictureFile
 
 from .check_config import FILE_MAPS
 from .config import ConfigError, DataConfig, MapConfig
@@ -63,12 +67,14 @@ class TrainingCrops:
             self.stream = ImageStream(training_pictures(data, ranks), **training)
             self.held_out = load_held_out(data)
             return
-        files, self.kind = open_maps(data.train, data.maps.folder, data.maps)
+        pictures = training_pictures(data, ranks)
+        files, self.kind = open_maps(data.train, data.maps.folder, data.maps, pictures)
         self.stream = PairedStream(files, [self.kind], **training)
         self.held_out = None
         if data.validation is not None:
             folder = data.maps.validation_folder
-            files, kind = open_maps(data.validation, folder, data.maps)
+            pictures = list_images(data.validation)
+            files, kind = open_maps(data.validation, folder, data.maps, pictures)
             region = data.validation_region
             fixed = PairedStream(
                 files, [kind], **settings, crop="center", region=region, shuffle=False
@@ -99,44 +105,49 @@ class TrainingCrops:
 
 
 def open_maps(
-    pictures: str,
+    pictures: str | None,
     folder: str | None,
     config: MapConfig,
-    files: Sequence[Path] | None = None,
+    files: Sequence[PictureFile],
     section: str = "data.maps",
-) -> tuple[list[Path], CropMap]:
+) -> tuple[Sequence[PictureFile], CropMap]:
     """Pictures and the kind of map that goes with them.
 
     Args:
-        pictures: as `data.train`.
-        folder: of the maps; the annotation file of keypoints.
-        files: the pictures to take of them; None is all.
+        pictures: as `data.train`; None for pictures in shards.
+        folder: of the maps, or a pattern of shards of them; the annotation file of keypoints.
+        files: the pictures to take of them.
         section: where in the configuration `config` stands.
 
     Raises:
         ConfigError, DataError: as TrainingCrops.
     """
-    files = list_images(pictures) if files is None else list(files)
     if config.kind in FILE_MAPS:
-        root = Path(pictures)
-        if not root.is_dir():
+        root = None if pictures is None else Path(pictures)
+        if root is not None and not root.is_dir():
             raise ConfigError(
                 f"{section}.kind = {config.kind} finds maps by the names below a folder of "
                 f"pictures, got {pictures}"
             )
-        pairs = pair_by_name(files, root, Path(folder), unpaired=config.unpaired)
-        if pairs.left_out:
-            listed = "\n  ".join(pairs.left_out)
-            warnings.warn(f"{len(pairs.left_out)} pictures left out:\n  {listed}", stacklevel=2)
-        files, paired = pairs.pictures, pairs.maps
-    else:
-        paired = files
+        tar = folder.endswith(".tar")
+        maps = ShardedPictures(list_shards(folder)) if tar else Path(folder)
+        pairs = pair_by_name(files, root, maps, unpaired=config.unpaired)
+        _tell(pairs.left_out)
+        return pairs.pictures, make_map(config, pairs.maps)
     if config.kind == "keypoints":
-        return files, Keypoints(files, Path(folder))
-    return files, make_map(config, paired)
+        posed = pair_with_keypoints(files, Path(folder), unpaired=config.unpaired)
+        _tell(posed.left_out)
+        return posed.pictures, Keypoints(posed.pictures, Path(folder))
+    return files, make_map(config, files)
 
 
-def make_map(config: MapConfig, files: Sequence[Path]) -> CropMap:
+def _tell(left_out: Sequence[str]) -> None:
+    if left_out:
+        listed = "\n  ".join(left_out)
+        warnings.warn(f"{len(left_out)} pictures left out:\n  {listed}", stacklevel=3)
+
+
+def make_map(config: MapConfig, files: Sequence[PictureFile]) -> CropMap:
     """A kind of map that is no pose.
 
     Args:

@@ -15,6 +15,7 @@ from .agreement import check_same_weights
 from .checkpoint import load_tensors, read_state
 from .checkpoint_writer import CheckpointWriter
 from .distributed import Ranks
+from .run_log import say
 from .sharding import own_part
 
 
@@ -24,12 +25,13 @@ class TrainingState:
     Args:
         shared: tensors that are equal on every rank, or cut over them, by name.
         own: tensors that each rank has for itself, by name.
+        data: what is trained on, in words that change with it.
     """
 
     def __init__(
-        self, shared: Mapping[str, Tensor], own: Mapping[str, Tensor], ranks: Ranks
+        self, shared: Mapping[str, Tensor], own: Mapping[str, Tensor], ranks: Ranks, data: str = ""
     ) -> None:
-        self.shared, self.ranks = dict(shared), ranks
+        self.shared, self.ranks, self.data = dict(shared), ranks, data
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
     def save(self, writer: CheckpointWriter, step: int, samples: int) -> None:
@@ -52,7 +54,10 @@ class TrainingState:
             if count:
                 check_finite(name, math.nan, step)
         tensors = {**self.shared, **self.own, **self._random_states()}
-        state = {"step": step, "samples": samples, "world_size": self.ranks.world_size}
+        state = {
+            "step": step, "samples": samples, "world_size": self.ranks.world_size,
+            "data": self.data,
+        }  # fmt: skip
         writer.save(step, tensors, state)
 
     def restore(self, checkpoint: Path) -> tuple[int, int]:
@@ -67,6 +72,12 @@ class TrainingState:
         state = read_state(checkpoint)
         tensors = dict(self.shared)
         random_states = self._random_states()
+        if self.ranks.is_main and state.get("data", self.data) != self.data:
+            say(
+                f"WARNING: the training data are {self.data}; when {checkpoint} was written they "
+                f"were {state['data']}: the rest of this epoch is another one, in which pictures "
+                "may come twice or not at all"
+            )
         same_ranks = state["world_size"] == self.ranks.world_size
         if same_ranks:
             tensors.update(self.own)

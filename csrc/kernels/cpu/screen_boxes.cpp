@@ -1,15 +1,9 @@
 #include "kernels/cpu/screen_boxes.h"
 
-#include <algorithm>
-#include <cmath>
 #include <limits>
-#include <vector>
 
 #include "kernels/cpu/aligned_memory.h"
-#include "kernels/cpu/codebook_centre.h"
-#include "kernels/cpu/float_mode.h"
-#include "kernels/cpu/row_block.h"
-#include "kernels/cpu/screen_boxes_order.h"
+#include "kernels/cpu/box_codebook.h"
 
 namespace vqgan_fast {
 namespace {
@@ -19,23 +13,7 @@ namespace {
 constexpr double kOutdoneShare = 0.3;
 constexpr int64_t kOutdoneRows = 96;
 
-// A row is far when it is this many times as far from the middle of the codes as they can be.
-// Nearer ones lose nothing by squared distances.
-constexpr double kFarRadii = 16.0;
-// Below this radius the products of far rows might underflow.
-constexpr double kLeastRadius = 0x1p-60;
-
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int kPaddedDims[] = {1, 2, 3, 4, 6, 8, 12, 16};
-constexpr int64_t kMostCodes = int64_t{kPlaceMask + 1} * kGroupBoxes * kLeafCodes;
-// From this number of groups on, branches are searched before leaves.
-constexpr int64_t kLeastBranches = 8;
-// Within these the largest element of the codebook needs no scaling.
-constexpr double kLeastUnscaled = 0x1p-40;
-constexpr double kMostUnscaled = 0x1p40;
-// Beyond these the fp64 sums of the definition itself may underflow or overflow.
-constexpr double kLeastScaled = 0x1p-400;
-constexpr double kMostScaled = 0x1p400;
 
 ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
 #ifdef VQGAN_FAST_HAS_SCREEN_BOXES_AVX512
@@ -48,232 +26,26 @@ ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
   return screen_boxes_baseline(padded_dim);
 }
 
-// Codes as they are ordered, and what was met on the way.
-struct LoadedCodes {
-  CodeList list;
-  int stride;
-  double largest = 0.0;  // absolute element, centred but not scaled
-  bool exact = true;     // in fp32
-  bool finite = true;    // all of them; those that are not have code -1
-};
-
-void load_codes(const Rows& codebook, int64_t num_codes, const Parallel& parallel,
-                const BoxTree& tree, LoadedCodes* loaded) {
-  constexpr int64_t kBlock = 128;
-  const int dim = tree.dim, stride = loaded->stride;
-  struct Seen {
-    double largest = 0.0, lost = 0.0;
-    bool finite = true;
-  };
-  const int64_t num_blocks = (num_codes + kBlock - 1) / kBlock;
-  std::vector<Seen> seen(num_blocks);
-  parallel.run(0, num_blocks, 8, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    double codes[kBlock * kMostBoxDim];
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * kBlock, count = std::min(kBlock, num_codes - first);
-      load_rows(codebook, first, count, dim, codes);
-      Seen here;
-      for (int64_t i = 0; i < count; ++i) {
-        const double* code = codes + i * dim;
-        float* out = loaded->list.elements + (first + i) * stride;
-        double sum = 0.0;
-        for (int d = 0; d < dim; ++d) sum += code[d] * 0.0;
-        const bool finite = sum == 0.0;
-        loaded->list.codes[first + i] = finite ? static_cast<int32_t>(first + i) : -1;
-        here.finite &= finite;
-        for (int d = dim; d < stride; ++d) out[d] = 0.0f;
-        for (int d = 0; d < dim; ++d) {
-          const double centred = finite ? code[d] - tree.centre[d] : 0.0;
-          const double scaled = centred * tree.scale;
-          const float rounded = static_cast<float>(scaled);
-          here.largest = std::max(here.largest, std::fabs(centred));
-          here.lost += std::fabs(static_cast<double>(rounded) - scaled);
-          out[d] = rounded;
-        }
-      }
-      seen[b] = here;
-    }
-  });
-  loaded->largest = 0.0;
-  loaded->exact = true;
-  loaded->finite = true;
-  for (const Seen& block : seen) {
-    loaded->largest = std::max(loaded->largest, block.largest);
-    loaded->exact &= block.lost == 0.0;
-    loaded->finite &= block.finite;
-  }
-}
-
-bool out_of(double largest, double least, double most) {
-  return !(largest >= least && largest <= most);
-}
-
 class BoxScreen final : public CodeScreen {
  public:
-  // Whether the bound holds for the codebook.
   bool pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
-            const Parallel& parallel);
+            const Parallel& parallel) {
+    if (!codebook_.pack(codebook, num_codes, dim, parallel)) return false;
+    kernel_ = kernel_of(level, tree().padded_dim);
+    return true;
+  }
 
   std::unique_ptr<Worker> worker() const override;
-  size_t bytes() const override {
-    const auto leaves = static_cast<size_t>(tree_.num_leaves);
-    const auto groups = static_cast<size_t>(tree_.num_groups);
-    return leaves * kLeafCodes * (tree_.padded_dim + 1) * 4 +
-           (groups + tree_.num_branch_groups) * kGroupBoxes * 2 * tree_.padded_dim * 4;
-  }
-  int64_t num_panels() const override { return tree_.num_leaves; }
+  size_t bytes() const override { return codebook_.bytes(); }
+  int64_t num_panels() const override { return tree().num_leaves; }
 
-  const BoxTree& tree() const { return tree_; }
+  const BoxTree& tree() const { return codebook_.tree(); }
   ScreenBoxesFn kernel() const { return kernel_; }
 
  private:
-  void write_leaf(int64_t first, int64_t end, CodeList list, int stride);
-  void fill_branches();
-  void find_middle();
-
-  BoxTree tree_;
+  BoxCodebook codebook_;
   ScreenBoxesFn kernel_ = nullptr;
-  AlignedArray<float> panels_, leaf_boxes_, branch_boxes_;
-  AlignedArray<int32_t> codes_;
 };
-
-bool BoxScreen::pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
-                     const Parallel& parallel) {
-  if (dim > kMostBoxDim || num_codes > kMostCodes) return false;
-  const DefaultFloatMode float_mode;
-  tree_.dim = static_cast<int>(dim);
-  tree_.padded_dim = padded_box_dim(dim);
-  kernel_ = kernel_of(level, tree_.padded_dim);
-
-  LoadedCodes loaded;
-  loaded.stride = (tree_.dim + 3) / 4 * 4;
-  const AlignedArray<float> elements = allocate_array<float>(2 * num_codes * loaded.stride);
-  const AlignedArray<int32_t> codes = allocate_array<int32_t>(2 * num_codes);
-  loaded.list = {elements.get(), codes.get()};
-  load_codes(codebook, num_codes, parallel, tree_, &loaded);
-  if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
-  const bool rescale = out_of(loaded.largest, kLeastUnscaled, kMostUnscaled);
-  if (rescale) tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
-  if (rescale) load_codes(codebook, num_codes, parallel, tree_, &loaded);
-  if (!loaded.exact) {
-    // Rounding is relative to the elements: it hurts least near the middle.
-    const std::vector<double> centre = find_centre(codebook, num_codes, dim);
-    std::copy(centre.begin(), centre.end(), tree_.centre);
-    tree_.centred = true;
-    tree_.scale = 1.0;
-    load_codes(codebook, num_codes, parallel, tree_, &loaded);
-    if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
-    tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
-    load_codes(codebook, num_codes, parallel, tree_, &loaded);
-    tree_.code_error =
-        0x1.01p-24 * std::sqrt(static_cast<double>(dim)) * (loaded.largest * tree_.scale);
-  }
-
-  int64_t count = num_codes;
-  if (!loaded.finite) {
-    count = 0;
-    for (int64_t i = 0; i < num_codes; ++i) {
-      if (codes[i] < 0) continue;
-      codes[count] = codes[i];
-      std::copy_n(elements.get() + i * loaded.stride, loaded.stride,
-                  elements.get() + count * loaded.stride);
-      ++count;
-    }
-  }
-
-  // Another thread may have written to the codebook since its finite codes were seen.
-  if (count == 0) return false;
-
-  tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
-  tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
-  const int64_t group_floats = int64_t{kGroupBoxes} * 2 * tree_.padded_dim;
-  panels_ = allocate_array<float>(tree_.num_leaves * kLeafCodes * tree_.padded_dim);
-  codes_ = allocate_array<int32_t>(tree_.num_leaves * kLeafCodes);
-  leaf_boxes_ = allocate_array<float>(tree_.num_groups * group_floats);
-  std::fill_n(leaf_boxes_.get() + (tree_.num_groups - 1) * group_floats, group_floats, kInfinity);
-  const CodeList other = {elements.get() + num_codes * loaded.stride, codes.get() + num_codes};
-  order_codes(loaded.list, other, count, loaded.stride, kLeafCodes, kGroupBoxes, parallel,
-              [&](int64_t first, int64_t end, CodeList done) {
-                write_leaf(first, end, done, loaded.stride);
-              });
-  if (tree_.num_groups >= kLeastBranches) {
-    tree_.num_branch_groups = (tree_.num_groups + kGroupBoxes - 1) / kGroupBoxes;
-    branch_boxes_ = allocate_array<float>(tree_.num_branch_groups * group_floats);
-    fill_branches();
-  }
-  tree_.panels = panels_.get();
-  tree_.codes = codes_.get();
-  tree_.leaf_boxes = leaf_boxes_.get();
-  tree_.branch_boxes = branch_boxes_.get();
-  find_middle();
-  return true;
-}
-
-void BoxScreen::write_leaf(int64_t first, int64_t end, CodeList list, int stride) {
-  const int64_t leaf = first / kLeafCodes, count = end - first;
-  const int padded_dim = tree_.padded_dim;
-  const float* elements = list.elements + first * stride;
-  float* panel = panels_.get() + leaf * padded_dim * kLeafCodes;
-  float* boxes =
-      leaf_boxes_.get() + leaf / kGroupBoxes * padded_dim * 2 * kGroupBoxes + leaf % kGroupBoxes;
-  for (int d = 0; d < padded_dim; ++d) {
-    float lower = 0.0f, upper = 0.0f;
-    float* out = panel + d * kLeafCodes;
-    if (d < tree_.dim) {
-      lower = upper = elements[d];
-      for (int64_t i = 0; i < count; ++i) {
-        const float element = elements[i * stride + d];
-        lower = element < lower ? element : lower;
-        upper = element > upper ? element : upper;
-        out[i] = element;
-      }
-    } else {
-      std::fill_n(out, count, 0.0f);
-    }
-    std::fill(out + count, out + kLeafCodes, kInfinity);
-    boxes[d * 2 * kGroupBoxes] = lower;
-    boxes[(d * 2 + 1) * kGroupBoxes] = upper;
-  }
-  int32_t* codes = codes_.get() + first;
-  std::copy_n(list.codes + first, count, codes);
-  std::fill(codes + count, codes + kLeafCodes, -1);
-}
-
-void BoxScreen::fill_branches() {
-  const int64_t rows = int64_t{tree_.padded_dim} * 2;
-  for (int64_t b = 0; b < tree_.num_branch_groups * kGroupBoxes; ++b) {
-    float* out = branch_boxes_.get() + b / kGroupBoxes * rows * kGroupBoxes + b % kGroupBoxes;
-    const int64_t leaves = std::clamp<int64_t>(tree_.num_leaves - b * kGroupBoxes, 0, kGroupBoxes);
-    for (int64_t i = 0; i < rows; ++i) {
-      const float* in = leaf_boxes_.get() + (b * rows + i) * kGroupBoxes;
-      out[i * kGroupBoxes] = leaves == 0  ? kInfinity
-                             : i % 2 == 0 ? *std::min_element(in, in + leaves)
-                                          : *std::max_element(in, in + leaves);
-    }
-  }
-}
-
-void BoxScreen::find_middle() {
-  double radius2 = 0.0;
-  for (int d = 0; d < tree_.dim; ++d) {
-    float lower = kInfinity, upper = -kInfinity;
-    for (int64_t leaf = 0; leaf < tree_.num_leaves; ++leaf) {
-      const float* sides =
-          leaf_boxes_.get() + (leaf / kGroupBoxes * tree_.padded_dim + d) * 2 * kGroupBoxes;
-      lower = std::min(lower, sides[leaf % kGroupBoxes]);
-      upper = std::max(upper, sides[kGroupBoxes + leaf % kGroupBoxes]);
-    }
-    const auto middle = static_cast<float>((static_cast<double>(lower) + upper) / 2);
-    const double half =
-        std::max(static_cast<double>(upper) - middle, middle - static_cast<double>(lower));
-    tree_.middle[d] = middle;
-    radius2 += half * half;
-  }
-  tree_.radius = std::sqrt(radius2) * (1.0 + 0x1p-20);
-  if (tree_.radius < kLeastRadius) return;
-  tree_.far_norm2 = kFarRadii * kFarRadii * tree_.radius * tree_.radius;
-}
 
 class BoxWorker final : public CodeScreen::Worker {
  public:
@@ -345,10 +117,6 @@ std::unique_ptr<CodeScreen::Worker> BoxScreen::worker() const {
 }
 
 }  // namespace
-
-int padded_box_dim(int64_t dim) {
-  return *std::lower_bound(std::begin(kPaddedDims), std::end(kPaddedDims), static_cast<int>(dim));
-}
 
 std::shared_ptr<const CodeScreen> make_screen_boxes(const Rows& codebook, int64_t num_codes,
                                                     int64_t dim, SimdLevel level,

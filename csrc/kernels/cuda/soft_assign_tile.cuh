@@ -156,7 +156,7 @@ template <class T>
 __device__ void add_product(SoftTile<T>& tile, const SoftOperand& rows, int64_t first,
                             int64_t first_element, int64_t dim,
                             T sums[kSoftChunks<T>][kSoftWarpRows]) {
-  const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
+  const int thread = threadIdx.x;
   const int width = soft_width<T>(dim, first_element);
   const bool along = rows.rows.element_stride == 1;
   __syncthreads();  // until everyone has read what lay there

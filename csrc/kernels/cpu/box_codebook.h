@@ -1,0 +1,35 @@
+// The codebook as the leaf-box screen of nearest_code wants it: in k-d order, cut into leaves, with
+// the boxes around them. docs/numerics.md, "Leaf boxes", names the symbols.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/rows.h"
+#include "kernels/cpu/screen_boxes.h"
+#include "kernels/cpu/screen_boxes_order.h"
+
+namespace vqgan_fast {
+
+// Owns what its tree points to.
+class BoxCodebook {
+ public:
+  // Whether the screen's bound holds for the codebook.
+  bool pack(const Rows& codebook, int64_t num_codes, int64_t dim, const Parallel& parallel);
+
+  const BoxTree& tree() const { return tree_; }
+  size_t bytes() const;
+
+ private:
+  void write_leaf(int64_t first, int64_t end, CodeList list, int stride);
+  void fill_branches();
+  void find_middle();
+
+  BoxTree tree_;
+  AlignedArray<float> panels_, leaf_boxes_, branch_boxes_;
+  AlignedArray<int32_t> codes_;
+};
+
+}  // namespace vqgan_fast
