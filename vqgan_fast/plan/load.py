@@ -90,7 +90,9 @@ def _sizes(path: str | None, key: str) -> ModelConfig:
     first_stage = load_first_stage(path, key)
     sizes = first_stage.config
     if isinstance(first_stage, ColourCodes):  # has no network: the smallest one of f1 in its place
-        return ModelConfig(codebook_size=sizes["codebook_size"], embed_dim=4, ch=32, ch_mult=[1],
-                           num_res_blocks=1, attn_resolutions=[], z_channels=4)  # fmt: skip
+        return ModelConfig(
+            **sizes, embed_dim=4, z_channels=4,
+            ch=32, ch_mult=[1], num_res_blocks=1, attn_resolutions=[],
+        )  # fmt: skip
     known = {entry.name for entry in fields(ModelConfig)}
     return ModelConfig(**{name: value for name, value in sizes.items() if name in known})
