@@ -215,7 +215,7 @@ def test_pictures_without_an_entry_of_their_size_are_listed_or_left_out(tmp_path
     assert message.startswith(f"2 of 4 pictures have no fitting map in {poses}")
     assert "b/picture_000.png: no entry of that name" in message
     assert f"picture_002.png is 48 x 40 pixels, its entry in {poses} 49 x 40" in message
-    assert pair_with_keypoints(files, poses, unpaired="skip").pictures == files[:2]
+    assert list(pair_with_keypoints(files, poses, unpaired="skip").pictures) == files[:2]
     # A bare name is that of one picture, not of all that are called so.
     content["images"][0]["file_name"] = "picture_000.png"
     poses.write_text(json.dumps(content))
