@@ -17,7 +17,7 @@ _BACKWARD_OP = "vqgan_fast::soft_assign_backward"
 
 METRICS = ("l2", "dot")
 # What the op gives in the wide type, whatever its inputs.
-_WIDE = frozenset(("entropy", "mean_probability"))
+_WIDE = ("entropy", "mean_probability")
 
 
 class SoftAssignment(NamedTuple):
@@ -124,8 +124,9 @@ def soft_assign(
     )
     named = zip(SoftAssignment._fields, found[:5], strict=True)
     results = {name: tensor for name, tensor in named if name in outputs}
-    for name in () if wide else _WIDE & results.keys():
-        results[name] = results[name].to(found[0].dtype)
+    for name in _WIDE:
+        if name in results and not wide:
+            results[name] = results[name].to(found[0].dtype)
     return SoftAssignment(**results)
 
 
