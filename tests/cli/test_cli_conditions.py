@@ -261,7 +261,9 @@ def test_a_vqgan_of_maps_is_measured_on_maps(folders, tmp_path, capsys):
             },
         }
     )  # fmt: skip
-    config.data.train = config.data.maps.folder = "somewhere/else"  # as on another machine
+    # As on another machine, where it was trained from shards.
+    config.data.train, config.data.shards = None, "somewhere/else-{0..9}.tar"
+    config.data.maps.folder = "somewhere/else_depth-{0..9}.tar"
     save_config(config, tmp_path / "run" / "config.yaml")
     given = ["evaluate", tmp_path / "run", photos]
     figures = tmp_path / "figures.json"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from dense_peers import DenseEMA
 from parity import assert_same, latents, losses_of_ten_steps, pair, step
+from ranks import run_on_two_ranks
 
 from vqgan_fast.compat.taming import EMAVectorQuantizer
 
@@ -64,20 +63,17 @@ def test_what_is_not_covered() -> None:
         EMAVectorQuantizer(K, D, 0.25, remap="used.npy")
 
 
-def train_rank(rank: int, folder: str) -> None:
-    """Each rank sees half of the batch; the states that all of them hold go to a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def train_rank(rank: int, folder: Path) -> None:
+    """Each rank sees a part of the batch; the states that all of them hold go to a file."""
     torch.manual_seed(0)
     quantizer = EMAVectorQuantizer(K, D, 0.25, 0.9)
     for i in range(3):
         quantizer(latents(3, D, 5, 6, seed=i)[: 1 if rank == 0 else 3][rank:])  # 1 and 2 images
-    torch.save(quantizer.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    torch.save(quantizer.state_dict(), folder / f"{rank}.pt")
 
 
 def test_two_ranks_hold_what_one_rank_with_the_whole_batch_holds(tmp_path: Path) -> None:
-    mp.start_processes(train_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
+    run_on_two_ranks(train_rank, tmp_path)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     torch.manual_seed(0)
     whole = EMAVectorQuantizer(K, D, 0.25, 0.9)

@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensorMode
 
 from vqgan_fast import cli
 from vqgan_fast.cli.plan import PARTS
+from vqgan_fast.models import ColourCodes
 from vqgan_fast.plan import (
     Rehearsal,
     Setting,
@@ -171,6 +172,23 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     assert set(whole["settings"][0]["largest_batch"]) >= {"24", "80"}
     encoded = json.loads(plan(capsys, *argv, "data.codes=codes/"))
     assert encoded["settings"][0]["parts"]["working"] <= parts["working"]
+
+
+def test_codes_of_colours_are_one_for_each_pixel(capsys, tmp_path):
+    ColourCodes(16).save_pretrained(tmp_path)
+    gpt = (
+        "gpt.n_layer=1",
+        "gpt.n_head=2",
+        "gpt.n_embd=32",
+        "data.batch_size=2",
+        "gpt.n_unmasked=0",
+    )
+    working = [
+        json.loads(plan(capsys, "transformer.yaml", f"first_stage={tmp_path}", *gpt,
+                        f"data.size={size}", "--json"))["settings"][0]["parts"]["working"]
+        for size in (8, 16)
+    ]  # fmt: skip
+    assert working[1] > 3 * working[0] > 0
 
 
 STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"

@@ -104,6 +104,7 @@ def held_out_maps(
     if len(maps) != wanted:
         raise ValueError(f"--maps must be {wanted} folders for {kind} maps, got {len(maps)}")
     data.train = data.validation = str(pictures)
+    data.shards = None
     data.validation_crops = sys.maxsize if limit is None else limit
     if maps:
         data.maps.folder = data.maps.validation_folder = str(maps[0])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from vqgan_fast.data import class_names
+from vqgan_fast.models import ColourCodes
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
 from vqgan_fast.train.check_config import PAIRED_MAPS, check_config, check_divisible
 from vqgan_fast.train.config import ConfigError, DataConfig, MapConfig, ModelConfig
@@ -86,6 +87,12 @@ def _sizes(path: str | None, key: str) -> ModelConfig:
         if not isinstance(config, VQGANRun):
             raise ConfigError(f"{key} = {path} must be of stage: vqgan, got {config.stage}")
         return ModelConfig(**config.vqgan_arguments())
-    sizes = load_first_stage(path, key).config
+    first_stage = load_first_stage(path, key)
+    sizes = first_stage.config
+    if isinstance(first_stage, ColourCodes):  # has no network: the smallest one of f1 in its place
+        return ModelConfig(
+            **sizes, embed_dim=4, z_channels=4,
+            ch=32, ch_mult=[1], num_res_blocks=1, attn_resolutions=[],
+        )  # fmt: skip
     known = {entry.name for entry in fields(ModelConfig)}
     return ModelConfig(**{name: value for name, value in sizes.items() if name in known})

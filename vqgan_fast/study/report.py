@@ -172,8 +172,8 @@ def _hierarchies(results: Mapping[str, Any], where: Path) -> str:
 ## One level of codes or two (VQ-VAE-2)
 
 Two levels as in VQ-VAE-2 (Razavi et al. 2019): an upper grid half as wide and high, and a lower one
-that is quantised in the knowledge of it. Bits per pixel with log2 K bits a code: no transformer is
-trained on two levels.
+that is quantised in the knowledge of it. Bits per pixel are those of log2 K bits a code, as no
+transformer is trained on two levels.
 
 {_table(header, rows)}
 
