@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from search_cases import CASES, DTYPES, oracle
+from search_ways import cpu_levels
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -173,6 +174,8 @@ def test_the_value_does_not_depend_on_the_layout(dtypes: tuple[torch.dtype, torc
 
 @pytest.mark.parametrize("level", ["baseline", "avx2"])
 def test_every_simd_level_gives_the_same_bits(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if level not in cpu_levels():
+        pytest.skip(f"this CPU does not run {level}")
     torch.manual_seed(3)
     inputs = [
         (torch.randn(2, 21, 6, 6).to(a).movedim(1, -1), torch.randn(30, 21).to(b))
@@ -190,11 +193,7 @@ def test_every_simd_level_gives_the_same_bits(level: str, monkeypatch: pytest.Mo
 
     expected = results()
     monkeypatch.setenv("VQGAN_FAST_ISA", level)
-    try:
-        found = results()
-    except RuntimeError as error:
-        pytest.skip(str(error))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(results(), expected, strict=True))
 
 
 def test_images_come_back_as_images() -> None:
