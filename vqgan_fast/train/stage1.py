@@ -113,7 +113,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 cadence.checkpoint_in_background,
             ) as writer,
         ):  # fmt: skip
-            skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
+            skipped = SkippedFiles(crops.stream.files, crops.kinds, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
             )

@@ -65,7 +65,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        files = training_pictures(data, ranks) if data.codes is None else None
+        parts = config.condition.parts or [config.condition]
+        files = training_pictures(data, ranks, parts) if data.codes is None else None
         conditioning = Conditioning(config, vqgan, pictures=files)
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
@@ -123,7 +124,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 cadence.checkpoint_in_background,
             ) as writer,
         ):  # fmt: skip
-            skipped = SkippedFiles(codes.files, ranks, log.warn)
+            skipped = SkippedFiles(codes.files, codes.kinds, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
             stop.reserve_seconds = first_checkpoint(
                 state, writer, checkpoint, optim.max_minutes, log
