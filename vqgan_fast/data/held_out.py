@@ -21,6 +21,7 @@ from .crops import (
 )
 from .images import (
     DataError,
+    LeftOutWarning,
     PictureFile,
     UnreadableImageError,
     listed,
@@ -73,10 +74,8 @@ def held_out_crops(
     Raises:
         DataError: a region holds no crop (the file is named), or no file can be read.
     """
-    images, skipped, *_ = held_out_pairs(
-        files, (), size=size, resize=resize, region=region, limit=limit
-    )
-    return HeldOut(images, skipped)
+    crops = held_out_pairs(files, (), size=size, resize=resize, region=region, limit=limit)
+    return HeldOut(crops.images, crops.skipped)
 
 
 def held_out_pairs(
@@ -133,7 +132,8 @@ def held_out_pairs(
     if not crops:
         raise DataError(f"none of the {len(files)} held-out pictures can be read:{reasons}")
     if skipped:
-        warnings.warn(f"{len(skipped)} held-out pictures left out:{reasons}", stacklevel=2)
+        told = f"{len(skipped)} held-out pictures left out:{reasons}"
+        warnings.warn(told, LeftOutWarning, stacklevel=2)
     names = tuple(str(files[index]) for index in skipped)
     stacked = tuple(torch.stack(of_a_kind) for of_a_kind in zip(*cut_maps, strict=True))
     return HeldOutPairs(torch.stack(crops), names, tuple(kinds), stacked)

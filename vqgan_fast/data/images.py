@@ -26,6 +26,10 @@ class UnreadableImageError(DataError):
     """One file that cannot be decoded: truncated, damaged, missing, or not a picture."""
 
 
+class LeftOutWarning(UserWarning):
+    """Pictures that are named are gone without."""
+
+
 def listed(problems: Sequence[str]) -> str:
     """Lines for a message: the first five problems, and how many more there are."""
     more = [f"and {len(problems) - 5} more"] if len(problems) > 5 else []

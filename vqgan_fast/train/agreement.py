@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import vqgan_fast
+from vqgan_fast.data.images import LeftOutWarning
 
 from .config import ConfigError, Run
 from .distributed import Ranks
@@ -32,6 +34,8 @@ def start_together(config: Run, ranks: Ranks) -> Run:
             cannot be shared out equally.
     """
     _check_alike(_describe(config, ranks), ranks)
+    if not ranks.is_main:  # rank 0 says it
+        warnings.filterwarnings("ignore", category=LeftOutWarning)
     return share_batch(config, ranks.world_size)
 
 

@@ -30,7 +30,7 @@ from vqgan_fast.data import (
     to_model_range,
     to_pixels,
 )
-from vqgan_fast.data.images import PictureFile
+from vqgan_fast.data.images import LeftOutWarning, PictureFile
 
 from .check_config import FILE_MAPS
 from .config import ConfigError, DataConfig, MapConfig
@@ -147,7 +147,8 @@ def open_maps(
 def _tell(left_out: Sequence[str]) -> None:
     if left_out:
         listed = "\n  ".join(left_out)
-        warnings.warn(f"{len(left_out)} pictures left out:\n  {listed}", stacklevel=3)
+        told = f"{len(left_out)} pictures left out:\n  {listed}"
+        warnings.warn(told, LeftOutWarning, stacklevel=3)
 
 
 def make_map(config: MapConfig, files: Sequence[PictureFile]) -> CropMap:
