@@ -83,9 +83,10 @@ bench-cpu: $(VENV)/.bench build
 exactness: $(VENV)/.bench build
 	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
 
-# For the interpreter of $(VENV): a GPU machine with another Python says so when it installs them.
+# For the interpreter of $(VENV), or a GPU machine's other one: GPU_PYTHON=3.12.
 gpu-wheels: $(VENV)/.tools
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
+	  $(if $(GPU_PYTHON),--only-binary=:all: --python-version $(GPU_PYTHON)) \
 	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
 	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
 	@ls wheels
