@@ -33,7 +33,7 @@ COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
-	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
+	@echo 'make study       the paper'\''s comparisons at toy size, some 45 minutes; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
 	@echo 'make faults      training whose ranks are killed, cut off, out of disk; some minutes, best as root'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
