@@ -77,6 +77,17 @@ def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def kernels(results: list[dict[str, Any]]) -> list[str]:
+    """What the milliseconds of "exact" go to, a line for each shape; launches are not in it."""
+    lines = []
+    for row in results:
+        if times := row.get("kernels_ms"):
+            longest = sorted(times.items(), key=lambda pair: -pair[1])
+            told = ", ".join(f"{name} {ms:.4f}" for name, ms in longest)
+            lines.append(f"- {row['N']} x {row['K']} x {row['D']} {row['dtype']}: {told}")
+    return lines
+
+
 def markdown(report: dict[str, Any]) -> str:
     about = report["card"]
     lines = [
@@ -103,6 +114,10 @@ def markdown(report: dict[str, Any]) -> str:
             "replays, one behind the other; L2 warm where the inputs fit it.",
             "",
             table(speed["results"], peaks),
+            "",
+            "Milliseconds of the kernels of `exact`:",
+            "",
+            *kernels(speed["results"]),
         ]
     return "\n".join(lines) + "\n"
 

@@ -14,8 +14,10 @@ The output is written anew after every shape. Ends with status 1 if "exact" was 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+import re
 import statistics
 import sys
 from collections.abc import Callable
@@ -24,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_report import commit, table
+from gpu_report import commit, kernels, table
 from torch import Tensor
 
 from vqgan_fast import ops
@@ -84,6 +86,31 @@ def captured(run: Search) -> tuple[Callable[[], Any], bool]:
     return replay, True
 
 
+def kernel_times(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, float]:
+    """Milliseconds that each kernel of "exact" takes, by torch's profiler; {} where that fails.
+
+    Where it has looked once, launches may cost more: to be called behind all other measurements.
+    """
+    z, codebook = inputs(shape, dtype)
+    calls = 5
+    try:
+        activities = [torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            for _ in range(calls):
+                ops.nearest_code(z, codebook, "exact", False)
+            torch.cuda.synchronize()
+        times: dict[str, float] = {}
+        for event in profile.key_averages():
+            if event.device_time_total > 0:
+                short = re.search(r"(\w+(?:<[^<>]*>)?)\(", event.key)
+                name = short[1] if short else event.key
+                times[name] = times.get(name, 0.0) + event.device_time_total / 1e3 / calls
+    except Exception as error:  # the times of whole calls do not depend on it
+        print(f"no times of kernels: {type(error).__name__}: {error}", file=sys.stderr)
+        return {}
+    return times
+
+
 def card_peaks() -> dict[str, float]:
     """Bytes a second of a copy (read and written), operations a second of a bf16 product."""
     source = torch.randn(1 << 29, device="cuda")
@@ -96,6 +123,12 @@ def card_peaks() -> dict[str, float]:
         "copy_bytes_per_s": 2 * source.nbytes / (statistics.median(copies) / 1e3),
         "bf16_flops": 2 * 8192**3 / (statistics.median(products) / 1e3),
     }
+
+
+def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    n, k, d = shape
+    z, codebook = (torch.randn(m, d, device="cuda").to(dtype) for m in (n, k))
+    return z, codebook
 
 
 @contextmanager
@@ -149,7 +182,7 @@ def contenders(z: Tensor, codebook: Tensor) -> dict[str, Search]:
 
 def measure(shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict[str, Any]]:
     n, k, d = shape
-    z, codebook = (torch.randn(m, d, device="cuda").to(dtype) for m in (n, k))
+    z, codebook = inputs(shape, dtype)
     with search_way("exact"):
         rows = torch.randperm(n, device="cuda")[:8192]
         expected = ops.nearest_code(z[rows], codebook, "exact", False)
@@ -211,14 +244,24 @@ def main() -> None:
         f"{report['card']}: copy {peaks['copy_bytes_per_s'] / 1e12:.2f} TB/s, "
         f"bf16 product {peaks['bf16_flops'] / 1e12:.0f} TFLOP/s"
     )
-    for shape in shapes:
-        for dtype in dtypes:
-            torch.cuda.empty_cache()
-            of_shape = measure(shape, dtype)
-            results += of_shape
-            print(table(of_shape, peaks), flush=True)
-            if args.output:
-                args.output.write_text(json.dumps(report, indent=1) + "\n")
+
+    def save() -> None:
+        if args.output:
+            args.output.write_text(json.dumps(report, indent=1) + "\n")
+
+    for shape, dtype in itertools.product(shapes, dtypes):
+        torch.cuda.empty_cache()
+        of_shape = measure(shape, dtype)
+        results += of_shape
+        print(table(of_shape, peaks), flush=True)
+        save()
+    torch.cuda.empty_cache()
+    ours = [row for row in results if row["name"] == "exact"]
+    for row, (shape, dtype) in zip(ours, itertools.product(shapes, dtypes), strict=True):
+        if "error" not in row:
+            row["kernels_ms"] = kernel_times(shape, dtype)
+            save()
+    print(*kernels(results), sep="\n")
     sys.exit(any(map(failed, results)))
 
 

@@ -17,7 +17,8 @@ PEAKS = {"copy_bytes_per_s": 4.3e12, "bf16_flops": 7.9e14}
 SHAPE = {"N": 65536, "K": 16384, "D": 256, "dtype": "float32"}
 RESULTS = [
     SHAPE
-    | {"name": "exact", "ms": 1.0, "wrong": 0.0, "graph": True, "goal_ms": 1.15, "flops": 5.5e14},
+    | {"name": "exact", "ms": 1.0, "wrong": 0.0, "graph": True, "goal_ms": 1.15, "flops": 5.5e14}
+    | {"kernels_ms": {"finish_kernel": 0.05, "wgmma_kernel<8>": 0.71}},
     SHAPE | {"name": "torch addmm + argmin", "ms": 12.5, "wrong": 0.001, "graph": False},
     SHAPE | {"name": "torch cdist + argmin", "error": "OutOfMemoryError: no memory"},
 ]
@@ -57,6 +58,7 @@ def test_the_report_names_card_commit_steps_and_mismatches():
     assert "commit abc" in text and "| racecheck | failed (9 s) |" in text
     assert "100,000,000 random rows against fp64: 0 differ." in text
     assert "10 hard rows against the CPU: 2 differ." in text
+    assert "256 float32: wgmma_kernel<8> 0.7100, finish_kernel 0.0500" in text
     nothing_measured = markdown(report | {"exactness": None, "speed": None})
     assert "| build | passed (3 s) |" in nothing_measured
     cut_off = markdown(report | {"exactness": {"random": {"rows": 10**8, "wrong": 0}}})
