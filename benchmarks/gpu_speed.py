@@ -101,10 +101,10 @@ def kernel_times(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, f
             torch.cuda.synchronize()
         times: dict[str, float] = {}
         for event in profile.key_averages():
-            if event.device_time_total > 0:
+            if event.self_device_time_total > 0:
                 short = re.search(r"(\w+(?:<[^<>]*>)?)\(", event.key)
                 name = short[1] if short else event.key
-                times[name] = times.get(name, 0.0) + event.device_time_total / 1e3 / calls
+                times[name] = times.get(name, 0.0) + event.self_device_time_total / 1e3 / calls
     except Exception as error:  # the times of whole calls do not depend on it
         print(f"no times of kernels: {type(error).__name__}: {error}", file=sys.stderr)
         return {}
