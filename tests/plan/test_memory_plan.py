@@ -62,7 +62,7 @@ def test_the_plan_is_within_15_percent_of_the_measured_peak():
     cases = ["vqgan:0", "transformer:0:combined:4", "transformer:0:pixel_snail:4"]
     done = subprocess.run(
         [sys.executable, HERE / "measured_peak.py", *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
