@@ -22,7 +22,8 @@ MAKEFLAGS += --no-print-directory
 BIN := $(VENV)/bin
 STARTED := $(shell date +%s)
 # The big downloads and the end result; pip's other hundred lines only where something goes wrong.
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+# What is imported is compiled then; all of torch and its peers, a minute here, is not.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 # A file's tests stay together, as what they share is made once.
 WORKERS = -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
