@@ -22,7 +22,8 @@ MAKEFLAGS += --no-print-directory
 BIN := $(VENV)/bin
 STARTED := $(shell date +%s)
 # The big downloads and the end result; pip's other hundred lines only where something goes wrong.
-INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+# What is imported is compiled then; all of torch and its peers, a minute here, is not.
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 QUIETLY = | sed -u -n -E '/^ERROR|^ *(Downloading|Using cached) .*[0-9]{2,}(\.[0-9]+)? (MB|GB)/{s/^ */  /;p}'
 # A file's tests stay together, as what they share is made once.
 WORKERS = -n $(JOBS) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
@@ -83,9 +84,10 @@ bench-cpu: $(VENV)/.bench build
 exactness: $(VENV)/.bench build
 	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
 
-# For the interpreter of $(VENV): a GPU machine with another Python says so when it installs them.
+# For the interpreter of $(VENV), or a GPU machine's other one: GPU_PYTHON=3.12.
 gpu-wheels: $(VENV)/.tools
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
+	  $(if $(GPU_PYTHON),--only-binary=:all: --python-version $(GPU_PYTHON)) \
 	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
 	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
 	@ls wheels

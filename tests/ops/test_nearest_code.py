@@ -7,27 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from search_cases import CASES, DIMS, DTYPES, assert_is_oracle, oracle
+from search_ways import LEVELS, cpu_levels
 
-from vqgan_fast import _native, ops
-
-
-def cpu_runs(level: str) -> bool:
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("VQGAN_FAST_ISA", level)
-            ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))
-    except RuntimeError as error:
-        assert "this CPU runs no more than" in str(error)
-        return False
-    return True
-
-
-@pytest.fixture(params=_native.build_info()["simd_compiled"])
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if not cpu_runs(request.param):
-        pytest.skip(f"this CPU does not run {request.param}")
-    monkeypatch.setenv("VQGAN_FAST_ISA", request.param)
-    return request.param
+from vqgan_fast import ops
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -253,6 +235,19 @@ def test_bad_simd_level_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQGAN_FAST_ISA", "mmx")
     with pytest.raises(RuntimeError, match=r"VQGAN_FAST_ISA must be baseline.* or .*, got mmx"):
         ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_level_above_the_cpus_is_refused(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = cpu_levels()
+    monkeypatch.setenv("VQGAN_FAST_ISA", level)
+    z, codebook = torch.zeros(1, 1), torch.zeros(1, 1)
+    if level in runs:
+        assert ops.nearest_code(z, codebook)[0].item() == 0
+        return
+    message = f"VQGAN_FAST_ISA={level}: this CPU runs no more than {runs[-1]}"
+    with pytest.raises(RuntimeError, match=message):
+        ops.nearest_code(z, codebook)
 
 
 def test_autocast_changes_nothing() -> None:

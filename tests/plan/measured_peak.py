@@ -4,6 +4,7 @@
     python tests/plan/measured_peak.py vqgan:0 vqgan:1    these alone, in one process
     python tests/plan/measured_peak.py transformer:0:label    with one of CONDITIONS
     python tests/plan/measured_peak.py transformer:0:pixel_snail    with another transformer
+    python tests/plan/measured_peak.py transformer:0:label:4    and a batch of 4 instead of its own
 
 With `segmentation`, stage 1 learns labels instead of pictures.
 
@@ -151,9 +152,11 @@ def main(cases: list[str]) -> None:
         warm.run_dir, warm.data.size, warm.data.batch_size = str(folder / "warm"), 32, 1
         train(warm)
         for case in cases:
-            stage, number, *variant = case.split(":")
-            config, stages = run_of(stage, int(number), folder, *variant)
+            stage, number, variant, batch = (*case.split(":"), None, None)[:4]
+            config, stages = run_of(stage, int(number), folder, variant)
             config.run_dir = str(folder / case)
+            if batch is not None:
+                config.data.batch_size = int(batch)
             measured = measure(config)
             memory = Rehearsal(config, stages).step(Setting(config.data.batch_size))
             figures = {"measured": measured, "planned": memory.total, **vars(memory)}

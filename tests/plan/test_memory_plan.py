@@ -55,12 +55,14 @@ def test_allocations_live_as_long_as_someone_needs_them():
 
 
 def test_the_plan_is_within_15_percent_of_the_measured_peak():
-    """Two real steps of each stage in a process of its own; the script knows larger cases."""
-    cases = ["vqgan:0", "transformer:0:combined"]
-    cases += ["transformer:0:pixel_snail", "transformer:1:pixel_snail"]
+    """Two real steps of each stage in a process of its own; the script knows larger cases.
+
+    Stage 2 with all that it can be conditioned on: without any, its plan is a part of that one.
+    """
+    cases = ["vqgan:0", "transformer:0:combined:4", "transformer:0:pixel_snail:4"]
     done = subprocess.run(
         [sys.executable, HERE / "measured_peak.py", *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]

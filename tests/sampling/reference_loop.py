@@ -55,8 +55,9 @@ def follows_the_reference(
 ) -> Tensor:
     """Whether each greedy code (H, W) is the reference's, given the codes before it.
 
-    If all are, then by induction the reference draws these codes. Windows go through the model many
-    at a time, with wrong codes from the cell on.
+    If all are, then by induction the reference draws these codes. A window's logits at one cell do
+    not depend on the codes from there on, so that each window goes through the model once for all
+    its cells, many windows at a time.
 
     Args:
         peer_gpt: as for reference_draw.
@@ -64,21 +65,24 @@ def follows_the_reference(
         codes: (1, H, W).
     """
     height, width = codes.shape[1:]
-    sequences, places = [], []
+    cells_of: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for row in range(height):
         for column in range(width):
             top = min(max(row - window // 2, 0), height - window)
             left = min(max(column - window // 2, 0), width - window)
+            cells_of.setdefault((top, left), []).append((row, column))
+    same = torch.zeros(height, width, dtype=torch.bool)
+    corners = list(cells_of)
+    for first in range(0, len(corners), batch):
+        sequences, places = [], []
+        for number, (top, left) in enumerate(corners[first : first + batch]):
             rows, columns = slice(top, top + window), slice(left, left + window)
-            place = window * (row - top) + column - left
-            shown = codes[0, rows, columns].flatten().clone()
-            shown[place:] = WRONG
             prefix = cond[0, rows, columns].flatten() if cond.ndim == 3 else cond[0]
-            sequences.append(torch.cat([prefix, shown])[:-1])
-            places.append(len(prefix) - 1 + place)
-    drawn = []
-    for first in range(0, len(places), batch):
-        logits = peer_gpt(torch.stack(sequences[first : first + batch]))[0]
-        where = torch.tensor(places[first : first + batch])
-        drawn.append(logits[torch.arange(len(where)), where].argmax(-1))
-    return torch.cat(drawn).view(height, width) == codes[0]
+            sequences.append(torch.cat([prefix, codes[0, rows, columns].flatten()]))
+            for row, column in cells_of[top, left]:
+                place = len(prefix) - 1 + window * (row - top) + column - left
+                places.append((number, place, row, column))
+        number, place, row, column = torch.tensor(places).T
+        logits = peer_gpt(torch.stack(sequences)[:, : place.max() + 1])[0]
+        same[row, column] = logits[number, place].argmax(-1) == codes[0, row, column]
+    return same

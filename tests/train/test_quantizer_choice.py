@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from tiny import read_metrics, vqgan_run
 
@@ -24,12 +26,17 @@ from vqgan_fast.train import ConfigError, train
 def test_training_and_resuming(pictures, tmp_path, name: str, options: dict) -> None:
     common = {
         "model__quantizer": name, "model__quantizer_options": options, "log__checkpoint_every": 2,
-        "optim__ema_decay": 0.5, "data__validation": str(pictures),
+        "optim__ema_decay": 0.5, "data__validation": str(pictures), "optim__steps": 4,
+        "log__every": 2,
     }  # fmt: skip
-    train(vqgan_run(pictures, tmp_path / "whole", optim__steps=4, **common))
-    train(vqgan_run(pictures, tmp_path / "parts", optim__steps=2, **common))
-    train(vqgan_run(pictures, tmp_path / "parts", optim__steps=4, resume=True, **common))
-    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    train(vqgan_run(pictures, whole, **common))
+    shutil.copytree(whole, resumed)
+    shutil.rmtree(resumed / "checkpoints" / "step_000004")
+    entries = (whole / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (resumed / "metrics.jsonl").write_text(entries[0])
+    train(vqgan_run(pictures, resumed, resume=True, **common))
+    assert len(entries) == 2 and read_metrics(resumed) == read_metrics(whole)
     model = VQGAN.from_pretrained(tmp_path / "whole" / "vqgan")
     assert type(model.quantize) is QUANTIZERS[name]
     assert model.config["quantizer_options"] == options
