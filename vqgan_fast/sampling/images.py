@@ -112,14 +112,13 @@ def sample(
         interrupted.images = decode_partial(first_stage, interrupted.codes, tile)
         raise
     codes, *logprobs = result if isinstance(result, tuple) else (result,)
-    height, width = codes.shape[1:]
-    images = torch.zeros(
-        *(len(codes), first_stage.config["out_ch"], factor * height, factor * width),
-        dtype=first_stage.decoder.conv_out.weight.dtype, device=codes.device,
-    )  # fmt: skip
+    images = None
     try:
-        for image, own in zip(images.split(1), codes.split(1), strict=True):
-            image.copy_(decode(first_stage, own, tile))
+        for number, own in enumerate(codes.split(1)):
+            image = decode(first_stage, own, tile)
+            if images is None:  # a first stage of colours has no decoder to ask for shape and dtype
+                images = image.new_zeros(len(codes), *image.shape[1:])
+            images[number] = image[0]
     except KeyboardInterrupt:
         number = codes.numel()
         interrupted = SamplingInterrupted(codes, *(logprobs or [None]), number, number)

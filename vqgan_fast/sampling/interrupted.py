@@ -22,7 +22,7 @@ class SamplingInterrupted(KeyboardInterrupt):
             decoding and was not asked for them.
         done, total: how many codes were drawn, and how many were asked for.
         images: (B, 3, f H, f W), decoded, grey where nothing was drawn and where `sample` had not
-            decoded yet; None from `sample_codes`.
+            decoded yet; None from `sample_codes`, and before the first one was decoded.
         best: from `sample_best`, of the condition that it was at, the best of the candidates that
             were complete, (1, at most `keep`, ...) of them; else None. All else tells of the batch
             of candidates that was being drawn.
