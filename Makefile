@@ -34,7 +34,7 @@ COMPILED := CMakeLists.txt $(shell find csrc -type f)
 
 help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
-	@echo 'make study       the paper'\''s comparisons at toy size; writes docs/study.md; goes on where it was'
+	@echo 'make study       the paper'\''s comparisons at toy size, some 45 minutes; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
 	@echo 'make faults      training whose ranks are killed, cut off, out of disk; some minutes, best as root'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
@@ -84,9 +84,10 @@ bench-cpu: $(VENV)/.bench build
 exactness: $(VENV)/.bench build
 	@$(BIN)/python benchmarks/check_exact.py --rows $(ROWS) $(ARGS)
 
-# For the interpreter of $(VENV): a GPU machine with another Python says so when it installs them.
+# For the interpreter of $(VENV), or a GPU machine's other one: GPU_PYTHON=3.12.
 gpu-wheels: $(VENV)/.tools
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
+	  $(if $(GPU_PYTHON),--only-binary=:all: --python-version $(GPU_PYTHON)) \
 	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
 	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
 	@ls wheels

@@ -1,88 +1,148 @@
 #!/usr/bin/env bash
-# One call on a machine with an NVIDIA GPU: builds for that GPU, runs the whole suite on it with fresh inputs,
-# the kernels under compute-sanitizer, every index of 1e8 rows against fp64 and the CPU, and the times beside
-# torch and flash-kmeans. Writes benchmarks/results/gpu_<card>.json and .md.
+# One call on a machine with an NVIDIA GPU: builds for that GPU, runs every way of the search and the other ops
+# on it with fresh inputs, times them beside torch and flash-kmeans, compares every index of 1e8 rows with fp64
+# and the CPU, runs the kernels under compute-sanitizer, then the whole suite. Writes gpu_<card>.json and .md
+# into runs/gpu_check and benchmarks/results.
 #
-#   benchmarks/gpu_check.sh [--quick]      --quick: four minutes; the tests of the search, memcheck,
-#                                          1e7 rows, the shapes with goals
+#   benchmarks/gpu_check.sh [--quick] [--minutes M] [--into FOLDER] [STEP...]
 #
+#   --quick       the short of it: the shapes with goals, 1e7 rows, memcheck on one test, not the suite; and
+#                 --minutes 4, if no other number is given
+#   --minutes M   ends by itself after M minutes: a step gets what is left, and none is begun without time
+#   --into FOLDER instead of runs/gpu_check
+#   STEP...       these steps alone, in their order; what others found in the last call stays
+#
+# The report is written anew after every step, so that a call that is cut off leaves what it found. A step that
+# fails or outlasts its limit is told there and in the exit status; the steps after it still run. Where the
+# search by wgmma (or mma.sync) fails, the steps after it search by mma.sync (or direct distances).
 # PYTHON names the interpreter (default .venv/bin/python, made by `make test`; else python3).
 # Where wheels/ exists (`make gpu-wheels` collects it on a machine with a network), what Python lacks is
 # installed from there, and nothing is fetched.
-# A step that fails is told in the report and in the exit status; the steps after it still run.
 # This script has not run on a GPU yet; docs/gpu_status.md says what has.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-quick=0
-case "${1-}" in
-  '') ;;
-  --quick) quick=1 ;;
-  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
-esac
+usage() { sed -n '2,22s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+all='wheels build search_direct search_exact search_mma search_wgmma search_auto ops decode soft_assign sampling
+  speed exactness memcheck racecheck synccheck initcheck suite'
+quick=0 deadline= folder=runs/gpu_check chosen=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) quick=1 ;;
+    --minutes) [[ ${2-} =~ ^[0-9]+$ ]] || usage; deadline=$((SECONDS + 60 * $2)); shift ;;
+    --into) [ -n "${2-}" ] || usage; folder=$2; shift ;;
+    *) [[ " ${all//$'\n'/ } " == *" $1 "* ]] || usage; chosen+=" $1" ;;
+  esac
+  shift
+done
+[ "$quick" = 0 ] || deadline=${deadline:-$((SECONDS + 240))}
 command -v nvidia-smi >/dev/null || { echo 'nvidia-smi was not found: this needs an NVIDIA GPU' >&2; exit 1; }
 if [ -z "${PYTHON-}" ]; then
   if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
 fi
 "$PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || {
   echo "$PYTHON has no torch that sees a GPU" >&2; exit 1; }
-# A folder of the kernels' own code: under a sanitizer everything is slow but they.
-logs=runs/gpu_check
-mkdir -p "$logs"
-export PYTHONPATH=$PWD VQGAN_FAST_TEST_SEED="${VQGAN_FAST_TEST_SEED:-$RANDOM$RANDOM}"
-started=$SECONDS
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 VQGAN_FAST_TEST_SEED="${VQGAN_FAST_TEST_SEED:-$RANDOM$RANDOM}"
+mkdir -p "$folder"
+[ -n "$chosen" ] || rm -f "$folder"/{log,steps,speed.json,exactness.json}
+touch "$folder/log"
 failed=0
-steps=()
 
-step() {  # step NAME COMMAND...: runs it and keeps "NAME=passed (12 s)", or failed, or "not found"
-  local name=$1 outcome=passed begun=$SECONDS
-  shift
-  echo "== $name: $*"
-  if ! command -v "$1" >/dev/null; then
-    outcome='not found'
-  elif ! "$@" 2>&1 | tee "$logs/${name// /_}.log"; then
-    outcome=failed
+outcome_of() { sed -n "s/^$1=//p" "$folder/steps" 2>/dev/null | tail -n 1; }
+
+note() {  # NAME OUTCOME: for the report, which is written anew; the last outcome of a name counts
+  echo "$1=$2" >>"$folder/steps"
+  "$PYTHON" benchmarks/gpu_report.py "$folder" >"$folder/report" 2>&1 || { cat "$folder/report"; failed=1; }
+}
+
+step() {  # NAME SECONDS COMMAND...
+  local name=$1 limit=$2 outcome=passed begun=$SECONDS status=0 lines
+  shift 2
+  [ -z "$chosen" ] || [[ "$chosen " == *" $name "* ]] || return 0
+  if [ -n "$deadline" ] && [ $((deadline - SECONDS)) -lt "$limit" ]; then limit=$((deadline - SECONDS)); fi
+  if [ "$limit" -lt 5 ]; then
+    note "$name" 'no time was left'; failed=1; return 0
   fi
-  [ "$outcome" = passed ] || failed=1
-  steps+=("$name=$outcome ($((SECONDS - begun)) s)")
-  echo "== $name: $outcome"
+  echo "== $name: $*" | tee -a "$folder/log"
+  echo "$name=began, and did not end" >>"$folder/steps"
+  lines=$(wc -l <"$folder/log")
+  # No pipe: what a killed command leaves running would hold it open.
+  timeout -k 5 "$limit" "$@" >>"$folder/log" 2>&1 </dev/null || status=$?
+  tail -n "+$((lines + 1))" "$folder/log" | tail -n 12
+  case $status in
+    0) ;;
+    124 | 137) outcome="ended by its limit" ;;
+    126 | 127) outcome='not found' ;;
+    *) outcome=failed ;;
+  esac
+  [ "$status" = 0 ] || failed=1
+  note "$name" "$outcome ($((SECONDS - begun)) s)"
+  echo "== $name: $outcome ($((SECONDS - begun)) s)"
+}
+
+tests() {  # NAME SECONDS ARGUMENTS...: in a process of their own, as one bad access spoils all that follow
+  local name=$1 limit=$2
+  shift 2
+  step "$name" "$limit" "$PYTHON" -m pytest -q -rs -p no:cacheprovider "$@"
 }
 
 if [ -d wheels ]; then
-  step wheels "$PYTHON" -m pip install -q --no-index --find-links wheels --no-deps \
-    cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
-    py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
+  # One by one where one does not fit this Python.
+  step wheels 120 sh -c 'names="cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy
+    sortedcontainers py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile"
+    install="$0 -m pip install -q --no-index --find-links wheels --no-deps"
+    $install $names || for name in $names; do $install $name; done' "$PYTHON"
 fi
-step build env VQGAN_FAST_CUDA=1 "$PYTHON" setup.py -q build_ext --inplace
+step build 400 env VQGAN_FAST_CUDA=1 "$PYTHON" setup.py -q build_ext --inplace
+# Without the library every test on the GPU would be skipped, and pass.
+"$PYTHON" -m vqgan_fast info >>"$folder/log" 2>&1 </dev/null
+"$PYTHON" >>"$folder/log" 2>&1 -c 'from vqgan_fast._library import load_libraries
+for status in load_libraries():
+    assert status.loaded, status' </dev/null || {
+  note library 'does not load'; cat "$folder/report"; tail -n 3 "$folder/log"; exit 1; }
 
-if [ "$quick" = 1 ]; then
-  step tests "$PYTHON" -m pytest -q -rs -x tests/cuda/test_library.py tests/cuda/test_resources.py \
-    tests/cuda/test_search_on_gpu.py tests/cuda/test_decode_on_gpu.py \
-    -k 'not thousand and not wrong_easily'
-else
-  step tests "$PYTHON" -m pytest -q -rs tests
-fi
-
-# Each kernel once at least: every way of the search, statistics, gradients, a decode step.
-small='every_pair_of_dtypes or strided or each_head or codebook_stats or index_outside'
-small="$small or decode_layers or decode_grid_layers or sample_logits or out_of_range"
-tools='memcheck racecheck synccheck initcheck'
-if [ "$quick" = 1 ]; then tools=memcheck small='every_pair_of_dtypes'; fi
-for tool in $tools; do
-  step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout 1800 \
-    compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes application-only \
-    "$PYTHON" -m pytest -q tests/cuda/test_search_on_gpu.py tests/cuda/test_on_gpu.py \
-    tests/cuda/test_decode_on_gpu.py -k "$small"
+search=tests/cuda/test_search_on_gpu.py
+for way in direct exact mma wgmma auto; do
+  these=$way
+  case $way in mma) these='mma and not wgmma' ;; auto) these='(auto or large_codebook or unknown)' ;; esac
+  if [ "$quick" = 0 ]; then
+    tests search_$way 180 $search -k "$these"
+  elif [ $way != auto ]; then
+    tests search_$way 60 $search -k "$these and not thousand and not wrong_easily"
+  fi
 done
+works() { case $(outcome_of "search_$1") in '' | passed* | 'no time'*) ;; *) return 1 ;; esac; }
+if works wgmma; then way=auto; elif works mma; then way=mma; else way=direct; fi
+[ $way = auto ] || export VQGAN_FAST_CUDA_SEARCH=$way
+note 'search of the steps after' $way
+short=
+if [ "$quick" = 1 ]; then short='not 32_bits and not compile and not 5000 and not 16384'; fi
+tests ops 240 tests/cuda/test_on_gpu.py tests/cuda/test_library.py tests/cuda/test_resources.py -k "$short"
+tests decode 180 tests/cuda/test_decode_on_gpu.py -k "$short"
+tests soft_assign 180 tests/cuda/test_soft_assign_on_gpu.py -k "$short"
+tests sampling 120 tests/cuda/test_sampling_on_gpu.py
 
-rows=1e8 blocks=10
-if [ "$quick" = 1 ]; then rows=1e7 blocks=1; fi
-step exactness "$PYTHON" benchmarks/gpu_exactness.py --rows "$rows" --blocks "$blocks" \
-  --output "$logs/exactness.json"
 if [ "$quick" = 1 ]; then
-  step speed "$PYTHON" benchmarks/gpu_speed.py --quick --output "$logs/speed.json"
+  step speed 150 "$PYTHON" benchmarks/gpu_speed.py --quick --output "$folder/speed.json"
+  step exactness 60 "$PYTHON" benchmarks/gpu_exactness.py --rows 1e7 --blocks 1 --output "$folder/exactness.json"
 else
-  step speed "$PYTHON" benchmarks/gpu_speed.py --output "$logs/speed.json"
+  step speed 600 "$PYTHON" benchmarks/gpu_speed.py --output "$folder/speed.json"
+  step exactness 300 "$PYTHON" benchmarks/gpu_exactness.py --rows 1e8 --blocks 10 \
+    --output "$folder/exactness.json"
 fi
-step report "$PYTHON" benchmarks/gpu_report.py "$logs" "${steps[@]}"
-echo "$((SECONDS - started)) s in all"
+
+# Each kernel once at least: every way of the search, statistics, gradients, a decode step, soft assignment.
+small='every_pair_of_dtypes or strided or each_head or codebook_stats or index_outside'
+small="$small or decode_layers or decode_grid_layers or sample_logits or out_of_range or same_bits"
+tools='memcheck racecheck synccheck initcheck' limit=600
+if [ "$quick" = 1 ]; then tools=memcheck limit=90 small='every_pair_of_dtypes'; fi
+for tool in $tools; do
+  step "$tool" $limit env PYTORCH_NO_CUDA_MEMORY_CACHING=1 VQGAN_FAST_TEST_POISON=0 \
+    compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes application-only \
+    "$PYTHON" -m pytest -q -p no:cacheprovider $search tests/cuda/test_on_gpu.py \
+    tests/cuda/test_decode_on_gpu.py tests/cuda/test_soft_assign_on_gpu.py -k "$small"
+done
+[ "$quick" = 1 ] || tests suite 1800 tests
+cat "$folder/report"
+echo "$SECONDS s in all"
 exit "$failed"

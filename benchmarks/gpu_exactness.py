@@ -101,14 +101,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
     print(f"--seed {args.seed}")
-    report = {
-        "seed": args.seed,
-        "random": random_rows(int(args.rows), args.seed),
-        "hard": hard_data(args.blocks, args.seed),
-    }
-    print(json.dumps(report))
-    if args.output:
-        args.output.write_text(json.dumps(report, indent=1) + "\n")
+    report: dict[str, Any] = {"seed": args.seed}
+    for name, compare, amount in (
+        ("random", random_rows, int(args.rows)),
+        ("hard", hard_data, args.blocks),
+    ):
+        report[name] = compare(amount, args.seed)
+        print(json.dumps(report), flush=True)
+        if args.output:
+            args.output.write_text(json.dumps(report, indent=1) + "\n")
     raise SystemExit(report["random"]["wrong"] + report["hard"]["wrong"] > 0)
 
 

@@ -1,8 +1,9 @@
-"""Puts together what gpu_check.sh found: benchmarks/results/gpu_<card>.json and .md.
+"""Puts together what gpu_check.sh found: gpu_<card>.json and .md, in FOLDER and benchmarks/results.
 
-    python benchmarks/gpu_report.py FOLDER STEP=OUTCOME...
+    python benchmarks/gpu_report.py FOLDER
 
-FOLDER has speed.json and exactness.json, where those steps came so far.
+FOLDER has `steps`, NAME=OUTCOME a line, of which a name's last counts, and speed.json and
+exactness.json, where those steps came so far. Needs nothing that is built or installed.
 """
 
 from __future__ import annotations
@@ -15,23 +16,76 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from gpu_speed import table
-
 RESULTS = Path(__file__).resolve().parent / "results"
+UNKNOWN = "unknown"
+
+
+def told_by(command: list[str]) -> str:
+    """What a program prints; "" where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def commit() -> str:
+    return told_by(["git", "rev-parse", "HEAD"]) or UNKNOWN
 
 
 def card() -> dict[str, str]:
     """Name, driver and clocks as the driver tells them; nothing of this starts a CUDA context."""
     fields = ("name", "driver_version", "compute_cap", "clocks.max.sm", "power.limit")
-    command = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
-    line = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
-        0
-    ]
-    return dict(zip(fields, (value.strip() for value in line.split(",")), strict=True))
+    told = told_by(["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"])
+    values = [value.strip() for value in told.split("\n")[0].split(",")]
+    return dict(zip(fields, values if len(values) == len(fields) else [UNKNOWN] * 5, strict=True))
 
 
 def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def read_steps(folder: Path) -> dict[str, str]:
+    lines = (folder / "steps").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
+    """Of gpu_speed.py."""
+    lines = [
+        "| N x K x D | dtype | contender | ms | / exact | wrong indices | note |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    exact: dict[tuple, float] = {}
+    for row in results:
+        key = (row["N"], row["K"], row["D"], row["dtype"])
+        where = f"{key[0]} x {key[1]} x {key[2]} | {key[3]} | {row['name']}"
+        if "error" in row:
+            lines.append(f"| {where} | | | | {row['error']} |")
+            continue
+        if row["name"] == "exact":
+            exact[key] = row["ms"]
+        notes = [] if row["graph"] else ["no graph"]
+        if "goal_ms" in row:
+            notes.append(
+                f"goal {row['goal_ms']}: {'met' if row['ms'] <= row['goal_ms'] else 'missed'}"
+            )
+        if "flops" in row:
+            notes.append(f"{row['flops'] / peaks['bf16_flops']:.0%} of the bf16 rate")
+        ratio = f"{row['ms'] / exact[key]:.2f}" if key in exact else ""
+        note = ", ".join(notes)
+        lines.append(f"| {where} | {row['ms']:.4f} | {ratio} | {row['wrong']:.3%} | {note} |")
+    return "\n".join(lines)
+
+
+def kernels(results: list[dict[str, Any]]) -> list[str]:
+    """What the milliseconds of "exact" go to, a line for each shape; launches are not in it."""
+    lines = []
+    for row in results:
+        if times := row.get("kernels_ms"):
+            longest = sorted(times.items(), key=lambda pair: -pair[1])
+            told = ", ".join(f"{name} {ms:.4f}" for name, ms in longest)
+            lines.append(f"- {row['N']} x {row['K']} x {row['D']} {row['dtype']}: {told}")
+    return lines
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -47,9 +101,9 @@ def markdown(report: dict[str, Any]) -> str:
         "|---|---|",
         *(f"| {name} | {outcome} |" for name, outcome in report["steps"].items()),
     ]
-    if exactness := report["exactness"]:
-        for name, what in (("random", "fp64"), ("hard", "the CPU")):
-            found = exactness[name]
+    exactness = report["exactness"] or {}
+    for name, what in (("random", "fp64"), ("hard", "the CPU")):
+        if found := exactness.get(name):
             lines += ["", f"{found['rows']:,} {name} rows against {what}: {found['wrong']} differ."]
     if speed := report["speed"]:
         peaks = speed["peaks"]
@@ -57,30 +111,34 @@ def markdown(report: dict[str, Any]) -> str:
             "",
             f"Copy {peaks['copy_bytes_per_s'] / 1e12:.2f} TB/s, bf16 product "
             f"{peaks['bf16_flops'] / 1e12:.0f} TFLOP/s; torch {speed['torch']}. Medians of graph "
-            "replays, L2 warm where the inputs fit it.",
+            "replays, one behind the other; L2 warm where the inputs fit it.",
             "",
             table(speed["results"], peaks),
+            "",
+            "Milliseconds of the kernels of `exact`:",
+            "",
+            *kernels(speed["results"]),
         ]
     return "\n".join(lines) + "\n"
 
 
-def main(folder: Path, steps: list[str]) -> None:
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
+def main(folder: Path) -> None:
     report = {
         "card": card(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": commit.stdout.strip() or "unknown",
-        "steps": dict(step.split("=", 1) for step in steps),
+        "commit": commit(),
+        "steps": read_steps(folder),
         "exactness": read(folder / "exactness.json"),
         "speed": read(folder / "speed.json"),
     }
     name = "gpu_" + re.sub(r"[^A-Za-z0-9]+", "_", report["card"]["name"])
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(markdown(report))
+    for place in (folder, RESULTS):
+        (place / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        (place / f"{name}.md").write_text(markdown(report))
     print(markdown(report))
     print(f"wrote {RESULTS / name}.json and .md")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]))

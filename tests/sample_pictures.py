@@ -29,6 +29,11 @@ def write_pictures(folder: Path, count: int, width: int = 48, height: int = 40) 
 def write_truncated_jpeg(file: Path, number: int = 0) -> Path:
     """A JPEG whose header is sound and whose second half is missing."""
     Image.fromarray(pixels(number, 64, 64)).save(file, quality=95)
+    return cut_in_half(file)
+
+
+def cut_in_half(file: Path) -> Path:
+    """Leaves the first half of a file."""
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     return file

@@ -22,6 +22,8 @@ REPORT = re.compile(
     r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
     re.DOTALL,
 )
+# What ptxas could not do as it was told: registers that stay where they are, products in turn.
+ADVICE = re.compile(r"^ptxas (?:info|warning) *: (\(C\d+\) .*)", re.MULTILINE)
 # The kernel's own name, and what it is instantiated with (numbers, types of C++, structs):
 # 13linear_kernelIaLi8EEEv -> linear_kernel<int8_t, 8>.
 VALUE = re.compile(r"L[a-z](\d+)E|NS\d*_\d+([A-Za-z]+?)E|([a-z])")
@@ -66,12 +68,17 @@ def parse_report(text: str) -> list[KernelReport]:
     return reports
 
 
-def kept_reports(build: Path = BUILD) -> dict[str, list[KernelReport]]:
-    """Reports of the last CUDA build by source, such as nearest_code_mma.cu; empty without one."""
+def kept_texts(build: Path = BUILD) -> dict[str, str]:
+    """What ptxas told in the last CUDA build, by source, such as nearest_code_mma.cu."""
     return {
-        path.name.removesuffix(".o.ptxas"): parse_report(path.read_text())
+        path.name.removesuffix(".o.ptxas"): path.read_text()
         for path in sorted(build.glob("CMakeFiles/*.dir/csrc/kernels/cuda/*.ptxas"))
     }
+
+
+def kept_reports(build: Path = BUILD) -> dict[str, list[KernelReport]]:
+    """Reports of the last CUDA build by source; empty without one."""
+    return {name: parse_report(text) for name, text in kept_texts(build).items()}
 
 
 def markdown_table(reports: list[KernelReport]) -> str:

@@ -16,6 +16,7 @@ STATUS = {status.name: status for status in load_libraries()}[CUDA_LIBRARY]
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
     pytest.mark.skipif(not STATUS.loaded, reason=f"{CUDA_LIBRARY}: {STATUS.reason}"),
+    pytest.mark.usefixtures("poisoned"),
 ]
 
 
@@ -233,10 +234,12 @@ def test_memory_is_at_most_twice_the_codebooks():
 
 def test_opcheck_and_compile():
     z, codebook = on_gpu(*CASES["gaussian"](30, 20, 8))
-    for needs_grad in (False, True):
+    # Its fourth test adds up all outputs, integers first, which fails where gradients are needed.
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for needs_grad, which in ((False, (*tests, "test_aot_dispatch_dynamic")), (True, tests)):
         inputs = [t.clone().requires_grad_(needs_grad) for t in (z, codebook)]
-        torch.library.opcheck(torch.ops.vqgan_fast.nearest_code.default, (*inputs, True))
-        torch.library.opcheck(torch.ops.vqgan_fast.vector_quantize.default, (*inputs, True))
+        for op in (torch.ops.vqgan_fast.nearest_code, torch.ops.vqgan_fast.vector_quantize):
+            torch.library.opcheck(op.default, (*inputs, True), test_utils=which)
     compiled = torch.compile(ops.vector_quantize, fullgraph=True)
     for got, expected in zip(compiled(z, codebook), ops.vector_quantize(z, codebook), strict=True):
         assert torch.equal(got, expected)

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from resource_report import ROOT, KernelReport, kept_reports, kernel_name, parse_report
+from resource_report import (
+    ADVICE,
+    ROOT,
+    KernelReport,
+    kept_reports,
+    kept_texts,
+    kernel_name,
+    parse_report,
+)
 
 KEPT = kept_reports()
 SPILLING = """
@@ -14,6 +22,7 @@ ptxas info    : Used 80 registers, used 1 barriers, 8 bytes cumulative stack siz
 ptxas info    : Compiling entry function '_ZN4cuda52_GLOBAL__N__c8_19_x_cu_ce1f578810mma_kernelILi2EEEvNS0_10SearchArgsE' for 'sm_80'
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 224 registers, used 1 barriers, 664 bytes cmem[0], 8 bytes cmem[2]
+ptxas info    : (C7519) warpgroup.arrive is injected in around line 341 by compiler to allow use of registers in GMMA
 """  # noqa: E501
 TEMPLATES = {
     "_ZN4cuda12_GLOBAL__N__1a_9_x_cu_63f2f85613linear_kernelIaLi8EEEvNS_16PackedLinearArgsE": (
@@ -31,6 +40,11 @@ def test_the_parser_sees_spills():
         KernelReport("pack_kernel", "90a", 80, 17664, 44),
         KernelReport("mma_kernel<2>", "80", 224, 0, 0),
     ]
+
+
+def test_the_parser_sees_advice():
+    (advice,) = ADVICE.findall(SPILLING)
+    assert advice.startswith("(C7519) warpgroup.arrive is injected")
 
 
 @pytest.mark.parametrize("mangled", TEMPLATES)
@@ -53,3 +67,10 @@ def test_no_kernel_spills_or_uses_local_memory():
     assert [report for report in reports if report.local > 0] == []
     # 48 KB is what a block gets everywhere without asking for more.
     assert [report for report in reports if report.shared > 48 << 10] == []
+
+
+@pytest.mark.skipif(not KEPT, reason="built without nvcc, or not in this checkout")
+def test_ptxas_takes_kernels_as_they_are_written():
+    """It tells of wgmma that it puts one behind the other, of setmaxnreg that it ignores."""
+    advice = {name: ADVICE.findall(text) for name, text in kept_texts().items()}
+    assert {name: told for name, told in advice.items() if told} == {}

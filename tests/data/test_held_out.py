@@ -32,7 +32,8 @@ def test_unreadable_pictures_are_left_out_and_named(tmp_path):
     write_pictures(tmp_path, 1, width=16, height=16)
     cut = write_truncated_jpeg(tmp_path / "cut.jpg")
     (tmp_path / "text.png").write_text("no picture")
-    images, skipped = held_out_crops(list_images(tmp_path), size=16)
+    with pytest.warns(UserWarning, match=r"2 held-out pictures left out:\n.*\n.*cut\.jpg cannot"):
+        images, skipped = held_out_crops(list_images(tmp_path), size=16)
     assert len(images) == 1
     assert set(skipped) == {str(cut), str(tmp_path / "text.png")}
     with pytest.raises(DataError, match="none of the 1 held-out pictures"):

@@ -216,11 +216,16 @@ def test_pictures_without_an_entry_of_their_size_are_listed_or_left_out(tmp_path
     assert "b/picture_000.png: no entry of that name" in message
     assert f"picture_002.png is 48 x 40 pixels, its entry in {poses} 49 x 40" in message
     assert list(pair_with_keypoints(files, poses, unpaired="skip").pictures) == files[:2]
-    # A bare name is that of one picture, not of all that are called so.
+    # A bare name is that of one picture; whose it is among two cannot be told.
     content["images"][0]["file_name"] = "picture_000.png"
     poses.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"b/picture_000\.png: the entry .* is that of .*a/picture"):
         Keypoints(files, poses)
+    for order in (files, files[::-1]):
+        posed = pair_with_keypoints(order, poses, unpaired="skip")
+        assert list(posed.pictures) == [files[1]] and posed.maps.names == ["picture_001.png"]
+    (tmp_path / "photos" / "a" / "picture_001.png").write_text("no picture")
+    assert list(pair_with_keypoints(files, poses, unpaired="skip").pictures) == [files[1]]
     assert len(pair_with_keypoints([*files[:2], files[0]], poses).pictures) == 3
 
 

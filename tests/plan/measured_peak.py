@@ -3,6 +3,7 @@
     python tests/plan/measured_peak.py                    three sizes of each stage, some minutes
     python tests/plan/measured_peak.py vqgan:0 vqgan:1    these alone, in one process
     python tests/plan/measured_peak.py transformer:0:label    with one of CONDITIONS
+    python tests/plan/measured_peak.py transformer:0:pixel_snail    with another transformer
     python tests/plan/measured_peak.py transformer:0:label:4    and a batch of 4 instead of its own
 
 With `segmentation`, stage 1 learns labels instead of pictures.
@@ -58,10 +59,21 @@ CONDITIONS = {
     "combined": [{"kind": "label"}, {"kind": "coordinates"}, {**LABELS, "vqgan": None}],
 }
 CLASSES = 2
+# Other transformers: their sizes in each case.
+TRANSFORMERS = {
+    "pixel_snail": (
+        {"n_layer": 2, "n_head": 4, "n_embd": 64},
+        {"n_layer": 6, "n_head": 4, "n_embd": 96},
+        {"n_layer": 8, "n_head": 8, "n_embd": 256},
+    ),
+}
 
 
-def run_of(stage: str, number: int, folder: Path, condition: str | None = None):
-    """A run on `folder`'s pictures, and what its plan knows of the stages before it."""
+def run_of(stage: str, number: int, folder: Path, variant: str | None = None):
+    """A run on `folder`'s pictures, and what its plan knows of the stages before it.
+
+    `variant`: segmentation of stage 1; one of CONDITIONS or TRANSFORMERS of stage 2.
+    """
     sizes, batch, side, gpt, codes_batch = CASES[number]
     given = {
         "stage": stage, "run_dir": str(folder / f"{stage}{number}"), "device": "cpu",
@@ -82,7 +94,7 @@ def run_of(stage: str, number: int, folder: Path, condition: str | None = None):
             "perceptual_weights": "random",
         }  # fmt: skip
         given["optim"]["ema_decay"] = 0.99
-        if condition is not None:
+        if variant is not None:
             given["data"]["maps"] = {**LABELS, "folder": str(folder / "labels")}
             given["model"] |= {"in_channels": N_LABELS, "out_ch": N_LABELS}
             given["loss"] = {"kind": "segmentation"}
@@ -91,8 +103,10 @@ def run_of(stage: str, number: int, folder: Path, condition: str | None = None):
     of_labels = {**sizes, "in_channels": N_LABELS, "out_ch": N_LABELS}
     VQGAN(**sizes).save_pretrained(folder / f"first{number}")
     VQGAN(**of_labels).save_pretrained(folder / f"labels{number}")
+    if variant in TRANSFORMERS:
+        given["transformer"], gpt = variant, TRANSFORMERS[variant][number]
     given["first_stage"], given["gpt"] = str(folder / f"first{number}"), gpt
-    parts, own = [dict(part) for part in CONDITIONS.get(condition, [{"kind": "sos"}])], []
+    parts, own = [dict(part) for part in CONDITIONS.get(variant, [{"kind": "sos"}])], []
     for part in parts:
         own.append(ModelConfig(**of_labels) if "vqgan" in part else None)
         if "vqgan" in part:
@@ -138,8 +152,8 @@ def main(cases: list[str]) -> None:
         warm.run_dir, warm.data.size, warm.data.batch_size = str(folder / "warm"), 32, 1
         train(warm)
         for case in cases:
-            stage, number, condition, batch = (*case.split(":"), None, None)[:4]
-            config, stages = run_of(stage, int(number), folder, condition)
+            stage, number, variant, batch = (*case.split(":"), None, None)[:4]
+            config, stages = run_of(stage, int(number), folder, variant)
             config.run_dir = str(folder / case)
             if batch is not None:
                 config.data.batch_size = int(batch)
@@ -160,5 +174,6 @@ if __name__ == "__main__":
     else:  # each in a process of its own: what one leaves behind would be found by the next
         cases = [f"{stage}:{n}" for n in range(len(CASES)) for stage in STAGES]
         cases += ["vqgan:0:segmentation", *(f"transformer:0:{name}" for name in CONDITIONS)]
+        cases += [f"transformer:{n}:{name}" for name in TRANSFORMERS for n in range(len(CASES))]
         for case in cases:
             subprocess.run([sys.executable, __file__, case], check=True)

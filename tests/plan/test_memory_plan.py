@@ -59,10 +59,10 @@ def test_the_plan_is_within_15_percent_of_the_measured_peak():
 
     Stage 2 with all that it can be conditioned on: without any, its plan is a part of that one.
     """
-    cases = ["vqgan:0", "transformer:0:combined:4"]
+    cases = ["vqgan:0", "transformer:0:combined:4", "transformer:0:pixel_snail:4"]
     done = subprocess.run(
         [sys.executable, HERE / "measured_peak.py", *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -192,6 +192,21 @@ def test_codes_of_colours_are_one_for_each_pixel(capsys, tmp_path):
         for size in (8, 16)
     ]  # fmt: skip
     assert working[1] > 3 * working[0] > 0
+
+
+def test_activations_that_make_room_for_gradients_are_told(capsys, tmp_path):
+    first = tmp_path / "first.yaml"
+    first.write_text("stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16}\n")
+    heavy = ("gpt.n_layer=1", "gpt.n_head=1", "gpt.n_embd=64", "data.size=16", "data.batch_size=1")
+    argv = ("transformer.yaml", f"first_stage={first}", "transformer=pixel_snail", *heavy)
+    (row,) = json.loads(plan(capsys, *argv, "--json"))["settings"]
+    assert row["activations"] > row["parts"]["working"]
+    assert row["total"] == sum(row["parts"].values())
+    text = plan(capsys, *argv)
+    assert re.search(r"activations and temporaries reach \d\.\d\d GiB in all, \d", text)
+    # With gradients of an earlier micro-batch there, all of them come on top.
+    (row,) = json.loads(plan(capsys, *argv, "optim.accumulate=2", "--json"))["settings"]
+    assert row["activations"] == row["parts"]["working"] > 0
 
 
 STAGE_1 = "stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16, embed_dim: 8"

@@ -142,14 +142,23 @@ def test_an_interrupted_picture_is_decoded_as_far_as_it_came(model):
     assert (caught.value.images[:, :, 4:] == 0).all()
 
 
-def test_an_interruption_while_decoding_leaves_the_codes(model, monkeypatch):
-    def interrupt(_):
-        raise KeyboardInterrupt
+def test_an_interruption_while_decoding_leaves_codes_and_pictures(model, monkeypatch):
+    expected = sample(model, window=4, seeds=[1, 2])
+    first_stage, decoded = model.first_stage_model, []
+    decode_indices = first_stage.decode_indices
 
-    monkeypatch.setattr(model.first_stage_model, "decode_indices", interrupt)
+    def interrupt_at_the_second(codes):
+        decoded.append(codes)
+        if len(decoded) == 2:
+            raise KeyboardInterrupt
+        return decode_indices(codes)
+
+    monkeypatch.setattr(first_stage, "decode_indices", interrupt_at_the_second)
     with pytest.raises(SamplingInterrupted) as caught:
-        sample(model, window=4, seeds=[1])
+        sample(model, window=4, seeds=[1, 2])
     assert (caught.value.codes >= 0).all()
+    assert torch.equal(caught.value.images[0], expected[0])
+    assert (caught.value.images[1] == 0).all()
 
 
 def test_tiles_decode_larger_grids(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from tiny import read_metrics, transformer_run, vqgan_run
 
 from vqgan_fast.data import DataError
 from vqgan_fast.data.write_shards import plan_shards, write_shards
-from vqgan_fast.models import LatentTransformer
+from vqgan_fast.models import LatentTransformer, SOSCondition
 from vqgan_fast.train import ConfigError, train_transformer, train_vqgan
-from vqgan_fast.train.conditioning import drop_some, shuffled
+from vqgan_fast.train.conditioning import Conditioning, drop_some, shuffled
 
 SMALL = {"data__size": 16}  # 4 x 4 codes
 
@@ -87,24 +88,41 @@ def test_the_true_condition_says_more_than_another_pictures(paired, stages, tmp_
 
 
 def test_conditions_in_shards_are_those_of_the_folders(paired, stages, tmp_path):
-    """Labels, maps in shards of their own, cut elsewhere, and maps made of the picture."""
+    """Labels, maps in shards of their own, cut elsewhere, and maps made of the picture; the run on
+    shards stops within an epoch and goes on."""
     photos = write_shards(plan_shards(paired[0], 3), tmp_path / "tar" / "photos")
     write_shards(plan_shards(paired[1], 2), tmp_path / "tar" / "maps")
     of_maps = segmentation(paired, stages)
     in_shards = {**of_maps, "folder": f"{tmp_path}/tar/maps-{{000000..000001}}.tar"}
     others = [{"kind": "label"}, {"kind": "edges"}]
-    quick = {"optim__steps": 3, "log__every": 1}
+    quick = {"optim__steps": 4, "log__every": 1}
     folders = conditioned(paired, stages, tmp_path / "a", {"parts": [*others, of_maps]}, **quick)
-    shards = conditioned(
-        paired, stages, tmp_path / "b", {"parts": [*others, in_shards]}, **quick,
-        data__train=None, data__shards=[str(path) for path in photos], data__num_workers=1,
-    )  # fmt: skip
-    for config in (folders, shards):
-        train_transformer(config)
+    train_transformer(folders)
+    for part in ({"optim__steps": 2}, {"resume": True, "data__num_workers": 1}):
+        train_transformer(conditioned(
+            paired, stages, tmp_path / "b", {"parts": [*others, in_shards]}, **quick | part,
+            data__train=None, data__shards=[str(path) for path in photos],
+        ))  # fmt: skip
     ours, theirs = read_metrics(tmp_path / "b"), read_metrics(tmp_path / "a")
-    assert ours == theirs and ours[-1]["step"] == 3
+    assert ours == theirs and ours[-1]["step"] == 4
     ours, theirs = (load_file(tmp_path / run / "model/gpt/model.safetensors") for run in "ba")
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+
+
+def test_what_one_map_leaves_out_all_do(paired, stages, tmp_path):
+    of_maps = segmentation(paired, stages)
+    fewer = tmp_path / "fewer"
+    shutil.copytree(paired[1], fewer)
+    (fewer / "light" / "03.png").unlink()
+    parts = [of_maps, {"kind": "label"}, {**of_maps, "folder": str(fewer), "unpaired": "skip"}]
+    config = conditioned(paired, stages, tmp_path / "run", {"parts": parts})
+    conditioning = Conditioning(config, None, SOSCondition())
+    with pytest.warns(UserWarning, match=r"1 pictures left out:\n.*03\.png: no 03\.\* in") as told:
+        files, (first, labels, second) = conditioning.open(held_out=False)
+    assert len(told) == 1
+    names = [file.name for file in files]
+    assert "03.png" not in names and len(names) == len(labels.labels) == 11
+    assert names == [file.name for file in first.files] == [file.name for file in second.files]
 
 
 @pytest.mark.parametrize("kind", ["edges", "low_resolution", "coordinates"])
@@ -136,6 +154,31 @@ def test_a_resumed_run_drops_the_same_conditions(paired, stages, tmp_path):
     assert all(torch.equal(value, parts[key]) for key, value in whole.items())
     with pytest.raises(ConfigError, match=r"was trained with cond_drop_prob = 0\.5"):
         run("parts", cond_drop_prob=0.0, resume=True)
+
+
+def test_maps_and_their_vqgan_may_move_and_are_told(paired, stages, tmp_path, capsys):
+    moved = tmp_path / "moved"
+    shutil.copytree(paired[1], moved / "maps")
+    shutil.copytree(stages["labels"], moved / "vqgan")
+    of_maps = segmentation(paired, stages)
+    elsewhere = {**of_maps, "folder": str(moved / "maps"), "vqgan": str(moved / "vqgan")}
+
+    def run(name, condition, **more):
+        run_dir = tmp_path / name
+        train_transformer(conditioned(paired, stages, run_dir, condition, optim__steps=1, **more))
+
+    run("one", of_maps)
+    run("one", elsewhere, resume=True)
+    assert f"condition.folder = {moved / 'maps'}, until now {paired[1]}" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"was trained with condition\.shift = 0"):
+        run("one", {**of_maps, "shift": 256}, resume=True)
+    with pytest.raises(ConfigError, match=r"was trained with condition\.(folder|kind) = "):
+        run("one", {"kind": "edges"}, resume=True)
+    run("two", {"parts": [{"kind": "label"}, of_maps]})
+    run("two", {"parts": [{"kind": "label"}, elsewhere]}, resume=True)
+    assert "condition.parts.1.vqgan = " in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"was trained with condition\.parts\.1\.n_labels = 4"):
+        run("two", {"parts": [{"kind": "label"}, {**of_maps, "n_labels": 5}]}, resume=True)
 
 
 def test_conditions_are_dropped_whole_and_by_position():

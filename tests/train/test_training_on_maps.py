@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from sample_pictures import write_pictures
+from sample_pictures import cut_in_half, write_pictures
 from tiny import read_metrics, vqgan_run
 
 from vqgan_fast.data import DataError
@@ -79,6 +80,20 @@ def test_other_maps_train_with_the_game(
     last = read_metrics(tmp_path / "run")[-1]
     assert last["disc_loss"] > 0
     assert last["val_psnr"] > 0
+
+
+def test_a_damaged_map_is_skipped_with_its_picture_counted_and_told_once(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    maps = tmp_path / "maps"
+    shutil.copytree(folders[1], maps)
+    cut = cut_in_half(maps / "picture_002.png")
+    changes = with_folders((folders[0], maps), **LABELS, optim__steps=3)
+    with pytest.warns(UserWarning, match=rf"1 held-out pictures left out:\n  {cut} cannot be read"):
+        result = train_vqgan(vqgan_run(folders[0], tmp_path / "run", **changes))
+    assert result.metrics["skipped_images"] == 1
+    told = f"skipped {folders[0] / cut.name}: it or its map {cut} cannot be read; training goes on"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 def test_labels_out_of_range_end_the_run(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -66,10 +66,10 @@ def _open(stage: CodesCondition, files: Sequence[Path]) -> tuple[CropMap, list[N
     if options.kind == "keypoints":
         if len(files) > 1:
             raise ValueError(f"--condition takes one file of keypoints, got {len(files)}")
-        sizes = read_keypoints(files[0])[0]
-        kind = Keypoints([Path(name) for name in sizes], files[0])
-        names = [f"{files[0]} ({name})" for name in sizes]
-        pictures = [_blank(*size) for size in sizes.values()]
+        poses = read_keypoints(files[0])
+        kind = Keypoints([Path(name) for name in poses.sizes], poses)
+        names = [f"{files[0]} ({name})" for name in poses.sizes]
+        pictures = [_blank(*size) for size in poses.sizes.values()]
     else:
         kind = make_map(options, files)
         if options.kind == "low_resolution":

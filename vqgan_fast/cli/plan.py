@@ -28,7 +28,7 @@ PARTS = {
     "optimizer": "Adam's moments",
     "gradients": "gradients",
     "exchange": "for the exchange between cards",
-    "working": "activations and temporaries",
+    "working": "activations, on top of gradients",
     "reserve": "CUDA and fragmentation (assumed)",
 }
 

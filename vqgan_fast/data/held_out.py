@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from .crops import (
     WHOLE_PICTURE,
+    center_crop,
+    fits,
     region_box,
     resize_shorter_side,
     resized_size,
     tile_crops,
 )
-from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
+from .images import (
+    DataError,
+    PictureFile,
+    UnreadableImageError,
+    listed,
+    read_image,
+    read_size,
+)
 from .maps import CropMap
 from .stream import View, channels_first
 
 
 class HeldOut(NamedTuple):
-    """`images` uint8 (V, 3, S, S); `skipped` the files that could not be read."""
+    """`images` uint8 (V, 3, S, S); `skipped` the files that could not be read, or whose maps could
+    not."""
 
     images: Tensor
     skipped: tuple[str, ...]
@@ -77,49 +87,53 @@ def held_out_pairs(
     resize: int | None = None,
     region: Sequence[float] = WHOLE_PICTURE,
     limit: int | None = None,
+    center: bool = False,
 ) -> HeldOutPairs:
     """The crops of `held_out_crops`, and the maps of each.
 
     Args:
         kinds: of maps; one made of files has a file for each picture.
+        center: take one crop of each picture, in the middle of the region.
 
     Raises:
-        DataError: as there; a map cannot be used.
+        DataError: as there; what a map holds cannot be used.
     """
-    tiles, skipped = [], []
+    tiles, skipped = [], {}
     for index, file in enumerate(files):
         try:
             width, height = resized_size(*read_size(file), resize)
-        except UnreadableImageError:
-            skipped.append(str(file))
+        except UnreadableImageError as error:
+            skipped[index] = error
             continue
-        boxes = tile_crops(region_box(width, height, region), size)
-        if not boxes:
+        box = region_box(width, height, region)
+        if not fits(box, size):
             raise DataError(
                 f"{file}: the held-out region {tuple(region)} of its {width} x {height} pixels "
                 f"holds no crop of {size} x {size}"
             )
+        boxes = [center_crop(box, size)] if center else tile_crops(box, size)
         tiles += [(index, box) for box in boxes]
     if limit is not None and len(tiles) > limit:
         tiles = [tiles[number] for number in np.linspace(0, len(tiles) - 1, limit).astype(int)]
-    crops, cut_maps, opened, image = [], [], None, None
+    crops, cut_maps, opened, pixels = [], [], None, None
     for index, box in tiles:
-        if index != opened:
-            opened, image = index, _read_or_none(files[index], resize)
-            if image is None:
-                skipped.append(str(files[index]))
-        if image is not None:
-            pixels, view = np.asarray(image), View(box, mirrored=False)
-            crops.append(channels_first(view.cut(pixels)))
+        if index in skipped:
+            continue
+        view = View(box, mirrored=False)
+        try:
+            if index != opened:
+                opened = index
+                pixels = np.asarray(resize_shorter_side(read_image(files[index]), resize))
             cut_maps.append([channels_first(kind.crop(index, pixels, view)) for kind in kinds])
+        except UnreadableImageError as error:
+            skipped[index] = error
+            continue
+        crops.append(channels_first(view.cut(pixels)))
+    reasons = listed([str(error) for error in skipped.values()])
     if not crops:
-        raise DataError(f"none of the {len(files)} held-out pictures can be read, {files[0]} first")
+        raise DataError(f"none of the {len(files)} held-out pictures can be read:{reasons}")
+    if skipped:
+        warnings.warn(f"{len(skipped)} held-out pictures left out:{reasons}", stacklevel=2)
+    names = tuple(str(files[index]) for index in skipped)
     stacked = tuple(torch.stack(of_a_kind) for of_a_kind in zip(*cut_maps, strict=True))
-    return HeldOutPairs(torch.stack(crops), tuple(skipped), tuple(kinds), stacked)
-
-
-def _read_or_none(file: PictureFile, resize: int | None) -> Image.Image | None:
-    try:
-        return resize_shorter_side(read_image(file), resize)
-    except UnreadableImageError:
-        return None
+    return HeldOutPairs(torch.stack(crops), names, tuple(kinds), stacked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -23,6 +24,12 @@ class DataError(ValueError):
 
 class UnreadableImageError(DataError):
     """One file that cannot be decoded: truncated, damaged, missing, or not a picture."""
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Lines for a message: the first five problems, and how many more there are."""
+    more = [f"and {len(problems) - 5} more"] if len(problems) > 5 else []
+    return "".join(f"\n  {line}" for line in [*problems[:5], *more])
 
 
 class Stored(Protocol):
@@ -107,7 +114,7 @@ def read_image(path: PictureFile) -> Image.Image:
     except (MemoryError, DataError):
         raise
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error ...
-        raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
+        raise UnreadableImageError(f"{path} cannot be read ({reason_of(error)})") from error
 
 
 def read_size(path: PictureFile) -> tuple[int, int]:
@@ -124,7 +131,7 @@ def read_size(path: PictureFile) -> tuple[int, int]:
     except DataError:
         raise
     except Exception as error:
-        raise UnreadableImageError(f"{path} cannot be read ({_reason(error)})") from error
+        raise UnreadableImageError(f"{path} cannot be read ({reason_of(error)})") from error
     return (height, width) if rotated else (width, height)
 
 
@@ -161,7 +168,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """A decoder's complaint, without the path that the caller names anyway."""
     if isinstance(error, FileNotFoundError):
         return "no such file"

@@ -25,13 +25,21 @@ class Person(NamedTuple):
     limbs: list[tuple[int, int]]
 
 
+class Poses(NamedTuple):
+    """An annotation file: (width, height) and people of each picture, by `file_name`."""
+
+    file: Path
+    sizes: dict[str, tuple[int, int]]
+    people: dict[str, list[Person]]
+
+
 class Keypoints(CropMap):
     """The people of a picture, each limb and joint in a colour of its own, on black.
 
     Args:
         files: the stream's pictures; an annotation belongs to the one whose path ends in its
             `file_name`.
-        annotations: a JSON file in COCO's format for keypoints.
+        annotations: a JSON file in COCO's format for keypoints, or what `read_keypoints` read.
 
     Raises:
         DataError: the file is not of that format, has no entry for a picture or one entry for two,
@@ -40,10 +48,11 @@ class Keypoints(CropMap):
 
     channels = 3
 
-    def __init__(self, files: Sequence[PictureFile], annotations: Path) -> None:
-        self.sizes, self.people = read_keypoints(annotations)
+    def __init__(self, files: Sequence[PictureFile], annotations: Path | Poses) -> None:
+        poses = annotations if isinstance(annotations, Poses) else read_keypoints(annotations)
+        self.sizes, self.people = poses.sizes, poses.people
         self.names, problems = _entries(files, self.sizes)
-        settle_problems(problems, len(files), annotations, "refuse")
+        settle_problems(problems, len(files), poses.file, "refuse")
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         name = self.names[index]
@@ -59,6 +68,7 @@ class Posed(NamedTuple):
     """Pictures with an entry in a file of keypoints; `left_out` says which had none and why."""
 
     pictures: Sequence[PictureFile]
+    maps: Keypoints
     left_out: list[str]
 
 
@@ -66,6 +76,8 @@ def pair_with_keypoints(
     pictures: Sequence[PictureFile], annotations: Path, *, unpaired: str = "refuse"
 ) -> Posed:
     """The pictures that a file of keypoints tells of, and that are as large as it says.
+
+    Of a picture that cannot be read nothing is said here: a stream passes over it.
 
     Args:
         annotations: as for `Keypoints`.
@@ -75,46 +87,54 @@ def pair_with_keypoints(
         DataError: as said, with the files named; no picture is left; as Keypoints.
         ValueError: `unpaired` is neither.
     """
-    sizes, _ = read_keypoints(annotations)
-    names, problems = _entries(pictures, sizes)
+    poses = read_keypoints(annotations)
+    names, problems = _entries(pictures, poses.sizes)
     kept = []
     for number, name in enumerate(names):
         if name is None:
             continue
-        problem = _misfit(pictures[number], sizes[name], annotations)
+        problem = _misfit(pictures[number], poses.sizes[name], annotations)
         if problem is None:
             kept.append(number)
         else:
             problems.append(problem)
     settle_problems(problems, len(pictures), annotations, unpaired)
-    return Posed(Picked(pictures, kept), problems)
+    posed = Picked(pictures, kept)
+    return Posed(posed, Keypoints(posed, poses), problems)
 
 
 def _entries(
     files: Sequence[PictureFile], sizes: Mapping[str, tuple[int, int]]
 ) -> tuple[list[str | None], list[str]]:
     """The `file_name` in which each picture's path ends, the longest one; None where there is none,
-    or another picture has it, and a line for each of those."""
+    or another picture's path ends in it as well, and a line for each of those."""
+    ends = [_entry(file, sizes) for file in files]
+    owners: dict[str, list[str]] = {}
+    for file, end in zip(files, ends, strict=True):
+        owners.setdefault(end, []).append(str(file))
     names: list[str | None] = []
-    problems, owners = [], {}
-    for file in files:
-        parts = place_of(file).parts
-        ends = ("/".join(parts[-count:]) for count in range(len(parts), 0, -1))
-        name = next((end for end in ends if end in sizes), None)
-        if name is None:
+    problems = []
+    for file, end in zip(files, ends, strict=True):
+        other = next((owner for owner in owners[end] if owner != str(file)), None)
+        if end is None:
             problems.append(f"{file}: no entry of that name")
-        elif str(owners.setdefault(name, file)) != str(file):
-            problems.append(f"{file}: the entry {name} is that of {owners[name]}")
-            name = None
-        names.append(name)
+        elif other is not None:
+            problems.append(f"{file}: the entry {end} is that of {other} as well")
+        names.append(end if other is None else None)
     return names, problems
+
+
+def _entry(file: PictureFile, sizes: Mapping[str, tuple[int, int]]) -> str | None:
+    parts = place_of(file).parts
+    ends = ("/".join(parts[-count:]) for count in range(len(parts), 0, -1))
+    return next((end for end in ends if end in sizes), None)
 
 
 def _misfit(picture: PictureFile, size: tuple[int, int], annotations: Path) -> str | None:
     try:
         width, height = read_size(picture)
-    except UnreadableImageError as error:
-        return str(error)
+    except UnreadableImageError:
+        return None
     if (width, height) == tuple(size):
         return None
     return (
@@ -137,10 +157,12 @@ def draw_person(canvas: Image.Image, person: Person, scale: np.ndarray) -> None:
             draw.ellipse(box, _hue(number / len(points), saturation=0.4))
 
 
-def read_keypoints(
-    file: Path,
-) -> tuple[dict[str, tuple[int, int]], dict[str, list[Person]]]:
-    """(width, height) and people of each picture of an annotation file, by file name."""
+def read_keypoints(file: Path) -> Poses:
+    """An annotation file in COCO's format.
+
+    Raises:
+        DataError: it is not of that format, or has a keypoint outside its picture.
+    """
     try:
         content = json.loads(Path(file).read_text(encoding="utf-8"))
         limbs = {
@@ -166,7 +188,7 @@ def read_keypoints(
         raise DataError(
             f"{file} is not in COCO's format for keypoints ({type(error).__name__}: {error})"
         ) from error
-    return sizes, people
+    return Poses(file, sizes, people)
 
 
 def _check_inside(file: Path, name: str, joints: np.ndarray, size: tuple[Any, Any]) -> None:

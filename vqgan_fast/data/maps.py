@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import DataError, PictureFile, source_of
+from .images import DataError, PictureFile, UnreadableImageError, reason_of, source_of
 from .stream import View, to_model_range, to_pixels
 
 
@@ -65,7 +65,13 @@ class FileMap(CropMap):
 
     @abstractmethod
     def read(self, file: PictureFile) -> Image.Image:
-        """The whole map, one channel; a DataError that names the file if it cannot be used."""
+        """The whole map, one channel.
+
+        Raises:
+            UnreadableImageError: the file cannot be decoded.
+            DataError: what it holds is no such map; the shard that holds it was changed. The file
+                is named.
+        """
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         return view.cut(np.asarray(self._whole(index, picture))[..., None])
@@ -237,9 +243,9 @@ def _open(file: PictureFile) -> Image.Image:
     try:
         with Image.open(source_of(file)) as image:
             return ImageOps.exif_transpose(image)  # upright, as its picture is read
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # decoders fail in many ways
-        raise DataError(
-            f"{file} cannot be read as a map ({error or type(error).__name__})"
+        raise UnreadableImageError(
+            f"{file} cannot be read as a map ({reason_of(error)})"
         ) from error

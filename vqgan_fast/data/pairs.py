@@ -9,7 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .images import EXTENSIONS, DataError, PictureFile, UnreadableImageError, read_size
+from .images import (
+    EXTENSIONS,
+    DataError,
+    PictureFile,
+    UnreadableImageError,
+    listed,
+    read_size,
+)
 from .maps import CropMap, FileMap
 from .places import Picked, place_of
 from .shards import ShardedPictures, ShardMember
@@ -37,6 +44,8 @@ class PairedBatch(NamedTuple):
 class PairedStream(ImageStream):
     """An `ImageStream` that gives the maps of every crop as well.
 
+    A picture with a map that cannot be read is passed over like one that cannot be read itself.
+
     Args:
         files: the pictures.
         maps: kinds of maps; one made of files has a file for each picture.
@@ -59,9 +68,10 @@ class PairedStream(ImageStream):
             if settings.get("cache") and isinstance(kind, FileMap):
                 kind.keep()
 
-    def __getitem__(self, position: int) -> PairedSample:  # type: ignore[override]
-        epoch, index = self.order.locate(position)
-        picture, index, skipped = self._readable_picture(index)
+    def _sample(  # type: ignore[override]
+        self, index: int, epoch: int, position: int, skipped: tuple[str, ...]
+    ) -> PairedSample:
+        picture = self._picture(index)
         view = self._view(picture, index, epoch, position)
         maps = tuple(channels_first(kind.crop(index, picture, view)) for kind in self.maps)
         return PairedSample(channels_first(view.cut(picture)), maps, position, skipped)
@@ -92,6 +102,8 @@ def pair_by_name(
     unpaired: str = "refuse",
 ) -> Pairs:
     """For each picture the map of the same name, whatever its extension, in the same subfolder.
+
+    Of a picture or a map that cannot be read nothing is said here: a stream passes over it.
 
     Args:
         pictures: files below `picture_folder`, or members of shards.
@@ -135,14 +147,13 @@ def settle_problems(problems: Sequence[str], total: int, maps: str | Path, unpai
     if unpaired not in ("refuse", "skip"):
         raise ValueError(f"unpaired must be 'refuse' or 'skip', got {unpaired!r}")
     if problems and unpaired == "refuse":
-        more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise DataError(
-            f"{len(problems)} of {total} pictures have no fitting map in {maps}:\n  "
-            + "\n  ".join(problems[:5])
-            + more
+            f"{len(problems)} of {total} pictures have no fitting map in {maps}:{listed(problems)}"
         )
     if len(problems) == total:
-        raise DataError(f"none of the {total} pictures has a map in {maps}")
+        raise DataError(
+            f"none of the {total} pictures has a fitting map in {maps}; the first: {problems[0]}"
+        )
 
 
 class _MapFolder:
@@ -152,10 +163,19 @@ class _MapFolder:
         if not folder.is_dir():
             raise DataError(f"there is no folder of maps {folder}")
         self.folder, self.name, self.files = folder, str(folder), []
+        self.by_stem: dict[PurePosixPath, dict[str, list[Path]]] = {}  # of each subfolder
 
     def find(self, place: PurePosixPath) -> list[Path]:
-        there = (self.folder / place.parent).glob(f"{_escaped(place.stem)}.*")
-        return [file for file in sorted(there) if file.suffix.lower() in EXTENSIONS]
+        if place.parent not in self.by_stem:  # one look at a folder, however many files it has
+            self.by_stem[place.parent] = self._listed(self.folder / place.parent)
+        return self.by_stem[place.parent].get(place.stem, [])
+
+    def _listed(self, folder: Path) -> dict[str, list[Path]]:
+        by_stem: dict[str, list[Path]] = {}
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if file.suffix.lower() in EXTENSIONS:
+                by_stem.setdefault(file.stem, []).append(file)
+        return by_stem
 
     def file(self, found: Path) -> Path:
         return found
@@ -175,12 +195,12 @@ class _MapShards:
 
     def __init__(self, shards: ShardedPictures) -> None:
         self.shards, self.name, self.numbers = shards, str(shards.shards[0].path.parent), []
-        self.by_place: dict[PurePosixPath, list[int]] = {}
+        self.by_place: dict[str, list[int]] = {}
         for number, name in enumerate(shards.names()):
-            self.by_place.setdefault(PurePosixPath(name).with_suffix(""), []).append(number)
+            self.by_place.setdefault(_without_suffix(PurePosixPath(name)), []).append(number)
 
     def find(self, place: PurePosixPath) -> list[int]:
-        return self.by_place.get(place.with_suffix(""), [])
+        return self.by_place.get(_without_suffix(place), [])
 
     def file(self, found: int) -> ShardMember:
         return self.shards[found]
@@ -206,8 +226,8 @@ def _problem(
         return f"{picture}: several maps, {names}"
     try:
         sizes = [read_size(file) for file in (picture, files[0])]
-    except UnreadableImageError as error:
-        return str(error)
+    except UnreadableImageError:
+        return None
     if sizes[0] != sizes[1]:
         (width, height), (map_width, map_height) = sizes
         return (
@@ -216,6 +236,5 @@ def _problem(
     return None
 
 
-def _escaped(name: str) -> str:
-    """A file name for glob, with its own brackets and stars taken literally."""
-    return "".join(f"[{letter}]" if letter in "[*?" else letter for letter in name)
+def _without_suffix(place: PurePosixPath) -> str:
+    return str(place.with_suffix(""))

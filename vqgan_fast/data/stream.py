@@ -105,7 +105,24 @@ class ImageStream(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         epoch, index = self.order.locate(position)
-        picture, index, skipped = self._readable_picture(index)
+        skipped: list[str] = []
+        reason = None
+        for offset in range(len(self.files)):
+            candidate = (index + offset) % len(self.files)
+            if candidate not in self._unreadable:
+                try:
+                    return self._sample(candidate, epoch, position, tuple(skipped))
+                except UnreadableImageError as error:
+                    self._unreadable.add(candidate)
+                    reason = error
+            skipped.append(str(self.files[candidate]))
+        raise DataError(
+            f"none of the {len(self.files)} pictures can be read any more; the last: {reason}"
+        )
+
+    def _sample(self, index: int, epoch: int, position: int, skipped: tuple[str, ...]) -> Sample:
+        """The sample at a position, of the picture `index`; an UnreadableImageError passes on."""
+        picture = self._picture(index)
         view = self._view(picture, index, epoch, position)
         return Sample(channels_first(view.cut(picture)), position, skipped)
 
@@ -127,18 +144,6 @@ class ImageStream(Dataset[Sample]):
             [sample.position for sample in samples],
             all_skipped(samples),
         )
-
-    def _readable_picture(self, index: int) -> tuple[np.ndarray, int, tuple[str, ...]]:
-        skipped = []
-        for offset in range(len(self.files)):
-            candidate = (index + offset) % len(self.files)
-            if candidate not in self._unreadable:
-                try:
-                    return self._picture(candidate), candidate, tuple(skipped)
-                except UnreadableImageError:
-                    self._unreadable.add(candidate)
-            skipped.append(str(self.files[candidate]))
-        raise DataError(f"none of the {len(self.files)} pictures can be read any more")
 
     def _picture(self, index: int) -> np.ndarray:
         """The resized picture, uint8 (height, width, 3)."""

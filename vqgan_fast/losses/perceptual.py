@@ -155,5 +155,6 @@ def _require_reachable(url: str, net: str, path: Path) -> None:
 def _advice(url: str, path: Path) -> str:
     return (
         f"Fetch {url} on a machine with a network and put it at {path} (the folder follows "
-        "TORCH_HOME), or set perceptual_weights: random to train with random features."
+        "TORCH_HOME), or take random features: perceptual_weights: random of a configuration's "
+        "loss, --lpips-weights random of `evaluate`."
     )

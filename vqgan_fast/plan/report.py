@@ -74,6 +74,7 @@ def make_plan(
             "total": card.total,
             "parts": vars(card),
             "gradients": memory.gradients,
+            "activations": memory.activations,
             "fits": None if memory_gib is None else card.total <= memory_gib * GIB,
             "largest_batch": {
                 f"{capacity:g}": most(capacity) for capacity in capacities
@@ -110,6 +111,13 @@ def render(plan: Mapping[str, Any], parts: Mapping[str, str]) -> str:
         if size:
             lines.append(f"  {parts[name]:<34}{size / GIB:>8.2f}")
     lines.append(f"  {'together':<34}{given['total'] / GIB:>8.2f}")
+    early = given["activations"] - given["parts"]["working"]
+    if early > 0:
+        lines += [
+            "",
+            f"activations and temporaries reach {given['activations'] / GIB:.2f} GiB in all, "
+            f"{early / GIB:.2f} of it where gradients come later",
+        ]
     lines += ["", *_batches(given, others)]
     if given["fits"] is not None:
         verdict = "fits into" if given["fits"] else "does NOT fit into"

@@ -24,6 +24,7 @@ class CapturedSteps:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.is_on = device.type == "cuda" and all(has_kernel(op, device.type) for op in OPS)
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
 
@@ -46,13 +47,16 @@ class CapturedSteps:
         self, step: Callable[[list[Tensor]], None], inputs: list[Tensor]
     ) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
         static = [tensor.clone() for tensor in inputs]
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
+        # Streams are of the current device, and torch's own stream for captures of the first that
+        # captured; what runs on another device would run at once and be missing in the graph.
+        with torch.cuda.device(self.device):
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    step(static)
+            torch.cuda.current_stream().wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=aside):
                 step(static)
-        torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            step(static)
         return graph, static

@@ -73,7 +73,8 @@ def sample(
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
-        SamplingInterrupted: Ctrl-C; `images` holds what was drawn, grey where nothing was.
+        SamplingInterrupted: Ctrl-C; `images` holds what was drawn, grey where nothing was, or what
+            was decoded, grey the pictures that were not.
     """
     first_stage = model.first_stage_model
     factor = first_stage.downsampling_factor
@@ -111,11 +112,19 @@ def sample(
         interrupted.images = decode_partial(first_stage, interrupted.codes, tile)
         raise
     codes, *logprobs = result if isinstance(result, tuple) else (result,)
+    height, width = codes.shape[1:]
+    images = torch.zeros(
+        *(len(codes), first_stage.config["out_ch"], factor * height, factor * width),
+        dtype=first_stage.decoder.conv_out.weight.dtype, device=codes.device,
+    )  # fmt: skip
     try:
-        images = decode(first_stage, codes, tile)
+        for image, own in zip(images.split(1), codes.split(1), strict=True):
+            image.copy_(decode(first_stage, own, tile))
     except KeyboardInterrupt:
         number = codes.numel()
-        raise SamplingInterrupted(codes, *(logprobs or [None]), number, number) from None
+        interrupted = SamplingInterrupted(codes, *(logprobs or [None]), number, number)
+        interrupted.images = images
+        raise interrupted from None
     extras = (*([codes] if return_codes else []), *logprobs)
     return (images, *extras) if extras else images
 

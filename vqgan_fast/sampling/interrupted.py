@@ -21,8 +21,8 @@ class SamplingInterrupted(KeyboardInterrupt):
         logprobs: (B, H, W) float32, 0 at those cells; None where `sample` was interrupted while
             decoding and was not asked for them.
         done, total: how many codes were drawn, and how many were asked for.
-        images: (B, 3, f H, f W), decoded, grey where nothing was drawn; None unless `sample` was
-            interrupted while drawing or while `sample_best` ranked them.
+        images: (B, 3, f H, f W), decoded, grey where nothing was drawn and where `sample` had not
+            decoded yet; None from `sample_codes`.
         best: from `sample_best`, of the condition that it was at, the best of the candidates that
             were complete, (1, at most `keep`, ...) of them; else None. All else tells of the batch
             of candidates that was being drawn.

@@ -97,9 +97,12 @@ the quicker one took.
 
 def _factors(results: Mapping[str, Any], where: Path) -> str:
     rows = []
+    worse = []  # than a picture of one colour
     for name in results["comparisons"]["factors"]:
         prior = results["priors"][name]
         stage = results["first_stages"][prior["first_stage"]]
+        if stage["psnr"] < stage["mean_colour_psnr"]:
+            worse.append(f"f{stage['factor']}")
         rows.append([
             f"f{stage['factor']}", f"{stage['crop_pixels']} px", str(stage["codebook_size"]),
             f"{stage['codebook_usage']:.0%}", f"{stage['psnr']:.2f}",
@@ -111,12 +114,15 @@ def _factors(results: Mapping[str, Any], where: Path) -> str:
         "factor", "crop", "codes", "in use", "PSNR, dB", "of mean colours", "SSIM",
         "nats per code", "unigrams", "bits per pixel",
     ]  # fmt: skip
+    trained_less = (
+        f" {' and '.join(worse)} trained for too short a time to get above it." if worse else ""
+    )
     return f"""\
 ## How much context a code has (Section 4.3)
 
 The transformer sees a grid of the same number of codes whatever the factor, so the crop grows with
 it. f1 has no network: its codes are colours found by k-means. Beside the PSNR stands that of the
-crops each painted in its own mean colour.
+crops each painted in its own mean colour.{trained_less}
 
 {_table(header, rows)}
 

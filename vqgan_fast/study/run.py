@@ -27,10 +27,9 @@ CONFIGS = "configs"
 LAUNCHER = "torchrun --nproc-per-node 8 -m vqgan_fast"
 CAUTION = """\
 These are models of minutes on two CPU cores: they show that every comparison runs and how it is
-measured, not how the paper's models compare; `vqgan-fast study --config paper` has its sizes. Their
-first stages have only begun to learn: the demo's makes 400 steps before it reconstructs better than
-mean colours would, and f2 to f16 here do not get there. Trained again with another number of
-threads, nats per code differ by up to 0.3 (f16: 0.5), and the orders of codes change places.
+measured, not how the paper's models compare; `vqgan-fast study --config paper` has its sizes.
+Trained again with another number of threads, nats per code differ by some tenths, and the orders of
+codes change places.
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from vqgan_fast.data import (
+    CropMap,
     PairedStream,
     SampleOrder,
     batches,
@@ -21,6 +22,7 @@ from vqgan_fast.data import (
     read_codes,
     to_model_range,
 )
+from vqgan_fast.data.images import PictureFile
 from vqgan_fast.data.order import CODE_DROPOUT, counter_generator
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.conditions import Tokens, map_tokens
@@ -56,6 +58,7 @@ class CodeSource(ABC):
     Attributes:
         grid: (h, w) of each picture's codes.
         files: the pictures behind the codes, as far as they are read here.
+        kinds: of maps that go with them.
         described: what they are, in words that change with them.
 
     Raises:
@@ -64,7 +67,8 @@ class CodeSource(ABC):
     """
 
     grid: tuple[int, int]
-    files: list
+    files: Sequence[PictureFile]
+    kinds: Sequence[CropMap]
     described: str
 
     def __init__(
@@ -125,7 +129,7 @@ class FileCodes(CodeSource):
                 "the codebooks differ; run `vqgan-fast tokenize` with this one"
             )
         count, *grid = self.codes.shape
-        self.grid, self.files = tuple(grid), []
+        self.grid, self.files, self.kinds = tuple(grid), [], []
         self.order = SampleOrder(count, self.seed)
         self.described = f"codes of {count} crops with codebook {self.codes.codebook}"
 

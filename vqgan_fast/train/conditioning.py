@@ -91,13 +91,16 @@ class Conditioning:
         """
         pictures = self.data.validation if held_out else self.data.train
         files = list_images(pictures) if held_out else self._training_pictures()
-        files, kinds = files if limit is None else files[:limit], []
+        files = files if limit is None else files[:limit]
         parts = [part for part in self.parts if part.kind != "sos"]
-        for part in parts:  # each may leave pictures out
-            files = self._open(part, pictures, files, held_out)[0]
-        for part in parts:
-            kinds.append(self._open(part, pictures, files, held_out)[1])
-        return files, kinds
+        while True:
+            before, kinds = len(files), []
+            for part in parts:
+                files, kind = self._open(part, pictures, files, held_out)
+                kinds.append(kind)
+            if len(files) == before or len(parts) == 1:
+                return files, kinds
+            # A part left pictures out, which those before it still have: open all anew.
 
     def held_out(self, limit: int | None = None) -> HeldOutPairs:
         """The crops of data.validation, or of its first pictures, with their maps."""

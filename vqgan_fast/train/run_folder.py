@@ -21,6 +21,8 @@ from .stopping import too_short
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
 FIXED = ("stage", "model.", "gpt.", "cond", "transformer")
+# But a condition's maps, and the VQGAN that encodes them, may move as the pictures may.
+PLACES = (".folder", ".vqgan")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         old, new = before.get(key), now.get(key)
         if old == new or key in ("resume", "run_dir"):
             continue
-        if key.startswith(FIXED):
+        moved = key.endswith(".validation_folder") or (old and new and key.endswith(PLACES))
+        if key.startswith(FIXED) and not moved:
             raise ConfigError(
                 f"run_dir {run_dir} was trained with {key} = {old} and cannot be resumed with "
                 f"{new}; choose another run_dir"
@@ -126,9 +129,12 @@ def _newest_step(run_dir: Path) -> int:
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones."""
+    """Nested keys as dotted ones; of a list of mappings their number, and each by its place."""
     flat = {}
     for key, value in nested.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            flat[f"{prefix}{key}"] = len(value)
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             flat.update(flatten(value, f"{prefix}{key}."))
         else:

@@ -1,4 +1,4 @@
-"""The account of pictures that could not be read."""
+"""The account of pictures that could not be read, or whose maps could not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from functools import cached_property
 
 import torch
 
+from vqgan_fast.data import CropMap
 from vqgan_fast.data.images import PictureFile
+from vqgan_fast.data.maps import FileMap
 
 from .distributed import Ranks
 
@@ -17,13 +19,19 @@ class SkippedFiles:
 
     Args:
         files: all pictures.
-        warn: told of each unreadable one, by name.
+        maps: the kinds of maps that go with them.
+        warn: told of each unreadable one, by name, with its maps that are files.
     """
 
     def __init__(
-        self, files: Sequence[PictureFile], ranks: Ranks, warn: Callable[[str], None]
+        self,
+        files: Sequence[PictureFile],
+        maps: Sequence[CropMap],
+        ranks: Ranks,
+        warn: Callable[[str], None],
     ) -> None:
         self._files = files
+        self._maps = [kind.files for kind in maps if isinstance(kind, FileMap)]
         self._seen = torch.zeros(len(files), dtype=torch.int32)
         self._told: set[int] = set()
         self._ranks, self._warn = ranks, warn
@@ -44,5 +52,6 @@ class SkippedFiles:
         for i in found:
             if i not in self._told:
                 self._told.add(i)
-                self._warn(f"skipped {self._files[i]}: it cannot be read; training goes on")
+                which = " or ".join(["it", *(f"its map {maps[i]}" for maps in self._maps)])
+                self._warn(f"skipped {self._files[i]}: {which} cannot be read; training goes on")
         return len(found)

@@ -113,7 +113,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
                 cadence.checkpoint_in_background,
             ) as writer,
         ):  # fmt: skip
-            skipped = SkippedFiles(crops.stream.files, ranks, log.warn)
+            skipped = SkippedFiles(crops.stream.files, crops.kinds, ranks, log.warn)
             log.say(
                 f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
             )
@@ -237,8 +237,11 @@ def adam(module: nn.Module, rate: float) -> torch.optim.Adam:
 
 
 def pictures(model: VQGAN, crops: TrainingCrops, raw: Tensor, device: torch.device) -> list[Tensor]:
-    """Two rows of uint8 pictures (B, 3, S, S): crops, and what the model makes of them."""
+    """Two rows of uint8 pictures (B, 3, S, S): crops, and what the model makes of them.
+
+    One by one, as all at once could take more memory than a step of few crops does.
+    """
     x = crops.model_input(raw, device)
     with evaluating(model, device):
-        x_hat = model(x)[0]
+        x_hat = torch.cat([model(one)[0] for one in x.split(1)])
     return [crops.draw(x), crops.draw(x_hat)]

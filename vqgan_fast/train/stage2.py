@@ -65,7 +65,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # The frozen first stage and the codes that it gives; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         vqgan = load_first_stage(config.first_stage).to(ranks.device)
-        files = training_pictures(data, ranks) if data.codes is None else None
+        parts = config.condition.parts or [config.condition]
+        files = training_pictures(data, ranks, parts) if data.codes is None else None
         conditioning = Conditioning(config, vqgan, pictures=files)
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
@@ -123,7 +124,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
                 cadence.checkpoint_in_background,
             ) as writer,
         ):  # fmt: skip
-            skipped = SkippedFiles(codes.files, ranks, log.warn)
+            skipped = SkippedFiles(codes.files, codes.kinds, ranks, log.warn)
             log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
             stop.reserve_seconds = first_checkpoint(
                 state, writer, checkpoint, optim.max_minutes, log
@@ -211,7 +212,8 @@ def held_out_figures(
 def pictures(model: LatentTransformer, shown: CodeBatch | HeldOutCodes) -> list[Tensor]:
     """Rows of uint8 pictures (B, 3, S, S): conditions, codes decoded, and what was predicted.
 
-    The last row decodes the likeliest code at each place given the true codes before it.
+    The last row decodes the likeliest code at each place given the true codes before it. Codes are
+    decoded one picture at a time: all at once could take more memory than a step does.
     """
     codes = shown.codes[:SHOWN]
     condition = map_tokens(itemgetter(slice(SHOWN)), shown.condition)
@@ -219,6 +221,9 @@ def pictures(model: LatentTransformer, shown: CodeBatch | HeldOutCodes) -> list[
     # A vocabulary may hold condition tokens that are no codes of the first stage.
     likeliest = likeliest.clamp_max(model.first_stage_model.quantize.codebook_size - 1)
     vqgan = model.first_stage_model
-    decoded = [to_pixels(vqgan.decode_indices(indices)) for indices in (codes, likeliest)]
+    decoded = [
+        torch.cat([to_pixels(vqgan.decode_indices(one)) for one in indices.split(1)])
+        for indices in (codes, likeliest)
+    ]
     drawn = shown.drawn if isinstance(shown, HeldOutCodes) else []
     return [row for row in drawn if row.shape == decoded[0].shape] + decoded

@@ -16,13 +16,13 @@ from vqgan_fast.data import (
     Depth,
     Edges,
     ImageStream,
-    Keypoints,
     LowResolution,
     PairedBatch,
     PairedStream,
     Segmentation,
     ShardedPictures,
     held_out_crops,
+    held_out_pairs,
     list_images,
     list_shards,
     pair_by_name,
@@ -67,7 +67,7 @@ class TrainingCrops:
             self.stream = ImageStream(training_pictures(data, ranks), **training)
             self.held_out = load_held_out(data)
             return
-        pictures = training_pictures(data, ranks)
+        pictures = training_pictures(data, ranks, [data.maps])
         files, self.kind = open_maps(data.train, data.maps.folder, data.maps, pictures)
         self.stream = PairedStream(files, [self.kind], **training)
         self.held_out = None
@@ -75,12 +75,15 @@ class TrainingCrops:
             folder = data.maps.validation_folder
             pictures = list_images(data.validation)
             files, kind = open_maps(data.validation, folder, data.maps, pictures)
-            region = data.validation_region
-            fixed = PairedStream(
-                files, [kind], **settings, crop="center", region=region, shuffle=False
-            )
-            count = min(data.validation_crops, len(files))
-            self.held_out = torch.stack([fixed[number].maps[0] for number in range(count)])
+            self.held_out = held_out_pairs(
+                files[: data.validation_crops], [kind], **settings, center=True,
+                region=data.validation_region,
+            ).maps[0]  # fmt: skip
+
+    @property
+    def kinds(self) -> list[CropMap]:
+        """Of maps: `kind`, or none."""
+        return [] if self.kind is None else [self.kind]
 
     @property
     def channels(self) -> int:
@@ -137,7 +140,7 @@ def open_maps(
     if config.kind == "keypoints":
         posed = pair_with_keypoints(files, Path(folder), unpaired=config.unpaired)
         _tell(posed.left_out)
-        return posed.pictures, Keypoints(posed.pictures, Path(folder))
+        return posed.pictures, posed.maps
     return files, make_map(config, files)
 
 

@@ -153,6 +153,43 @@ __device__ void release(uint64_t* barrier) {
   if (threadIdx.x % kWarp == 0) ptx::arrive(barrier);
 }
 
+// products (+)= rows codes^T over kSteps steps of columns, as one group. The number is a constant:
+// behind a loop whose end it does not know, ptxas closes the group by an empty product, and a wait
+// that leaves one group under way leaves that one and waits for this.
+template <int kSteps>
+__device__ void multiply_steps(float (&products)[kPanels][64], uint32_t rows, uint32_t row_panel,
+                               uint32_t codes, int accumulate) {
+  ptx::begin_products();
+#pragma unroll
+  for (int step = 0; step < kSteps; ++step) {
+    const uint64_t these_codes = matrix_descriptor(codes + unit_offset(kCodePanel, 2 * step, 0),
+                                                   kCodePanel * kUnitBytes, kCoreMatrixBytes);
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) {
+      const uint64_t these_rows =
+          matrix_descriptor(rows + p * row_panel + unit_offset(kRowPanel, 2 * step, 0),
+                            kRowPanel * kUnitBytes, kCoreMatrixBytes);
+      ptx::multiply_64x128(products[p], these_rows, these_codes, step > 0 ? 1 : accumulate);
+    }
+  }
+  ptx::commit_products();
+}
+
+static_assert(kStageColumns == 4 * kDepthStep, "steps of a stage");
+__device__ void multiply_stage(float (&products)[kPanels][64], int steps, uint32_t rows,
+                               uint32_t row_panel, uint32_t codes, int accumulate) {
+  switch (steps) {
+    case 1:
+      return multiply_steps<1>(products, rows, row_panel, codes, accumulate);
+    case 2:
+      return multiply_steps<2>(products, rows, row_panel, codes, accumulate);
+    case 3:
+      return multiply_steps<3>(products, rows, row_panel, codes, accumulate);
+    default:
+      return multiply_steps<4>(products, rows, row_panel, codes, accumulate);
+  }
+}
+
 // One of the two warpgroups that multiply.
 template <int kGroups>
 __device__ void consume(const SearchArgs& args, const Ring& ring, unsigned char* shared,
@@ -191,22 +228,10 @@ __device__ void consume(const SearchArgs& args, const Ring& ring, unsigned char*
       for (int in_tile = 0; in_tile < ring.per_tile; ++in_tile) {
         ptx::wait_barrier(&barriers->full[stage.slot], stage.parity);
         const uint32_t codes_address = ptx::shared_address(shared + ring.stage_at(stage.slot));
-        const int steps = ring.columns(in_tile) / kDepthStep;
-        ptx::begin_products();
-        for (int step = 0; step < steps; ++step) {
-          const int unit = 2 * step;
-          const uint64_t codes = matrix_descriptor(codes_address + unit_offset(kCodePanel, unit, 0),
-                                                   kCodePanel * kUnitBytes, kCoreMatrixBytes);
-          const int row_unit = in_tile * kStageColumns / kUnitColumns + unit;
-#pragma unroll
-          for (int p = 0; p < kPanels; ++p) {
-            const uint64_t these_rows = matrix_descriptor(
-                rows_address + p * row_panel + unit_offset(kRowPanel, row_unit, 0),
-                kRowPanel * kUnitBytes, kCoreMatrixBytes);
-            ptx::multiply_64x128(products[p], these_rows, codes, in_tile + step != 0);
-          }
-        }
-        ptx::commit_products();
+        const uint32_t these_rows =
+            rows_address + unit_offset(kRowPanel, in_tile * kStageColumns / kUnitColumns, 0);
+        multiply_stage(products, ring.columns(in_tile) / kDepthStep, these_rows, row_panel,
+                       codes_address, in_tile > 0);
         ptx::wait_for_products<1>();
         if (in_tile > 0) release(&barriers->empty[before.slot]);
         before = stage;
