@@ -137,7 +137,6 @@ class _Slots:
         self.next_use: dict[Key, float] = {}
         self.furthest: list[tuple[float, Key]] = []  # a heap; entries that are out of date stay
         self.in_pass: list[Request] = []
-        self.pinned: set[Key] = set()
 
     def length(self, key: Key) -> int:
         return self.held.get(key, (0, 0))[1]
@@ -145,7 +144,6 @@ class _Slots:
     def visit(self, request: Request, stop: int) -> tuple[int, int]:
         """The slot of a window and the length that it holds; afterwards it holds `stop` tokens."""
         key = request.key
-        self.pinned.add(key)
         self.in_pass.append(request)
         slot, start = self.held.get(key) or (self._take(), 0)
         self.held[key] = (slot, stop)
@@ -162,21 +160,15 @@ class _Slots:
                 self.next_use[key] = request.next_use
                 heapq.heappush(self.furthest, (-request.next_use, key))
         self.in_pass.clear()
-        self.pinned.clear()
 
     def _take(self) -> int:
         if self.free:
             return self.free.pop()
-        kept = []
+        # Never from a window of this pass, which has no more windows than there are slots: what
+        # stands here for it is the number of its visit, lower than any other window's next.
         while True:
-            entry = heapq.heappop(self.furthest)
-            next_use, key = -entry[0], entry[1]
-            if self.next_use.get(key) != next_use:
-                continue
-            if key not in self.pinned:
+            next_use, key = heapq.heappop(self.furthest)
+            if self.next_use.get(key) == -next_use:
                 break
-            kept.append(entry)
-        for entry in kept:
-            heapq.heappush(self.furthest, entry)
         del self.next_use[key]
         return self.held.pop(key)[0]
