@@ -98,6 +98,16 @@ def test_guidance(rule: str, level: str) -> None:
         assert uncond.gather(1, found[:, None]).isfinite().all()
 
 
+def test_top_k_parts_scores_that_differ_in_their_last_bit(level: str) -> None:
+    logits = torch.tensor([[0.0, -1.0, -1.0]]).expand(500, 3)
+    uncond = torch.tensor([[0.0, 0.0, -1.0]]).expand(500, 3)
+    # 0, -1 - 2^-52 and -1.
+    codes, _ = ops.sample_logits(
+        logits, *seeds_and_cells(500), top_k=2, uncond_logits=uncond, guidance=1 + 2.0**-52
+    )
+    assert codes.unique().tolist() == [0, 2]
+
+
 def test_every_level_and_row_alone_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch, level):
     logits, (seeds, cells) = 4 * torch.randn(50, 300), seeds_and_cells(50)
     together = ops.sample_logits(logits, seeds, cells, top_p=0.8)
@@ -139,6 +149,12 @@ def test_forbidden_codes() -> None:
     each[torch.arange(200), torch.arange(200) % 12] = False
     codes, _ = ops.sample_logits(logits, seeds, cells, forbidden=each)
     assert torch.equal(codes, torch.arange(200) % 12)
+
+
+def test_a_wide_nucleus_leaves_out_what_is_left() -> None:
+    logits = torch.tensor([[0.01, 0.5, 0.19, 0.3]]).log().expand(4000, 4)
+    codes, _ = ops.sample_logits(logits, *seeds_and_cells(4000), top_p=0.985)
+    assert codes.unique().tolist() == [1, 2, 3]
 
 
 def test_draws_follow_the_filtered_distribution() -> None:
