@@ -128,6 +128,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     out[r].open = !prepare(z + r * codebook_.dim, num_rows_);
     if (!out[r].open) rows_[num_rows_++].row = r;
   }
+  if (num_rows_ == 0) return;
   // As many panels as there are tags.
   const int64_t segment = (kInt16TagMask + 1) / kernels_.vectors;
   for (int64_t p = first_panel; p < last_panel; p += segment) {
