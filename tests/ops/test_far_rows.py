@@ -135,3 +135,15 @@ def test_no_row_is_left_open(way: str) -> None:
         counters = ops.nearest_code_counters()
         assert counters["calls_boxes"] == 3
         assert counters["rows_direct"] + counters["rows_scan"] == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_row_of_a_block_has_a_bound_in_int16(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a codebook so large that it is fetched ahead."""
+    force_way("int16", level, monkeypatch)
+    codebook = torch.randn(4500, 120)
+    z = torch.randn(5, 120).double() * 1e20
+    check(z, codebook.double())
+    check(z.float(), codebook)
