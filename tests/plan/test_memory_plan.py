@@ -252,8 +252,12 @@ def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("vqgan.yaml", "--gpus", "0"), "--gpus must be above 0, got 0"),
+        (("vqgan.yaml", "--gpus", "0"), "--gpus must be above 0 and finite, got 0"),
+        (("vqgan.yaml", "--memory", "inf"), "--memory must be above 0 and finite, got inf"),
+        (("vqgan.yaml", "--rate", "nan"), "--rate must be above 0 and finite, got nan"),
         (("vqgan.yaml", "--reserve", "-1"), "--reserve must be 0 or more"),
+        (("vqgan.yaml", "--reserve", "nan"), "--reserve must be 0 or more and finite, got nan"),
+        (("transformer.yaml", "gpt.n_head=0"), "gpt.n_head must be at least 1, got 0"),
         (("vqgan.yaml", "--sharded"), "--sharded is for stage: transformer"),
         (("vqgan.yaml", "data.global_batch_size=3", "--gpus", "2"), "a multiple of ranks .* = 2"),
         (("vqgan.yaml", "data.size=100"), "must be a multiple of .* f = 16, got 100"),
