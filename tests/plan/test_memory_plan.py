@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.nn import functional as F
 
 from vqgan_fast import cli
 from vqgan_fast.cli.plan import PARTS
@@ -49,6 +50,13 @@ def test_allocations_live_as_long_as_someone_needs_them():
             _large = torch.empty(5_000_000)
         assert seen.peak == 24_000_000
         assert seen.peak_without([weight.grad]) == 20_000_000
+        with Allocations() as seen:
+            F.conv2d(torch.empty(2, 1, 10, 10), torch.empty(3, 1, 3, 3), padding=1)
+            # x, weights, the result; within, the larger of x's and the result's copy, and weights.
+            assert seen.now == 0 and seen.peak == 4 * (200 + 27 + 600 + 600 + 27)
+        with Allocations() as seen:
+            F.conv2d(torch.empty(2, 1, 10, 10), torch.empty(3, 1, 1, 1))  # a matrix product
+            assert seen.peak == 4 * (200 + 3 + 600)
         with Allocations() as seen:
             _view = weight.t().detach()  # a weight is there before, however it is looked at
         assert seen.peak == 0
@@ -99,6 +107,8 @@ def test_a_card_holds_everything_or_its_part():
     assert (sharded.exchange, sharded.working) == (2 * 20 + 20, 80)
     half = on_a_card(MEMORY, 4, sharded=True, precision="bf16", reserve_gib=0)
     assert half.exchange == 20 + 20
+    several = on_a_card(MEMORY, 4, sharded=True, accumulate=3, reserve_gib=0)
+    assert several.exchange == 2 * 20 + 100  # the gradients of all blocks are whole meanwhile
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (8, 1)])

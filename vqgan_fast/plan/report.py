@@ -58,8 +58,9 @@ def make_plan(
             other: rehearsal.step(replace(setting, batch_size=other)).activations,
         }
         card = on_a_card(
-            memory, gpus, sharded=sharded, precision=setting.precision, reserve_gib=reserve_gib
-        )
+            memory, gpus, sharded=sharded, precision=setting.precision,
+            accumulate=config.optim.accumulate, reserve_gib=reserve_gib,
+        )  # fmt: skip
         beside = card.total - card.working
 
         def most(gib: float, card=card, beside=beside, setting=setting, activations=activations):
