@@ -44,6 +44,16 @@ def test_shard_overwrites_with_force_alone(folder, tmp_path, capsys):
     assert len(ShardedPictures([taken])) == 5
 
 
+def test_shard_leaves_no_part_of_a_longer_set(folder, tmp_path, capsys):
+    argv = ["shard", str(folder), "--output", str(tmp_path / "photos"), "--count"]
+    (tmp_path / "photos-old.tar").touch()  # is none of them
+    assert cli.main([*argv, "3"]) == 0
+    assert cli.main([*argv, "2", "--force"]) == cli.USER_ERROR
+    assert f"{tmp_path / 'photos-000002.tar'} is there" in capsys.readouterr().err
+    (tmp_path / "photos-000002.tar").unlink()
+    assert cli.main([*argv, "2", "--force"]) == 0
+
+
 @pytest.mark.parametrize(
     ("count", "message"), [("6", "the 5 pictures, got 6"), ("0", "between 1 and")]
 )
