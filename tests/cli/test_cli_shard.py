@@ -113,6 +113,7 @@ def test_tokenize_on_two_ranks_and_train(folder, first_stage, tmp_path, monkeypa
     [
         (["--output", "codes.pt"], "must end in .safetensors or be a folder, got codes.pt"),
         (["--output", "codes", "--force"], "--force is for a file"),
+        (["--output", "codes", "--resize", "-5"], "--resize must be 0 or more, got -5"),
         (["--output", "codes", "--per-file", "0"], "--per-file must be at least 1, got 0"),
     ],
 )

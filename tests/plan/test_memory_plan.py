@@ -27,7 +27,7 @@ from vqgan_fast.plan import (
     on_a_card,
 )
 from vqgan_fast.plan.allocations import Allocations
-from vqgan_fast.plan.report import render
+from vqgan_fast.plan.report import make_plan, render
 from vqgan_fast.train import ConfigError
 
 GIB = 2**30
@@ -120,6 +120,23 @@ def test_the_largest_batch_is_the_last_that_fits(sizes):
         batch = largest_batch({size: working(size) for size in sizes}, 400, capacity)
         assert 400 + working(batch) <= capacity < 400 + working(batch + 1)
     assert largest_batch({1: 37, 2: 44}, 400, 300) == 0
+
+
+def test_the_largest_batch_holds_where_another_part_comes_to_be_the_peak(tmp_path):
+    """The transformer has copies of its weights in bf16, encoding more for each picture."""
+    first = (
+        "stage: vqgan\nmodel: {ch: 64, ch_mult: [1, 1, 1, 1], num_res_blocks: 1, resolution: 64}\n"
+    )
+    (tmp_path / "first.yaml").write_text(first)
+    argv = [f"first_stage={tmp_path / 'first.yaml'}", "optim.precision=bf16", "gpt.n_layer=2"]
+    argv += ["gpt.n_head=8", "gpt.n_embd=512", "data.size=64", "data.batch_size=1"]
+
+    def plan(*more):
+        return make_plan("transformer.yaml", [*argv, *more], memory_gib=1, reserve_gib=0)
+
+    (most,) = plan()["settings"][0]["largest_batch"].values()
+    assert plan(f"data.batch_size={most}")["settings"][0]["fits"]
+    assert not plan(f"data.batch_size={most + most // 10}")["settings"][0]["fits"]
 
 
 def test_the_duration_lies_between_hidden_and_open_exchange():

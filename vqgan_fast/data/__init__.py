@@ -3,7 +3,7 @@
 from .classes import ClassLabel, class_labels, class_names
 from .code_folder import Place, read_codes, write_code_folder
 from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
-from .fingerprint import data_fingerprint, weights_fingerprint
+from .fingerprint import data_fingerprint, pictures_fingerprint, weights_fingerprint
 from .held_out import HeldOut, HeldOutPairs, held_out_crops, held_out_pairs
 from .images import DataError, UnreadableImageError, list_images, read_image
 from .keypoints import Keypoints, pair_with_keypoints
@@ -50,6 +50,7 @@ __all__ = [
     "open_pictures",
     "pair_by_name",
     "pair_with_keypoints",
+    "pictures_fingerprint",
     "rank_positions",
     "read_codes",
     "read_image",

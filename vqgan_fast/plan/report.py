@@ -12,7 +12,7 @@ from vqgan_fast.train.config import ConfigError
 
 from .estimate import CARDS_GIB, GIB, duration, largest_batch, on_a_card
 from .load import load_plan
-from .rehearsal import Rehearsal, Setting
+from .rehearsal import Rehearsal, Setting, StepMemory
 
 
 def make_plan(
@@ -52,21 +52,17 @@ def make_plan(
     rows = []
     for setting in settings:
         memory = rehearsal.step(setting)
-        other = 1 if setting.batch_size > 1 else 2
-        activations = {
-            setting.batch_size: memory.activations,
-            other: rehearsal.step(replace(setting, batch_size=other)).activations,
-        }
         card = on_a_card(
             memory, gpus, sharded=sharded, precision=setting.precision,
             accumulate=config.optim.accumulate, reserve_gib=reserve_gib,
         )  # fmt: skip
         beside = card.total - card.working
+        growths = _growths(rehearsal, setting, memory, round(max(capacities) * GIB) - beside)
 
-        def most(gib: float, card=card, beside=beside, setting=setting, activations=activations):
+        def most(gib: float, card=card, beside=beside, setting=setting, growths=growths):
             capacity = round(gib * GIB)
             fits = setting.batch_size * (card.total <= capacity)
-            return max(fits, largest_batch(activations, beside, capacity))
+            return max(fits, min(largest_batch(pair, beside, capacity) for pair in growths))
 
         rows.append({
             "batch_size": setting.batch_size,
@@ -96,6 +92,32 @@ def make_plan(
         )
         plan["duration"] = vars(time)
     return plan
+
+
+def _growths(
+    rehearsal: Rehearsal, setting: Setting, memory: StepMemory, room: int
+) -> list[dict[int, int]]:
+    """Activations of two batch sizes each: how they grow with the batch, up to so much room.
+
+    In a large batch they may grow faster than in a small one, where what does not grow, such as
+    copies of weights, takes most: if encoding the pictures, without a transformer, comes to be the
+    peak.
+    """
+
+    def pair(few: int, many: int) -> dict[int, int]:
+        known = {setting.batch_size: memory.activations}
+        return {
+            size: known[size] if size in known
+            else rehearsal.step(replace(setting, batch_size=size)).activations
+            for size in (few, many)
+        }  # fmt: skip
+
+    near = pair(*sorted((setting.batch_size, 1 if setting.batch_size > 1 else 2)))
+    most = largest_batch(near, 0, room)
+    if most <= max(near):
+        return [near]
+    far = pair(most // 2, most)
+    return [near, far] if far[most] > room else [near]
 
 
 def render(plan: Mapping[str, Any], parts: Mapping[str, str]) -> str:
