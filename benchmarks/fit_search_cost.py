@@ -1,8 +1,13 @@
-"""Fits the constants of csrc/kernels/cpu/nearest_code_cost.cpp, and tells what the choice costs.
+"""Fits what csrc/kernels/cpu/nearest_code_cost.cpp estimates, and tells what the choice costs.
 
     VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure avx2.json
-    python benchmarks/fit_search_cost.py fit avx2.json        prints a level's rows of the table
-    python benchmarks/fit_search_cost.py check avx2.json      the choice of the op as it is now
+    python benchmarks/fit_search_cost.py fit avx2.json avx2.inc
+    python benchmarks/fit_search_cost.py check avx2.json
+    VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure between.json --between
+
+`fit` prints a level's rows of the table and writes by how much the times differ from it, which is
+csrc/kernels/cpu/nearest_code_correction_avx2.inc. `check` tells what the op chooses now, at
+the sizes that were measured; with --between these are none that the correction knows.
 
 `measure` forces every way on a grid of sizes, on one thread, with the codebook packed before and
 anew. The ways take turns, and beside them a search that is the same in every round: the median of
@@ -50,18 +55,22 @@ BOXES = {
     16: (3600, 0.9),
 }
 
+# The sizes of the correction, as nearest_code_correction.cpp has them.
+ROWS = (1, 4, 16, 64, 256, 1024, 4096)
+CODES = (64, 256, 1024, 4096, 16384)
+DIMS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
+# Others, at which the choice is interpolated.
+ROWS_BETWEEN, CODES_BETWEEN = (2, 8, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
+DIMS_BETWEEN = (5, 7, 9, 14, 20, 48, 100)
+
 Size = tuple[int, int, int]
 # Nanoseconds by way and by whether the codebook was packed before.
 Times = dict[tuple[str, bool], float]
 
 
-def sizes() -> list[Size]:
-    grid = itertools.product(
-        (1, 4, 16, 64, 256, 1024, 4096),
-        (64, 256, 1024, 4096, 16384),
-        (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256),
-    )
-    return [(n, k, d) for n, k, d in grid if n * k * d <= MOST_PRODUCTS]
+def sizes(between: bool = False) -> list[Size]:
+    axes = (ROWS_BETWEEN, CODES_BETWEEN, DIMS_BETWEEN) if between else (ROWS, CODES, DIMS)
+    return [(n, k, d) for n, k, d in itertools.product(*axes) if n * k * d <= MOST_PRODUCTS]
 
 
 def take(way: str, kept: bool) -> None:
@@ -121,19 +130,23 @@ def times_of(size: Size) -> Times:
     return {of: YARDSTICK_NS * statistics.median(values) for of, values in shares.items()}
 
 
-def measure(file: Path, part: str) -> None:
+def measure(file: Path, part: str, between: bool) -> None:
     number, parts = (int(x) for x in part.split("/"))
     stored = json.loads(file.read_text()) if file.exists() else []
-    for size in tqdm(sizes()[number - 1 :: parts], unit="size"):
+    for size in tqdm(sizes(between)[number - 1 :: parts], unit="size"):
         stored += [[*size, way, kept, ns] for (way, kept), ns in times_of(size).items()]
     file.write_text(json.dumps(stored))
 
 
 def load(file: Path) -> dict[Size, Times]:
-    measured: dict[Size, Times] = {}
+    """The median of what was measured, if it was more than once."""
+    every: dict[Size, dict[tuple[str, bool], list[float]]] = {}
     for n, k, d, way, kept, ns in json.loads(file.read_text()):
-        measured.setdefault((n, k, d), {})[way, kept] = ns
-    return measured
+        every.setdefault((n, k, d), {}).setdefault((way, kept), []).append(ns)
+    return {
+        size: {of: statistics.median(times) for of, times in found.items()}
+        for size, found in every.items()
+    }
 
 
 def boxes_cycles(k: int, d: int) -> float:
@@ -143,7 +156,27 @@ def boxes_cycles(k: int, d: int) -> float:
     return a * (k / 1024) ** p
 
 
-def fit(name: str, features: list[list[float]], times: list[float], calls: list[float]) -> None:
+def search_features(way: str, n: int, k: int, d: int) -> list[float]:
+    """What the time of a search is linear in; nearest_code_cost.cpp has the same."""
+    if way == "boxes":
+        return [1, n, n * d, n * boxes_cycles(k, d)]
+    if way == "direct":
+        return [1, n, n * d, n * k, n * k * d, k, k * d]
+    times = 4 if d == 1 and k > 128 else 1  # on a crowded line
+    return [1, *(times * x for x in (n, n * d, n * k, n * k * d))]
+
+
+def pack_features(way: str, k: int, d: int) -> list[float]:
+    """What the time of packing is linear in; the first is kPackCall, whatever is packed."""
+    if way == "boxes":
+        return [1, k, k * max(0, np.log2(k / 32)), k * d]
+    far = 1.9 if 4 * k * d > 2 << 20 else 1
+    return [1, k, far * k * d]
+
+
+def fit(
+    name: str, features: list[list[float]], times: list[float], calls: list[float]
+) -> np.ndarray:
     """Least squares of the errors relative to whole calls, of which the times are parts.
 
     No coefficient is below 0.
@@ -153,46 +186,50 @@ def fit(name: str, features: list[list[float]], times: list[float], calls: list[
     error = 1 + (np.array(features) @ found - np.array(times)) * weights
     print(f"{name:14s}", *(f"{x:.4g}," for x in found), end="  ")
     print(f"ratio {np.percentile(error, 5):.2f} to {np.percentile(error, 95):.2f}")
+    return found
 
 
-def dense_features(n: int, k: int, d: int) -> list[float]:
-    """nearest_code_cost.cpp has the same factor on a crowded line."""
-    times = 4 if d == 1 and k > 128 else 1
-    return [1, *(times * x for x in (n, n * d, n * k, n * k * d))]
-
-
-def fit_level(measured: dict[Size, Times]) -> None:
+def fit_level(measured: dict[Size, Times], file: Path) -> None:
     call_time = statistics.median(times["call", True] for times in measured.values())
-    hash_time = {(n, k, d): 100 + 0.2 * k * d for n, k, d in measured}
-    print(
-        "call, row, row_element, pair, pair_element, code, code_element; packing begins with what"
-    )
-    print("is kPackCall whatever is packed")
+    print("call, row, row_element, pair, pair_element, code, code_element")
+    packed, anew = {}, {}  # curves of the correction, by way
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]
         if way == "boxes":
             have = [size for size in have if size[2] <= 16]
-            features = [[1, n, n * d, n * boxes_cycles(k, d)] for n, k, d in have]
-        elif way == "direct":
-            features = [[1, n, n * d, n * k, n * k * d, k, k * d] for n, k, d in have]
-        else:
-            features = [dense_features(*size) for size in have]
-        hashing = 0 if way == "direct" else 1
-        kept = [measured[size][way, True] - call_time - hashing * hash_time[size] for size in have]
-        fit(f"{way} search", features, kept, [measured[size][way, True] for size in have])
+        hashing = {(n, k, d): 0 if way == "direct" else 100 + 0.2 * k * d for n, k, d in have}
+        kept = {size: measured[size][way, True] for size in have}
+        search = {size: kept[size] - call_time - hashing[size] for size in have}
+        features = {size: search_features(way, *size) for size in have}
+        found = fit(f"{way} search", [*features.values()], [*search.values()], [*kept.values()])
+        formula = {size: features[size] @ found for size in have}
+        packed[way] = {size: search[size] / formula[size] for size in have}
         if way == "direct":
             continue
-        anew = [measured[size][way, False] for size in have]
-        packing = [
-            call - measured[size][way, True] + hash_time[size]
-            for call, size in zip(anew, have, strict=True)
-        ]
-        if way == "boxes":
-            features = [[1, k, k * max(0, np.log2(k / 32)), k * d] for _, k, d in have]
-        else:
-            far = {(k, d): 1.9 if 4 * k * d > 2 << 20 else 1 for _, k, d in have}
-            features = [[1, k, far[k, d] * k * d] for _, k, d in have]
-        fit(f"{way} pack", features, packing, anew)
+        whole = {size: measured[size][way, False] for size in have}
+        packing = [whole[size] - kept[size] + hashing[size] for size in have]
+        features = {size: pack_features(way, *size[1:]) for size in have}
+        found = fit(f"{way} pack", [*features.values()], packing, [*whole.values()])
+        anew[way] = {
+            size: (whole[size] - call_time) / (formula[size] + features[size] @ found)
+            for size in have
+        }
+    file.write_text("".join(table_of(ratios) for ratios in (*packed.values(), *anew.values())))
+
+
+def table_of(ratios: dict[Size, float]) -> str:
+    """One curve of nearest_code_correction.cpp: percents by dimension, codes and rows."""
+    lines = []
+    for d in DIMS:
+        codes = []
+        for k in CODES:
+            percents = [0]
+            for n in ROWS:  # what is too large to be measured is as with fewer rows
+                ratio = ratios.get((n, k, d))
+                percents.append(percents[-1] if ratio is None else round(100 * ratio) - 100)
+            codes.append(", ".join(str(max(-90, min(percent, 127))) for percent in percents[1:]))
+        lines.append("{{" + "}, {".join(codes) + "}},\n")
+    return "{\n" + "".join(lines) + "},\n"
 
 
 def check_choice(measured: dict[Size, Times], most: int) -> None:
@@ -222,14 +259,18 @@ if __name__ == "__main__":
     )
     parser.add_argument("what", choices=("measure", "fit", "check"))
     parser.add_argument("file", type=Path)
+    parser.add_argument("correction", type=Path, nargs="?", help="to be written, for `fit`")
+    parser.add_argument("--between", action="store_true", help="`measure` other sizes")
     parser.add_argument("--slice", default="1/1", help="of the sizes, for `measure`")
     parser.add_argument("--most", type=int, default=40, help="lines that `check` prints")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("SIMD level", _native.cpu_features()["selected"])
     if arguments.what == "measure":
-        measure(arguments.file, arguments.slice)
+        measure(arguments.file, arguments.slice, arguments.between)
     elif arguments.what == "fit":
-        fit_level(load(arguments.file))
+        if arguments.correction is None:
+            parser.error("fit needs a second file, for the correction")
+        fit_level(load(arguments.file), arguments.correction)
     else:
         check_choice(load(arguments.file), arguments.most)

@@ -30,7 +30,8 @@ struct LevelCost {
 };
 
 // Fitted by benchmarks/fit_search_cost.py on one core of an AMD EPYC: AVX2 on Zen 3, which has no
-// more, the other levels on Zen 4; NEON is an estimate.
+// more, the other levels on Zen 4; NEON is an estimate. nearest_code_correction has by how much
+// AVX2 differs from this.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
@@ -39,10 +40,10 @@ constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
                              {560, 30, 2, 0.03, 0.035, 6.16, 1.03},
                              {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
                              {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
-constexpr LevelCost kAvx2 = {{2060, 194, 1.68, 0.0503, 0.0223, 0.653, 0.0397},
-                             {3010, 23.5, 1.58, 0.00596, 0.0166, 4.15, 0.461},
-                             {3540, 62, 0.554, 0.0213, 0.0122, 23.6, 0.603},
-                             {3260, 23.4, 2.6, 0.25, 13.3, 3.53, 3.62}};
+constexpr LevelCost kAvx2 = {{2110, 183, 1.34, 0.0604, 0.0228, 0.566, 0.0465},
+                             {2970, 22.4, 1.37, 0.00821, 0.0172, 4.31, 0.405},
+                             {3530, 60, 0.464, 0.0239, 0.0128, 24, 0.526},
+                             {3170, 20.7, 2.46, 0.277, 11.7, 4.31, 4.67}};
 constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0.437, 0.0269},
                                {730, 36.6, 1.11, 0.0182, 0.0174, 4.29, 0.337},
                                {1050, 41, 1.08, 0.0715, 0.0101, 20.3, 0.619},
@@ -104,9 +105,18 @@ SearchCost::SearchCost(SimdLevel level, int64_t num_rows, int64_t num_codes, int
     : level_(level),
       num_rows_(static_cast<double>(num_rows)),
       num_codes_(static_cast<double>(num_codes)),
-      dim_(static_cast<double>(dim)) {}
+      dim_(static_cast<double>(dim)),
+      correction_(level, num_rows_, num_codes_, dim_) {}
 
 double SearchCost::search(SearchWay way) const {
+  return search_formula(way) * correction_.factor(way, true);
+}
+
+double SearchCost::pack_and_search(SearchWay way) const {
+  return (pack_formula(way) + search_formula(way)) * correction_.factor(way, false);
+}
+
+double SearchCost::search_formula(SearchWay way) const {
   const LevelCost& cost = cost_of(level_);
   if (way == SearchWay::kBoxes) {
     const BoxesCost& boxes = cost.boxes;
@@ -122,7 +132,7 @@ double SearchCost::search(SearchWay way) const {
   return dense.call + products * (dim_ < 2 && num_codes_ > kCrowdedLine ? 4.0 : 1.0);
 }
 
-double SearchCost::pack(SearchWay way) const {
+double SearchCost::pack_formula(SearchWay way) const {
   const LevelCost& cost = cost_of(level_);
   if (way == SearchWay::kDirect) return 0.0;
   if (way == SearchWay::kBoxes) {

@@ -3,11 +3,10 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/nearest_code_correction.h"
 #include "kernels/cpu/simd_level.h"
 
 namespace vqgan_fast {
-
-enum class SearchWay { kDirect, kFp32, kInt16, kBoxes };
 
 // Times in nanoseconds of one thread of the machine that the constants were fitted on; only their
 // ratios matter. benchmarks/fit_search_cost.py fits them anew.
@@ -17,14 +16,19 @@ class SearchCost {
 
   // Of searching all rows, given the packed codebook.
   double search(SearchWay way) const;
-  // Of packing the codebook.
-  double pack(SearchWay way) const;
+  // Of packing the codebook before.
+  double pack_and_search(SearchWay way) const;
   // Of hashing it.
   double hash() const;
 
  private:
+  // What the formulas say.
+  double search_formula(SearchWay way) const;
+  double pack_formula(SearchWay way) const;
+
   SimdLevel level_;
   double num_rows_, num_codes_, dim_;
+  SearchCorrection correction_;
 };
 
 }  // namespace vqgan_fast

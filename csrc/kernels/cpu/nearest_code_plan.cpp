@@ -123,7 +123,7 @@ SearchWay SearchPlan::fastest(int64_t num_rows) const {
   const SearchCost cost(level_, num_rows, args_.num_codes, args_.dim);
   // A codebook that comes again will come more often: packing it pays in the long run.
   const auto total = [&](SearchWay way) {
-    return cost.search(way) + (known_ ? 0.0 : cost.pack(way));
+    return known_ ? cost.search(way) : cost.pack_and_search(way);
   };
   return *std::min_element(ways_.begin(), ways_.end(),
                            [&](SearchWay a, SearchWay b) { return total(a) < total(b); });

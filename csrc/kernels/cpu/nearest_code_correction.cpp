@@ -1,0 +1,58 @@
+#include "kernels/cpu/nearest_code_correction.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+
+namespace vqgan_fast {
+namespace {
+
+// The sizes that were measured, as base-2 logarithms: 1 to 4096 rows, 64 to 16384 codes, and 1, 2,
+// 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256 dimensions.
+constexpr double kRows[] = {0, 2, 4, 6, 8, 10, 12};
+constexpr double kCodes[] = {6, 8, 10, 12, 14};
+constexpr double kDims[] = {0, 1, 1.585, 2, 2.585, 3, 3.3219, 3.585, 4, 4.585, 5, 6, 7, 8};
+
+// The direct way, which packs nothing; fp32, int16 and boxes with packed codes; the same anew.
+constexpr int kNumCurves = 7;
+
+// Percents: 10 says that it takes 1.1 times as long as the formula says. Printed by
+// benchmarks/fit_search_cost.py.
+constexpr int8_t kAvx2[kNumCurves][std::size(kDims)][std::size(kCodes)][std::size(kRows)] = {
+#include "kernels/cpu/nearest_code_correction_avx2.inc"
+};
+
+double interpolate(double low, double high, double t) { return low + t * (high - low); }
+
+}  // namespace
+
+template <size_t count>
+SearchCorrection::Place SearchCorrection::place_of(double size, const double (&log2_sizes)[count]) {
+  const double inside = std::clamp(std::log2(size), log2_sizes[0], log2_sizes[count - 1]);
+  int low = 0;
+  while (low + 2 < static_cast<int>(count) && log2_sizes[low + 1] <= inside) ++low;
+  return {low, (inside - log2_sizes[low]) / (log2_sizes[low + 1] - log2_sizes[low])};
+}
+
+SearchCorrection::SearchCorrection(SimdLevel level, double num_rows, double num_codes, double dim)
+    : measured_(level == SimdLevel::kAvx2) {
+  if (!measured_) return;
+  row_ = place_of(num_rows, kRows);
+  code_ = place_of(num_codes, kCodes);
+  dim_ = place_of(dim, kDims);
+}
+
+double SearchCorrection::factor(SearchWay way, bool packed) const {
+  if (!measured_) return 1.0;
+  const int index = static_cast<int>(way);
+  const auto& curve = kAvx2[way == SearchWay::kDirect || packed ? index : 3 + index];
+  const auto along_rows = [&](int d, int k) {
+    return interpolate(curve[d][k][row_.low], curve[d][k][row_.low + 1], row_.t);
+  };
+  const auto along_codes = [&](int d) {
+    return interpolate(along_rows(d, code_.low), along_rows(d, code_.low + 1), code_.t);
+  };
+  return 1.0 + 0.01 * interpolate(along_codes(dim_.low), along_codes(dim_.low + 1), dim_.t);
+}
+
+}  // namespace vqgan_fast
