@@ -104,20 +104,15 @@ def _growths(
     peak.
     """
 
-    def pair(few: int, many: int) -> dict[int, int]:
-        known = {setting.batch_size: memory.activations}
-        return {
-            size: known[size] if size in known
-            else rehearsal.step(replace(setting, batch_size=size)).activations
-            for size in (few, many)
-        }  # fmt: skip
+    def activations(size: int) -> int:
+        return rehearsal.step(replace(setting, batch_size=size)).activations
 
-    near = pair(*sorted((setting.batch_size, 1 if setting.batch_size > 1 else 2)))
+    other = 1 if setting.batch_size > 1 else 2
+    near = {setting.batch_size: memory.activations, other: activations(other)}
     most = largest_batch(near, 0, room)
-    if most <= max(near):
+    if most <= max(near) or (there := activations(most)) <= room:
         return [near]
-    far = pair(most // 2, most)
-    return [near, far] if far[most] > room else [near]
+    return [near, {most // 2: activations(most // 2), most: there}]
 
 
 def render(plan: Mapping[str, Any], parts: Mapping[str, str]) -> str:
