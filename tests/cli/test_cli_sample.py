@@ -41,6 +41,7 @@ def test_sample_larger_than_the_window(
     [
         (("--grid", "3x10"), "at least as large as the window"),
         (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
+        (("--tile", "1"), "tile must be at least 2, got 1"),
         (("--temperature", "-1"), "temperature"),
         (("--guidance", "2"), "uncond must be given"),
         (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
@@ -203,8 +204,11 @@ def test_sample_reports_weights_that_diverged(
     [
         ("--cache-gb=inf", "expected a finite number above 0, got inf"),
         ("--cache-gb=0", "expected a finite number above 0, got 0"),
+        ("--cache-gb=x", "expected a finite number above 0, got x"),
+        ("--acceptance-rate=x", "expected a share in (0, 1], got x"),
         ("--guidance=1:x", "expected a number or two, FROM:TO, such as 3 or 1:4, got '1:x'"),
         ("--number=0", "expected an integer of at least 1, got 0"),
+        ("--number=x", "expected an integer of at least 1, got x"),
     ],
 )
 def test_sample_options_that_cannot_be_read(

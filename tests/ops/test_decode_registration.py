@@ -86,6 +86,17 @@ def test_a_whole_step_compiles(gpt: GPT) -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_a_draw_compiles_for_any_batch_and_temperature() -> None:
+    def draw(logits: Tensor, cells: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        return ops.sample_logits(logits, cells, cells, temperature, top_k=4, top_p=0.9, min_p=0.1)
+
+    compiled = torch.compile(draw, fullgraph=True, dynamic=True, backend="aot_eager")
+    for rows, temperature in ((2, 1.0), (5, 0.7), (3, 0.0)):
+        arguments = (torch.randn(rows, CODES), torch.arange(rows), temperature)
+        found, expected = compiled(*arguments), draw(*arguments)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_a_grid_step_compiles() -> None:
     q = torch.randn(2, HEADS, DIM)
     cells = (torch.arange(2), torch.tensor([3, 4]), torch.tensor([0, 2]))

@@ -7,6 +7,7 @@ import torch
 from tiny_models import VOCAB_SIZE, tiny_gpt, tiny_window_gpt, tokens
 
 from vqgan_fast.sampling import SamplingInterrupted, sample_codes
+from vqgan_fast.sampling.board import Board
 
 GRID = (8, 9)
 SCHEDULES = ("exact", "block", "native")
@@ -95,6 +96,32 @@ def test_an_interrupted_run_goes_on_where_it_stopped(schedule, order):
     assert torch.equal(partial.logprobs, logprobs.masked_fill(~drawn, 0))
     gone_on = sample_codes(gpt, cond, GRID, known=partial.codes, **options(schedule))
     assert torch.equal(gone_on, whole)
+
+
+@pytest.mark.parametrize("written", ["all", "log-probabilities"])
+def test_what_an_interrupted_run_tells_agrees_wherever_the_interruption_comes(monkeypatch, written):
+    """Ctrl-C can come between any two statements, here while codes are put down."""
+    put, calls = Board.put, []
+
+    def interrupted(board, images, cells, codes, logprobs):
+        calls.append(codes)
+        before = board.codes.clone()
+        put(board, images, cells, codes, logprobs)
+        if len(calls) == 10:
+            if written != "all":
+                board.codes.copy_(before)
+            raise KeyboardInterrupt
+
+    gpt, cond = model("exact"), tokens(2, 1)
+    whole, logprobs = sample_codes(gpt, cond, GRID, return_logprobs=True, **options("exact"))
+    monkeypatch.setattr(Board, "put", interrupted)
+    with pytest.raises(SamplingInterrupted) as caught:
+        sample_codes(gpt, cond, GRID, order="raster", **options("exact"))
+    partial = caught.value
+    drawn = partial.codes >= 0
+    assert partial.done == int(drawn.sum()) == (20 if written == "all" else 18)
+    assert torch.equal(partial.codes[drawn], whole[drawn])
+    assert torch.equal(partial.logprobs, logprobs.masked_fill(~drawn, 0))
 
 
 @pytest.mark.parametrize(

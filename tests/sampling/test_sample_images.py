@@ -232,6 +232,7 @@ def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
     [
         ({"score": 3}, "score must be one function, or one for each of the 1 conditions, got 3"),
         ({"tile": "8"}, "tile must be an integer, got '8'"),
+        ({"tile": 1}, "tile must be at least 2, got 1"),
         ({"preview": "yes"}, "preview must be a function or None, got 'yes'"),
         ({"keep": 5}, "keep must be at most candidates = 4, got 5"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),

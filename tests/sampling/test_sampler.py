@@ -9,7 +9,7 @@ import pytest
 import taming_peer
 import torch
 from reference_loop import follows_the_reference, reference_codes
-from tiny_models import VOCAB_SIZE, tiny_gpt, tokens
+from tiny_models import VOCAB_SIZE, tiny_gpt, tiny_window_gpt, tokens
 
 from vqgan_fast.models import GPT
 from vqgan_fast.sampling import LogitsError, pack, sample_codes
@@ -185,12 +185,22 @@ def test_samples_inside_a_compiled_function():
     assert torch.equal(torch.compile(draw, backend="eager")(SOS), draw(SOS))
 
 
-def test_samples_under_autocast():
-    gpt = tiny_gpt(block_size=16).float()
+@pytest.mark.parametrize("native", [False, True])
+def test_neither_autocast_nor_the_default_dtype_enter(native):
+    gpt = tiny_window_gpt() if native else tiny_gpt(block_size=16)
+    common = {"window": 4, "seeds": [1, 2], "return_logprobs": True}
+    expected = sample_codes(gpt, SOS, (4, 6), **common)
     with torch.autocast("cpu", torch.bfloat16):
-        codes = sample_codes(gpt, SOS, (4, 6), window=4, seeds=[1, 2])
-    assert codes.min() >= 0
-    assert codes.max() < VOCAB_SIZE
+        found = [sample_codes(gpt, SOS, (4, 6), **common)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found.append(sample_codes(gpt, SOS, (4, 6), **common))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for codes, logprobs in found:
+        assert torch.equal(codes, expected[0])
+        assert torch.equal(logprobs, expected[1])
+        assert logprobs.dtype == torch.float32
 
 
 def test_num_codes_keeps_the_vocabularys_other_tokens_out():
@@ -261,6 +271,7 @@ def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell():
         ({"schedule": "blocks"}, r"schedule must be one of \['block', .*\], got 'blocks'"),
         ({"order": "spiral"}, r"order must be one of \['raster', .*\], got 'spiral'"),
         ({"top_k": 25}, r"top_k must be at most the 24 codes, got 25"),
+        ({"top_k": 2**70}, r"top_k must be at most the 24 codes, got 1180591620717411303424"),
         ({"top_k": 6, "num_codes": 5}, r"top_k must be at most the 5 codes, got 6"),
         ({"num_codes": 25}, r"num_codes must lie in \[1, 24\], got 25"),
         ({"temperature": -1.0}, r"temperature must be finite and >= 0, got -1\.0"),
@@ -270,6 +281,7 @@ def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell():
         ({"min_p": [0.5]}, r"min_p must be in \(0, 1\] or None, got \[0\.5\]"),
         ({"guidance": "2", "uncond": SOS}, r"guidance must be finite, got '2'"),
         ({"guidance": lambda share: None, "uncond": SOS}, r"guidance must be finite, got None"),
+        ({"guidance": lambda share: 2}, r"guidance other than 1, got a function"),
         ({"callback": 3}, r"callback must be a function or None, got 3"),
         ({"seeds": 3}, r"seeds must hold one integer for each image, got 3"),
         ({"known": [[1]]}, r"known must be a tensor, got list"),

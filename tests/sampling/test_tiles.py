@@ -81,6 +81,20 @@ def test_a_decoder_that_looks_no_further_than_the_overlap_gives_the_whole(vqgan)
     torch.testing.assert_close(tiled, whole, atol=1e-5 * float(whole.abs().max()), rtol=0)
 
 
+@pytest.mark.parametrize("tile", [8, 12, 16])
+def test_what_tiles_agree_on_stays(vqgan, monkeypatch, tile):
+    """The weights of all tiles add up to 1, also where three of them overlap."""
+
+    def ones(codes):
+        return torch.ones(1, 3, 4 * codes.shape[1], 4 * codes.shape[2])
+
+    monkeypatch.setattr(vqgan, "decode_indices", ones)
+    for size in range(tile + 1, 3 * tile):
+        for overlap in (1, tile // 3, tile // 2):
+            image = decode_tiled(vqgan, torch.zeros(1, size, 5, dtype=torch.int64), tile, overlap)
+            torch.testing.assert_close(image, torch.ones_like(image), atol=1e-6, rtol=0)
+
+
 def test_memory_is_that_of_a_tile(vqgan, monkeypatch):
     sizes = []
     decode = vqgan.decode_indices

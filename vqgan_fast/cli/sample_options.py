@@ -194,24 +194,35 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
 
 def positive(text: str) -> int:
     """An integer of at least 1."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text}")
     return value
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text}")
     return value
 
 
 def _gigabytes(text: str) -> int:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
     return round(1e9 * value)
+
+
+def _number(text: str) -> float:
+    """NaN where it is none: no range holds that."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def _guidance(text: str) -> float | Callable[[float], float]:

@@ -6,6 +6,9 @@ values, for the latter alone.
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 
@@ -134,6 +137,30 @@ def check_layers(
             f"x must be (R, C) with C = {weights[0].shape[1]} as the layers have it and H * Dh = "
             f"{width} as the caches have it, got {tuple(x.shape)}"
         )
+
+
+def check_draw(temperature: object, top_k: object, top_p: object, min_p: object) -> None:
+    """ValueError if an option of `sample_logits` is out of its range."""
+    if not (_is_finite(temperature) and temperature >= 0):
+        raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
+    is_integer = isinstance(top_k, Integral) and not isinstance(top_k, bool)
+    if top_k is not None and not (is_integer and top_k >= 1):
+        raise ValueError(f"top_k must be an integer >= 1 or None, got {top_k!r}")
+    for name, share in (("top_p", top_p), ("min_p", min_p)):
+        if share is not None and not (_is_finite(share) and 0 < share <= 1):
+            raise ValueError(f"{name} must be in (0, 1] or None, got {share!r}")
+
+
+def check_guidance(guidance: object) -> None:
+    if not _is_finite(guidance):
+        raise ValueError(f"guidance must be finite, got {guidance!r}")
+
+
+def _is_finite(value: object) -> bool:
+    """Whether it is a finite number, Python's or numpy's."""
+    # Compared and not asked by math.isfinite, which torch.compile cannot trace.
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return is_number and -math.inf < value < math.inf
 
 
 def check_logits(

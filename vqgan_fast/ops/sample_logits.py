@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 from . import reference
-from .decode_checks import check_logits
+from .decode_checks import check_draw, check_guidance, check_logits
 from .registration import register_fallback
 
 _OP = "vqgan_fast::sample_logits"
@@ -67,16 +66,8 @@ def sample_logits(
             +inf, or nothing but -inf. CUDA cannot raise without waiting: such a row has code -1 and
             log-probability NaN.
     """
-    if not (_is_finite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
-    is_integer = isinstance(top_k, Integral) and not isinstance(top_k, bool)
-    if top_k is not None and not (is_integer and top_k >= 1):
-        raise ValueError(f"top_k must be an integer >= 1 or None, got {top_k!r}")
-    for name, share in (("top_p", top_p), ("min_p", min_p)):
-        if share is not None and not (_is_finite(share) and 0 < share <= 1):
-            raise ValueError(f"{name} must be in (0, 1] or None, got {share!r}")
-    if not _is_finite(guidance):
-        raise ValueError(f"guidance must be finite, got {guidance!r}")
+    check_draw(temperature, top_k, top_p, min_p)
+    check_guidance(guidance)
     if forbidden is not None:
         logits = logits.masked_fill(forbidden, -math.inf)
     return torch.ops.vqgan_fast.sample_logits(
@@ -90,11 +81,6 @@ def sample_logits(
         1.0 if top_p is None else float(top_p),
         -math.inf if min_p is None else math.log(min_p),
     )
-
-
-def _is_finite(value: object) -> bool:
-    """Whether it is a finite number, Python's or numpy's."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 register_fallback(_OP, reference.sample_logits)

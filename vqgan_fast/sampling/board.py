@@ -38,7 +38,7 @@ class Board:
         extra = torch.full((batch, 1), constant, dtype=torch.int64, device=codes.device)
         self.tokens = torch.cat([*parts, extra, codes.flatten(1)], dim=1)
         self.row_length = self.tokens.shape[1]
-        self.logprobs = torch.zeros(codes.shape, device=codes.device)
+        self.logprobs = torch.zeros(codes.shape, dtype=torch.float32, device=codes.device)
 
     def condition_columns(
         self, stream: int, window_cells: np.ndarray
@@ -70,5 +70,12 @@ class Board:
 
     def put(self, images: Tensor, cells: Tensor, codes: Tensor, logprobs: Tensor) -> None:
         """Writes drawn codes (D,) at the cells' indices (D,) of images (D,)."""
-        self.tokens.view(-1)[images * self.row_length + self.code_column + cells] = codes
+        # Codes last: where an interruption finds a code, it finds its log-probability too.
         self.logprobs.view(-1)[images * (self.height * self.width) + cells] = logprobs
+        self.tokens.view(-1)[images * self.row_length + self.code_column + cells] = codes
+
+    def so_far(self) -> tuple[Tensor, Tensor, int]:
+        """Copies of codes and log-probabilities, 0 at unknown codes, and how many of these."""
+        codes = self.codes.clone()
+        unknown = codes == UNKNOWN
+        return codes, self.logprobs.masked_fill(unknown, 0), int(unknown.sum())

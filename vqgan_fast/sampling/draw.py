@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from numbers import Integral, Real
 
-import torch
 from torch import Tensor
 
 from .. import ops
+from ..ops.decode_checks import check_draw, check_guidance
 
 Guidance = float | Callable[[float], float]
 
@@ -36,10 +34,7 @@ class DrawRule:
     greedy: bool = False
 
     def __post_init__(self) -> None:
-        # A draw among many equal codes raises what every draw would.
-        count = max(int(self.top_k), 1) if isinstance(self.top_k, Integral) else 1
-        nothing = torch.zeros(1, dtype=torch.int64)
-        ops.sample_logits(torch.zeros(1, count), nothing, nothing, **asdict(self))
+        check_draw(self.temperature, self.top_k, self.top_p, self.min_p)
 
     def check_vocabulary(self, num_codes: int) -> None:
         """Raise a ValueError if top-k asks for more codes than there are."""
@@ -76,6 +71,5 @@ def guidance_of_cells(guidance: Guidance, num_cells: int) -> list[float]:
     schedule = guidance if callable(guidance) else lambda _: guidance
     values = [schedule(cell / num_cells) for cell in range(num_cells)]
     for value in values:
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise ValueError(f"guidance must be finite, got {value!r}")
+        check_guidance(value)
     return [float(value) for value in values]

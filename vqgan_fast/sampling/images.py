@@ -58,8 +58,8 @@ def sample(
             positions for, which is the side of the square grids that it was trained on.
         seeds: one 64-bit integer for each image; None draws them from torch's global CPU generator.
         transformer: what :func:`pack` made of the model's transformer, for many calls.
-        tile: decode grids larger than this in tiles, see :func:`decode_tiled`; None decodes them
-            whole.
+        tile: decode grids larger than this, >= 2, in tiles, see :func:`decode_tiled`; None decodes
+            them whole.
         preview: called as preview(done, total, images) with the images so far, (B, 3, f H, f W) in
             [-1, 1], grey where nothing is drawn yet.
         preview_every: how many steps from one preview to the next.
@@ -92,7 +92,7 @@ def sample(
     if window is None:
         window = default_window(model, cond)
     if tile is not None:
-        check_integer("tile", tile)
+        check_integer("tile", tile, minimum=2)
     check_callback("preview", preview)
     if preview is not None:
         options["callback"] = _previews(

@@ -35,7 +35,9 @@ class PackedTransformer:
         self.tok_emb = _copy(model.tok_emb.weight)
         self.pos_emb = self.cond_emb = None
         if self.is_native:
-            self.cond_emb = self.tok_emb @ _copy(model.cond_proj.weight).T
+            # By our own op: autocast and threads change the bits of torch's product.
+            cond_proj = ops.pack_linear(model.cond_proj.weight)
+            self.cond_emb = ops.packed_linear(self.tok_emb, cond_proj)
             self.tok_emb = torch.cat([self.tok_emb, _copy(model.row_token)[None]])
         else:
             self.pos_emb = _copy(model.pos_emb[0])

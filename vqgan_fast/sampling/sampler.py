@@ -141,7 +141,8 @@ def sample_codes(
         scales = np.array(guidance_of_cells(guidance, code_grid.num_cells))
         conditions.append(uncond)
     elif callable(guidance) or guidance != 1:
-        raise ValueError(f"uncond must be given for a guidance other than 1, got {guidance}")
+        given = "a function" if callable(guidance) else repr(guidance)
+        raise ValueError(f"uncond must be given for a guidance other than 1, got {given}")
     if scales is not None and (scales == 1).all():
         conditions, scales = [cond], None  # the second term is multiplied by 0
     seeds = image_seeds(seeds, batch).to(packed.device)
@@ -181,8 +182,9 @@ def _run(engine: Engine, total: int, callback: Callback | None, progress: bool) 
                 if callback is not None:
                     callback(done, total, board.codes.clone())
         except KeyboardInterrupt:
-            codes, logprobs = board.codes.clone(), board.logprobs.clone()
-            raise SamplingInterrupted(codes, logprobs, done, total) from None
+            # Between any two statements: `done` may be behind the board.
+            codes, logprobs, left = board.so_far()
+            raise SamplingInterrupted(codes, logprobs, total - left, total) from None
     if engine.packed.device.type != "cpu" and (board.codes < 0).any():
         # The CPU's kernel raises at once; others cannot without waiting for the device.
         image, row, column = (board.codes < 0).nonzero()[0].tolist()

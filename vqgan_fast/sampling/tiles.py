@@ -84,8 +84,9 @@ def _strips(size: int, tile: int, overlap: int, factor: int) -> Iterator[tuple[s
         fade = torch.ones_like(pixels)
         if number > 0:
             fade *= _ramp(pixels, factor * start, factor * ends[number - 1])
-        if number + 1 < len(starts):
-            fade *= 1 - _ramp(pixels, factor * starts[number + 1], factor * end)
+        # Of a wide overlap the tile after the next may have begun as well.
+        for later in range(number + 1, len(starts)):
+            fade *= 1 - _ramp(pixels, factor * starts[later], factor * ends[later - 1])
         yield slice(start, end), fade
 
 
