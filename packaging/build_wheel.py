@@ -28,6 +28,7 @@ VERSIONS = [f"3.{minor}" for minor in range(10, 15)]  # of Python, that a releas
 # What the process that loads the op libraries has already, or the driver's.
 EXCLUDED = ("libtorch*.so", "libc10*.so", "libcuda.so.*", "libgomp.so.*")
 EARLIEST = 315532800  # 1980-01-01, before which a zip file knows no time
+LATEST = 4354819199  # and after 2107
 DESCRIBE = """import json, sys, sysconfig
 print(json.dumps({
     "version": "%d.%d" % sys.version_info[:2],
@@ -120,6 +121,8 @@ def source_date() -> int:
     """SOURCE_DATE_EPOCH, else the time of the last commit, else the earliest a wheel can have."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
     if given:
+        if not given.isdigit() or int(given) > LATEST:
+            sys.exit(f"SOURCE_DATE_EPOCH must be seconds since 1970, up to {LATEST}, got {given!r}")
         return int(given)
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     told = subprocess.run(command, capture_output=True, text=True)
@@ -147,6 +150,7 @@ def main() -> None:
     parser.add_argument("--python", action="append", default=[], help="an interpreter to build for")
     parser.add_argument("--repair", type=Path, metavar="WHEEL", help="finish this one, build none")
     args = parser.parse_args()
+    source_date()  # which cannot be wrong, before anything is built
     if args.repair:
         print_contents(finish(args.repair, args.output), 0)
         return

@@ -11,3 +11,6 @@ dnf config-manager --add-repo "$repository"
 dnf install -y "cuda-nvcc-$version" "cuda-cudart-devel-$version"
 ln -sfn "/usr/local/cuda-$VQGAN_FAST_CUDA_VERSION" /usr/local/cuda
 /usr/local/cuda/bin/nvcc --version
+# Does it take this image's g++? Each CUDA knows a newest one.
+echo '__global__ void nothing() {}' > /tmp/nothing.cu
+/usr/local/cuda/bin/nvcc -c /tmp/nothing.cu -o /tmp/nothing.o

@@ -160,6 +160,8 @@ def run_tests(folder: Path, interpreter: str, environment: dict[str, str], selec
     count = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]
     passed = count["tests"] - failed - count["skipped"]
+    if not passed and not failed:
+        return "**nothing was tested**" + (f" ({select})" if select else "")
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     which = f" ({select})" if select else ""
     return f"{passed} passed{skipped}{which}" if not failed else f"**{failed} failed**{which}"
@@ -205,19 +207,24 @@ def main() -> None:
     args = parser.parse_args()
     wheel = (args.wheel or newest_wheel()).resolve()
     pythons = find_pythons([])
-    failed = 0
+    tested = failed = 0
     for environment in args.environment or ENVIRONMENTS:
         version, _, torch = environment.partition(":")
+        if not torch:
+            parser.error(f"--environment must be PYTHON:TORCH, got {environment}")
         if version not in pythons:
             print(f"Python {version}: not on this machine, left out")
+            failed += args.environment is not None  # it was asked for by name
             continue
+        tested += 1
         print(f"Python {version}, torch {torch}", flush=True)
         result = try_wheel(wheel, pythons[version], version, torch, args.select)
         print(f"  torch {result.torch}: {result.outcome}", flush=True)
         failed += "passed" not in result.outcome or "**" in result.outcome
         if not args.keep:
             write_row(result, wheel)
-    sys.exit(f"{failed} environments did not pass" if failed else 0)
+    if failed or not tested:
+        sys.exit(f"{failed} environments did not pass" if failed else "none of the Pythons is here")
 
 
 if __name__ == "__main__":

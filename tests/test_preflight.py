@@ -15,6 +15,7 @@ NODE: dict[str, Any] = {
     "versions": {
         "python": "3.12.1", "torch": "2.13.0+cu130", "lpips": "0.1", "pillow": "13",
         "omegaconf": "2.4", "safetensors": "0.8", "tensorboard": "2.21",
+        "tqdm": "4.67",
     },
     "build": {"cuda_version": "13.0.88", "cuda_archs": ["80", "90a", "120+PTX"]},
     "cpu": {"simd": {"detected": "avx512", "selected": "avx512"}},
@@ -65,6 +66,7 @@ def test_a_machine_without_a_card_misses_no_cuda() -> None:
         ({"versions__torch": None}, "versions", "torch is not installed", "pip install torch"),
         ({"versions__torch": "2.9.1"}, "versions", "2.9.1 is too old", "torch>=2.10"),
         ({"versions__lpips": None}, "versions", "miss lpips", r"vqgan_fast\[train\]"),
+        ({"versions__tqdm": None}, "versions", "miss tqdm", r"vqgan_fast\[train\]"),
         ({"build": {"problem": "no _native"}, "cuda__cards": []}, "build", "no _native; vqgan_f",
          "a _native for Python 3.12.1"),
         ({"cpu": {"problem": "got sse9"}}, "cpu", "got sse9", "unset VQGAN_FAST_ISA"),

@@ -160,6 +160,10 @@ def test_order_times_and_modes_do_not_show(packaging, tmp_path):
 def test_the_date_of_a_wheel(packaging, monkeypatch, tmp_path):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
     assert packaging.source_date() == 1234567890
+    for wrong in ("yesterday", "-1", "4354819200"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
+        with pytest.raises(SystemExit, match="must be seconds since 1970"):
+            packaging.source_date()
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     monkeypatch.setattr(packaging, "ROOT", tmp_path)
     assert packaging.source_date() == packaging.EARLIEST
@@ -200,6 +204,30 @@ def test_a_row_replaces_the_one_of_the_same_environment(packaging, monkeypatch, 
     assert [row[2:4] for row in rows] == [["2.11", "3 passed"], ["2.10", "4 passed"]]
     assert all("nan" not in cell for row in rows for cell in row)
     assert lines[2].startswith("| wheel |")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--environment", "3.9:2.13.0"], "1 environments did not pass"),  # asked for, not here
+        ([], "none of the Pythons is here"),
+    ],
+)
+def test_what_is_not_tested_has_not_passed(packaging, monkeypatch, tmp_path, argv, message):
+    tester = module(ROOT / "packaging" / "test_wheel.py", "packaging_test_wheel")
+    monkeypatch.setattr(tester, "find_pythons", lambda named: {})
+    monkeypatch.setattr(tester.sys, "argv", ["test_wheel.py", str(tmp_path / "x.whl"), *argv])
+    with pytest.raises(SystemExit, match=message):
+        tester.main()
+
+
+def test_a_selection_of_no_test_has_not_passed(packaging, monkeypatch, tmp_path):
+    tester = module(ROOT / "packaging" / "test_wheel.py", "packaging_test_wheel")
+    monkeypatch.setattr(tester, "TESTS", ())
+    report = '<testsuites><testsuite tests="2" failures="0" errors="0" skipped="2"/></testsuites>'
+    pytest_ = fake_python(tmp_path, f"{report}' > told.xml; echo '")
+    told = tester.run_tests(tmp_path, pytest_, dict(os.environ), "nearest")
+    assert told == "**nothing was tested** (nearest)"
 
 
 # --- What importing it costs, and what it says where a part is missing ----------------------------

@@ -14,7 +14,9 @@ from .preflight import code_for, find_problems
 _NVIDIA = Path("/proc/driver/nvidia")  # where the kernel's part of the driver tells of itself
 # A torch that is broken raises whatever its imports do: a library that is missing is an OSError.
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
-_OPTIONAL = ("torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
+_OPTIONAL = (
+    "torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard", "tqdm",
+)  # fmt: skip
 
 
 def collect() -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 Problem = tuple[str, str]  # what it is, what to do
 
 _EXTRA = "pip install 'vqgan_fast[train]'"
-_TRAINING = ("lpips", "pillow", "omegaconf", "safetensors", "tensorboard")
+_TRAINING = ("lpips", "pillow", "omegaconf", "safetensors", "tensorboard", "tqdm")
 
 
 def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:

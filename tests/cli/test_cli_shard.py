@@ -44,6 +44,16 @@ def test_shard_overwrites_with_force_alone(folder, tmp_path, capsys):
     assert len(ShardedPictures([taken])) == 5
 
 
+def test_shard_leaves_no_part_of_a_longer_set(folder, tmp_path, capsys):
+    argv = ["shard", str(folder), "--output", str(tmp_path / "photos"), "--count"]
+    (tmp_path / "photos-old.tar").touch()  # is none of them
+    assert cli.main([*argv, "3"]) == 0
+    assert cli.main([*argv, "2", "--force"]) == cli.USER_ERROR
+    assert f"{tmp_path / 'photos-000002.tar'} is there" in capsys.readouterr().err
+    (tmp_path / "photos-000002.tar").unlink()
+    assert cli.main([*argv, "2", "--force"]) == 0
+
+
 @pytest.mark.parametrize(
     ("count", "message"), [("6", "the 5 pictures, got 6"), ("0", "between 1 and")]
 )
@@ -103,6 +113,7 @@ def test_tokenize_on_two_ranks_and_train(folder, first_stage, tmp_path, monkeypa
     [
         (["--output", "codes.pt"], "must end in .safetensors or be a folder, got codes.pt"),
         (["--output", "codes", "--force"], "--force is for a file"),
+        (["--output", "codes", "--resize", "-5"], "--resize must be 0 or more, got -5"),
         (["--output", "codes", "--per-file", "0"], "--per-file must be at least 1, got 0"),
     ],
 )

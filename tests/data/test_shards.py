@@ -110,6 +110,26 @@ def test_what_is_no_picture_is_passed_over_and_long_names_are_read(tmp_path):
             assert member.open().read() == content
 
 
+def test_links_are_followed_or_refused(folder, tmp_path):
+    first, *_ = sorted(folder.rglob("*.png"))
+    shard = tmp_path / "photos.tar"
+
+    def write(kind: bytes, target: str) -> None:
+        with tarfile.open(shard, "w") as tar:
+            tar.add(first, "a.png")
+            link = tarfile.TarInfo("b.png")
+            link.type, link.linkname = kind, target
+            tar.addfile(link)
+
+    write(tarfile.LNKTYPE, "a.png")
+    one, other = ShardedPictures([shard])
+    assert str(other).endswith(":b.png") and other.open().read() == one.open().read()
+    for kind, target in ((tarfile.SYMTYPE, "a.png"), (tarfile.LNKTYPE, "elsewhere.png")):
+        write(kind, target)
+        with pytest.raises(DataError, match=r"does not hold b\.png itself"):
+            ShardedPictures([shard])
+
+
 def test_names_that_are_not_utf_8_are_read(tmp_path):
     (picture,) = write_pictures(tmp_path / "one", 1)
     name = os.fsdecode(b"caf\xe9.png")
@@ -135,7 +155,7 @@ def test_the_index_is_kept_and_made_anew_when_the_shard_changes(shards, folder, 
     for damaged in ("", "[]", '{"version": 0}'):
         index.write_text(damaged)
         assert index_shard(path)[1] == expected
-        assert json.loads(index.read_text())["version"] == 1
+        assert json.loads(index.read_text())["version"] == 2
     os.utime(path, ns=(1, 1))
     stamp = json.loads(index.read_text())["mtime_ns"]
     assert index_shard(path)[1] == expected

@@ -129,9 +129,22 @@ def test_no_row_is_left_open(way: str) -> None:
         torch.empty(8192, 4).uniform_(-1 / 8192, 1 / 8192),
         torch.randn(4) * (1 + 3e-7 * torch.randn(8192, 4)),
     ):
+        check(z, codebook)  # seen for the first time it may not be worth ordering
         ops.nearest_code_counters(reset=True)
         for _ in range(3):
             check(z, codebook)
         counters = ops.nearest_code_counters()
         assert counters["calls_boxes"] == 3
         assert counters["rows_direct"] + counters["rows_scan"] == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_no_row_of_a_block_has_a_bound_in_int16(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a codebook so large that it is fetched ahead."""
+    force_way("int16", level, monkeypatch)
+    codebook = torch.randn(4500, 120)
+    z = torch.randn(5, 120).double() * 1e20
+    check(z, codebook.double())
+    check(z.float(), codebook)

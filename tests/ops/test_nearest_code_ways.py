@@ -54,6 +54,24 @@ def test_threads_share_codes_and_rows(way: str) -> None:
                 assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
 
 
+def test_nothing_behind_the_last_code_is_chosen(way: str) -> None:
+    """The latents themselves lie there, the nearest that there could be; some of them are so far
+    away that a screen no longer tells codes from what it fills its last panel with."""
+    for k, d in itertools.product((1, 7, 10, 31, 65), (1, 4, 9, 16, 33)):
+        z = torch.randn(25, d) * torch.logspace(0, 9, 25)[:, None]
+        codebook = torch.cat([torch.randn(k, d), z, z, z])[:k]
+        assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+        codebook[k // 2, d // 2] = torch.nan
+        assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+
+
+def test_every_branch_of_boxes(way: str) -> None:
+    """So many latents among so many codes that some lie beside each side of each box."""
+    for d in (2, 3, 5):
+        z, codebook = torch.randn(1200, d), torch.randn(5000, d)
+        assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+
+
 def test_forced_ways_are_taken(way: str) -> None:
     z, codebook = CASES["gaussian"](400, 300, 8)
     for _ in range(3):

@@ -8,6 +8,7 @@ its latents lie on the codes, so that an index from an older content is a wrong 
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -245,6 +246,61 @@ def test_more_codebooks_than_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         for codebook in codebooks:
             check(codebook[:2000], calls=2)
             check(codebook, calls=2)
+
+
+def test_what_was_used_longest_ago_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen by the calls that find a packed codebook: a megabyte holds three of these, not four."""
+    monkeypatch.setenv("VQGAN_FAST_SCREEN", "fp32")
+    monkeypatch.setenv("VQGAN_FAST_CACHE_MB", "1")
+    codebooks = [torch.randn(9000, 8) for _ in range(4)]
+    latents = [latents_on(codebook) for codebook in codebooks]
+    expected = [oracle(*pair)[0] for pair in zip(latents, codebooks, strict=True)]
+
+    def found(order: list[int]) -> int:
+        ops.nearest_code_counters(reset=True)
+        for i in order:
+            indices = ops.nearest_code(latents[i], codebooks[i], return_distance=False)
+            assert torch.equal(indices, expected[i])
+        return ops.nearest_code_counters()["calls_cached"]
+
+    assert found([0, 0, 1, 1, 2, 2, 3, 3]) == 0  # met, kept
+    assert found([3, 2, 1]) == 3
+    assert found([0]) == 0
+    assert found([0, 1, 2, 1]) == 4
+    assert found([3]) == 0
+    assert found([1, 2]) == 2  # what a call found was used: the other one had to go
+    assert found([0, 1, 2, 3] * 3) <= 2
+
+
+def test_a_limit_that_is_no_number_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, codebook = torch.randn(ROWS, 8), torch.randn(700, 8)
+    for text in ("-1", "many", "1.5", "99999999999999"):
+        monkeypatch.setenv("VQGAN_FAST_CACHE_MB", text)
+        message = rf"VQGAN_FAST_CACHE_MB must be a whole number of .*, got {text}$"
+        with pytest.raises(RuntimeError, match=message):
+            ops.nearest_code(z, codebook)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_a_child_of_fork_goes_on() -> None:
+    """With what its parent had packed, and with what it packs itself."""
+    torch.set_num_threads(1)  # torch's own threads do not outlive a fork
+    codebooks = [torch.randn(700, 8) for _ in range(2)]
+    check(codebooks[0])
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            for codebook in codebooks:
+                check(codebook)
+            codebooks[0].neg_()
+            check(codebooks[0])
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    check(codebooks[0])
 
 
 @pytest.mark.parametrize("megabytes", ["0", "1", ""])

@@ -108,6 +108,37 @@ def test_fp32_worst_case(way: str) -> None:
     assert_no_row_proven_by("fp32", way)
 
 
+@functools.cache
+def direct_worst(d: int) -> Tensor:
+    """Two codes; every sum of the squared norm goes up for the first, and down for the second.
+
+    Sums begin with 2^18, half a unit in whose last place is 2^-6. Squares a little larger count for
+    a whole unit, a little smaller ones for nothing. One more square, the last, is too small to
+    count as well, and makes the second code the longer one by a few units of fp64.
+    """
+    n, e = d - 2, 2.0**-9 / d
+    up, down = (2.0**-3 * math.sqrt(1 + sign * e) for sign in (1, -1))
+    y = torch.tensor([[2.0**9, *[up] * n, 0.0], [2.0**9, *[down] * n, 0.0]])
+    debt = y[0].double().square().sum() - y[1].double().square().sum()
+    y[1, -1] = debt.sqrt() * (1 + 2.0**-20)
+    computed = y[:, 0].square()
+    for element in y.T[1:]:
+        computed = (computed.double() + element.double().square()).float()
+    units = float(computed[0] / computed[1].double() - 1) * 2.0**24
+    assert (0.5 if d == 16 else 0.85) * 2 * (d + 8) < units < 2 * (d + 8)
+    return y
+
+
+@pytest.mark.parametrize("d", (16, 64, 256))
+def test_direct_worst_case(d: int, way: str) -> None:
+    """Presses against the limit of sums of squares: of boxes (58% of it), directly (up to 96%)."""
+    y = direct_worst(d)
+    z = torch.zeros(30, d)
+    assert oracle(z[:1], y.flip(0))[0].item() == 1
+    for scale, order in itertools.product((2.0**-30, 1.0, 2.0**20), ((0, 1, 2), (1, 2, 0))):
+        check(z, scale * torch.cat([y, 2 * y[:1]])[list(order)])
+
+
 def tied_pairs(offsets: list[int], k: int, d: int) -> tuple[Tensor, Tensor]:
     """Of each offset pairs of codes that lie so far apart: equal, or either nearer by a bit."""
     codebook = torch.randn(k, d)
@@ -134,6 +165,20 @@ def test_ties_as_far_apart_as_tags_last(way: str) -> None:
     """The int16 screen's tags count 512 vectors of codes: 511 to 513 of 4, 8 and 16 lanes apart."""
     offsets = [lanes * vectors for lanes in (4, 8, 16) for vectors in (511, 512, 513)]
     check(*tied_pairs(offsets, 515 * 16 + 3, 9))
+
+
+@pytest.mark.parametrize("lanes", (4, 8, 16))
+def test_more_ties_than_candidates_one_in_a_lane(lanes: int, way: str) -> None:
+    """Each is the only one in its lane for as long as tags last; the nearest comes last."""
+    segment, count, d = 512 * lanes, 20, 12
+    codebook = torch.randn(-(-count // lanes) * segment, d)
+    at = [i // lanes * segment + 64 * lanes * (i % 7) + i % lanes for i in range(count)]
+    centre, direction = torch.randn(d), torch.nn.functional.normalize(torch.randn(count, d), dim=1)
+    distance = 0.1 * (1 + 1e-5 * torch.arange(count, 0, -1))
+    codebook[at] = centre + distance[:, None] * direction
+    z = centre.expand(25, d)
+    assert oracle(z[:1], codebook)[0].item() == at[-1]
+    check(z, codebook)
 
 
 @pytest.mark.parametrize("count", (16, 17, 18, 65, 300))

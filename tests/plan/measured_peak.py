@@ -59,9 +59,17 @@ CONDITIONS = {
     "combined": [{"kind": "label"}, {"kind": "coordinates"}, {**LABELS, "vqgan": None}],
 }
 CLASSES = 2
-# Other transformers: their sizes in each case.
+# Other transformers: their kind, and their sizes in each case. Beside a shallow one encoding the
+# pictures is what takes most.
 TRANSFORMERS = {
+    "shallow": (
+        "pixel_snail",
+        {"n_layer": 1, "n_head": 4, "n_embd": 32},
+        {"n_layer": 4, "n_head": 4, "n_embd": 96},
+        {"n_layer": 4, "n_head": 4, "n_embd": 192},
+    ),
     "pixel_snail": (
+        "pixel_snail",
         {"n_layer": 2, "n_head": 4, "n_embd": 64},
         {"n_layer": 6, "n_head": 4, "n_embd": 96},
         {"n_layer": 8, "n_head": 8, "n_embd": 256},
@@ -104,7 +112,8 @@ def run_of(stage: str, number: int, folder: Path, variant: str | None = None):
     VQGAN(**sizes).save_pretrained(folder / f"first{number}")
     VQGAN(**of_labels).save_pretrained(folder / f"labels{number}")
     if variant in TRANSFORMERS:
-        given["transformer"], gpt = variant, TRANSFORMERS[variant][number]
+        kind, *of_cases = TRANSFORMERS[variant]
+        given["transformer"], gpt = kind, of_cases[number]
     given["first_stage"], given["gpt"] = str(folder / f"first{number}"), gpt
     parts, own = [dict(part) for part in CONDITIONS.get(variant, [{"kind": "sos"}])], []
     for part in parts:

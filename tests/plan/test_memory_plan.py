@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.nn import functional as F
 
 from vqgan_fast import cli
 from vqgan_fast.cli.plan import PARTS
@@ -26,7 +27,7 @@ from vqgan_fast.plan import (
     on_a_card,
 )
 from vqgan_fast.plan.allocations import Allocations
-from vqgan_fast.plan.report import render
+from vqgan_fast.plan.report import make_plan, render
 from vqgan_fast.train import ConfigError
 
 GIB = 2**30
@@ -49,6 +50,13 @@ def test_allocations_live_as_long_as_someone_needs_them():
             _large = torch.empty(5_000_000)
         assert seen.peak == 24_000_000
         assert seen.peak_without([weight.grad]) == 20_000_000
+        with Allocations() as seen:
+            F.conv2d(torch.empty(2, 1, 10, 10), torch.empty(3, 1, 3, 3), padding=1)
+            # x, weights, the result; within, the larger of x's and the result's copy, and weights.
+            assert seen.now == 0 and seen.peak == 4 * (200 + 27 + 600 + 600 + 27)
+        with Allocations() as seen:
+            F.conv2d(torch.empty(2, 1, 10, 10), torch.empty(3, 1, 1, 1))  # a matrix product
+            assert seen.peak == 4 * (200 + 3 + 600)
         with Allocations() as seen:
             _view = weight.t().detach()  # a weight is there before, however it is looked at
         assert seen.peak == 0
@@ -99,6 +107,8 @@ def test_a_card_holds_everything_or_its_part():
     assert (sharded.exchange, sharded.working) == (2 * 20 + 20, 80)
     half = on_a_card(MEMORY, 4, sharded=True, precision="bf16", reserve_gib=0)
     assert half.exchange == 20 + 20
+    several = on_a_card(MEMORY, 4, sharded=True, accumulate=3, reserve_gib=0)
+    assert several.exchange == 2 * 20 + 100  # the gradients of all blocks are whole meanwhile
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (8, 1)])
@@ -110,6 +120,22 @@ def test_the_largest_batch_is_the_last_that_fits(sizes):
         batch = largest_batch({size: working(size) for size in sizes}, 400, capacity)
         assert 400 + working(batch) <= capacity < 400 + working(batch + 1)
     assert largest_batch({1: 37, 2: 44}, 400, 300) == 0
+
+
+def test_the_largest_batch_holds_where_another_part_comes_to_be_the_peak(tmp_path):
+    """The transformer has copies of its weights in bf16, encoding more for each picture."""
+    first = (
+        "stage: vqgan\nmodel: {ch: 64, ch_mult: [1, 1, 1, 1], num_res_blocks: 1, resolution: 64}\n"
+    )
+    (tmp_path / "first.yaml").write_text(first)
+    argv = [f"first_stage={tmp_path / 'first.yaml'}", "optim.precision=bf16", "gpt.n_layer=2"]
+    argv += ["gpt.n_head=8", "gpt.n_embd=512", "data.size=64", "data.batch_size=1"]
+
+    (row,) = make_plan("transformer.yaml", argv, memory_gib=1, reserve_gib=0)["settings"]
+    (most,) = row["largest_batch"].values()
+    rehearsal = Rehearsal(*load_plan("transformer.yaml", argv))
+    few, many = (rehearsal.step(Setting(n, "bf16")).total for n in (most, most + most // 20))
+    assert few <= GIB < many
 
 
 def test_the_duration_lies_between_hidden_and_open_exchange():
@@ -199,10 +225,11 @@ def test_activations_that_make_room_for_gradients_are_told(capsys, tmp_path):
     first.write_text("stage: vqgan\nmodel: {ch: 32, ch_mult: [1, 1], z_channels: 16}\n")
     heavy = ("gpt.n_layer=1", "gpt.n_head=1", "gpt.n_embd=64", "data.size=16", "data.batch_size=1")
     argv = ("transformer.yaml", f"first_stage={first}", "transformer=pixel_snail", *heavy)
-    (row,) = json.loads(plan(capsys, *argv, "--json"))["settings"]
+    told = json.loads(plan(capsys, *argv, "--json"))
+    (row,) = told["settings"]
     assert row["activations"] > row["parts"]["working"]
     assert row["total"] == sum(row["parts"].values())
-    text = plan(capsys, *argv)
+    text = render(told, PARTS)
     assert re.search(r"activations and temporaries reach \d\.\d\d GiB in all, \d", text)
     # With gradients of an earlier micro-batch there, all of them come on top.
     (row,) = json.loads(plan(capsys, *argv, "optim.accumulate=2", "--json"))["settings"]
@@ -252,8 +279,12 @@ def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (("vqgan.yaml", "--gpus", "0"), "--gpus must be above 0, got 0"),
+        (("vqgan.yaml", "--gpus", "0"), "--gpus must be above 0 and finite, got 0"),
+        (("vqgan.yaml", "--memory", "inf"), "--memory must be above 0 and finite, got inf"),
+        (("vqgan.yaml", "--rate", "nan"), "--rate must be above 0 and finite, got nan"),
         (("vqgan.yaml", "--reserve", "-1"), "--reserve must be 0 or more"),
+        (("vqgan.yaml", "--reserve", "nan"), "--reserve must be 0 or more and finite, got nan"),
+        (("transformer.yaml", "gpt.n_head=0"), "gpt.n_head must be at least 1, got 0"),
         (("vqgan.yaml", "--sharded"), "--sharded is for stage: transformer"),
         (("vqgan.yaml", "data.global_batch_size=3", "--gpus", "2"), "a multiple of ranks .* = 2"),
         (("vqgan.yaml", "data.size=100"), "must be a multiple of .* f = 16, got 100"),

@@ -34,8 +34,9 @@ def test_machines_with_other_copies_of_the_pictures_do_not_train_together():
         r"training data is 9 pictures, .* on rank 0 .* and 8 pictures, 0+ on rank 1 \(node7\)"
     )
     with pytest.raises(ConfigError, match=expected):
-        agreement.check_same_data(
-            "9 pictures, 12345678", WithAnotherCopy(0, 2, torch.device("cpu"))
+        agreement.check_same(
+            {"the training data": "9 pictures, 12345678"},
+            WithAnotherCopy(0, 2, torch.device("cpu")),
         )
 
 

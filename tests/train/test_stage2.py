@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 
 import numpy as np
@@ -160,6 +161,24 @@ def test_what_does_not_fit_the_first_stage_is_named(tmp_path, first_stage, pictu
     with pytest.raises(ConfigError, match=r"first_stage = .* holds no VQGAN that can be read"):
         train_transformer(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_another_first_stage(tmp_path, first_stage, codes):
+    changes = {"data__codes": str(codes), "optim__steps": 1}
+    train_transformer(transformer_run(first_stage, tmp_path / "run", **changes))
+    moved, other = tmp_path / "moved", tmp_path / "other"
+    for folder in (moved, other):
+        shutil.copytree(first_stage / "vqgan", folder)
+    vqgan = VQGAN.from_pretrained(other)
+    with torch.no_grad():  # the codebook stays, the codes of pictures do not
+        vqgan.quant_conv.bias[0] += 1
+    vqgan.save_pretrained(other)
+    changes |= {"resume": True, "optim__steps": 2}
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    with pytest.raises(ConfigError, match="trained on the codes of another VQGAN"):
+        train_transformer(transformer_run(other, tmp_path / "run", **changes))
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
+    assert train_transformer(transformer_run(moved, tmp_path / "run", **changes)).step == 2
 
 
 def test_workers_and_the_cache_change_nothing(tmp_path, first_stage, pictures):

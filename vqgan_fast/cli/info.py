@@ -16,7 +16,7 @@ training run, and put its output into a bug report.
 EXAMPLES = """\
   vqgan-fast info
   vqgan-fast info --json | jq .versions.torch
-  srun vqgan-fast info --json | jq -c '[.problems[] | .problem]'
+  srun --output='node-%N.json' vqgan-fast info --json
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 
 SUMMARY = "the memory and time that a training run would need, before it is started"
 DESCRIPTION = """\
@@ -61,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     for name in ("gpus", "memory", "rate", "link"):
         value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ValueError(f"--{name} must be above 0, got {value}")
-    if args.reserve < 0:
-        raise ValueError(f"--reserve must be 0 or more, got {args.reserve}")
+        if value is not None and not 0 < value < math.inf:  # also where it is NaN
+            raise ValueError(f"--{name} must be above 0 and finite, got {value}")
+    if not 0 <= args.reserve < math.inf:
+        raise ValueError(f"--reserve must be 0 or more and finite, got {args.reserve}")
 
     from ..plan.report import make_plan, render
 

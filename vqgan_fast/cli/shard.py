@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from pathlib import Path
 
 from .outputs import add_force, refuse_existing
@@ -43,7 +44,15 @@ def run(args: argparse.Namespace) -> None:
     from ..data.write_shards import plan_shards, shard_paths, write_shards
 
     plan = plan_shards(args.images, args.count)
-    refuse_existing(shard_paths(args.output, len(plan)), args.force)
+    paths = shard_paths(args.output, len(plan))
+    refuse_existing(paths, args.force)
+    numbered = args.output.parent.glob(f"{glob.escape(args.output.name)}-{6 * '[0-9]'}.tar")
+    if more := sorted(set(numbered) - set(paths)):
+        raise FileExistsError(
+            f"{more[0]} is there, and the last of {len(paths)} shards would be {paths[-1].name}: "
+            "remove what is left of a longer set, which a pattern such as "
+            f"{args.output.name}-*.tar names as well"
+        )
     pictures = sum(map(len, plan))
     with tqdm(total=pictures, unit="picture", desc="writing") as bar:
         write_shards(plan, args.output, bar.update)

@@ -99,6 +99,8 @@ def _check(args: argparse.Namespace) -> None:
         if getattr(args, name) < least:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} must be at least {least}, got {getattr(args, name)}")
+    if args.resize is not None and args.resize < 0:
+        raise ValueError(f"--resize must be 0 or more, got {args.resize}")
     if args.output.suffix not in ("", ".safetensors"):
         raise ValueError(f"--output must end in .safetensors or be a folder, got {args.output}")
     if args.output.suffix == ".safetensors":

@@ -3,7 +3,7 @@
 from .classes import ClassLabel, class_labels, class_names
 from .code_folder import Place, read_codes, write_code_folder
 from .codes import Codes, codebook_fingerprint, tokenize_images, write_codes
-from .fingerprint import pictures_fingerprint
+from .fingerprint import data_fingerprint, pictures_fingerprint, weights_fingerprint
 from .held_out import HeldOut, HeldOutPairs, held_out_crops, held_out_pairs
 from .images import DataError, UnreadableImageError, list_images, read_image
 from .keypoints import Keypoints, pair_with_keypoints
@@ -41,6 +41,7 @@ __all__ = [
     "class_labels",
     "class_names",
     "codebook_fingerprint",
+    "data_fingerprint",
     "held_out_crops",
     "held_out_pairs",
     "index_shard",
@@ -56,6 +57,7 @@ __all__ = [
     "to_model_range",
     "to_pixels",
     "tokenize_images",
+    "weights_fingerprint",
     "write_code_folder",
     "write_codes",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -31,6 +31,9 @@ class ClassLabel(CropMap):
 
     def __init__(self, classes: Sequence[str], labels: Sequence[int]) -> None:
         self.classes, self.labels = list(classes), list(labels)
+
+    def content(self) -> Iterator[str]:
+        return map(str, [*self.classes, *self.labels])
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         return np.array([[[self.labels[index]]]])

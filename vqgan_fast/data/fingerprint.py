@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .images import PictureFile
+from .maps import CropMap
 from .places import place_of
 from .shards import ShardedPictures
 
@@ -26,6 +27,15 @@ def pictures_fingerprint(files: Sequence[PictureFile]) -> str:
     sharded = isinstance(files, ShardedPictures)
     names = files.names() if sharded else (place_of(file).name for file in files)
     return f"{len(files)} pictures, {names_fingerprint(names)}"
+
+
+def data_fingerprint(files: Sequence[PictureFile], kinds: Sequence[CropMap]) -> str:
+    """That of pictures, and of what goes with each of them by the kinds of maps."""
+    told = [pictures_fingerprint(files)]
+    for kind in kinds:
+        if content := list(kind.content()):
+            told.append(f"{type(kind).__name__} {names_fingerprint(content)}")
+    return ", ".join(told)
 
 
 def weights_fingerprint(module: nn.Module) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,6 +53,11 @@ class Keypoints(CropMap):
         self.sizes, self.people = poses.sizes, poses.people
         self.names, problems = _entries(files, self.sizes)
         settle_problems(problems, len(files), poses.file, "refuse")
+
+    def content(self) -> Iterator[str]:
+        for name in self.names:
+            people = [(person.joints.tolist(), person.limbs) for person in self.people[name]]
+            yield f"{name} {self.sizes[name]} {people}"
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
         name = self.names[index]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import colorsys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .images import DataError, PictureFile, UnreadableImageError, reason_of, source_of
+from .places import place_of
 from .stream import View, to_model_range, to_pixels
 
 
@@ -35,6 +36,11 @@ class CropMap(ABC):
             picture: uint8 (height, width, 3), resized as the stream is told to.
             view: the crop.
         """
+
+    def content(self) -> Iterable[str]:
+        """What goes with the pictures, in words that change with it; none for what is made of
+        them. Machines that train together compare it, as they may have copies."""
+        return ()
 
     def to_model(self, maps: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Maps (B, C, S, S) as `crop` gives them -> (B, channels, S, S) floats on the device."""
@@ -58,6 +64,10 @@ class FileMap(CropMap):
     def __init__(self, files: Sequence[PictureFile]) -> None:
         self.files = files
         self._kept: dict[int, Image.Image] | None = None
+
+    def content(self) -> Iterator[str]:
+        """The names of the files, without folders: they may move."""
+        return (place_of(file).name for file in self.files)
 
     def keep(self) -> None:
         """From now on hold each map in memory once it was read."""

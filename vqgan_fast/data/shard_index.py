@@ -19,7 +19,7 @@ from vqgan_fast.models.pretrained import replacing
 from .images import EXTENSIONS, DataError
 
 SUFFIX = ".index"  # photos-000000.tar.index
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 512  # of the tar format: headers and contents fill whole ones, one of zeros ends a file
 
 
@@ -73,18 +73,31 @@ def index_shard(path: Path) -> tuple[Shard, list[Member]]:
 def scan_shard(path: Path) -> list[Member]:
     """The pictures of a tar file, from its headers alone.
 
+    One that is a hard link, as tar writes a file that it has met under another name, lies where
+    that one does.
+
     Raises:
         DataError: as `index_shard`.
     """
     entries = 0
     last = "none"
     members = []
+    places: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             for entry in tar:
                 entries, last = entries + 1, entry.name
-                if entry.isreg() and not entry.issparse() and _is_picture(entry.name):
-                    members.append(Member(entry.name, entry.offset_data, entry.size))
+                if entry.isreg() and not entry.issparse():
+                    places[entry.name] = (entry.offset_data, entry.size)
+                if entry.isdir() or not _is_picture(entry.name):
+                    continue
+                place = places.get(entry.linkname if entry.islnk() else entry.name)
+                if place is None:
+                    raise DataError(
+                        f"the shard {path} does not hold {entry.name} itself, but a link, or a "
+                        "file with holes; write it with tar's --dereference and without --sparse"
+                    )
+                members.append(Member(entry.name, *place))
             # tarfile takes a file that ends between two members, or in the middle of a header, for
             # a whole one; but every writer of tar files ends them with blocks of zeros.
             tar.fileobj.seek(tar.offset)

@@ -18,7 +18,7 @@ class Allocations(TorchDispatchMode):
     Storages live as long as they would in a real run: what autograd saves until it is used, the
     rest until the last reference goes. With fake tensors none of them is ever allocated. What was
     there before, such as weights, is not counted, nor is what an operator takes and gives back
-    within itself, such as a library's workspace.
+    within itself, such as a library's workspace; but for convolutions, see `convolution_copies`.
     """
 
     def __init__(self) -> None:
@@ -37,6 +37,7 @@ class Allocations(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
             self._see(storage, storage.nbytes())
+        self._pass(convolution_copies(func, args, result))
         return result
 
     def peak_without(self, tensors: Iterable[Tensor]) -> int:
@@ -61,10 +62,36 @@ class Allocations(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._forget, address, number)
 
+    def _pass(self, size: int) -> None:
+        """What lives within an operator, beside its result."""
+        if size:
+            number = len(self._sizes)
+            self._sizes.append(size)
+            self._events += [number, -number - 1]
+            self.peak = max(self.peak, self.now + size)
+
     def _forget(self, address: int, number: int) -> None:
         del self._numbers[address]
         self._events.append(-number - 1)
         self.now -= self._sizes[number]
+
+
+def convolution_copies(func: Any, args: tuple, result: Any) -> int:
+    """Bytes of the copies within a convolution, beside its result, as measured for oneDNN.
+
+    Its kernels want channels in blocks. Forward, x is copied so, then y is computed so and copied
+    back when x's copy is gone; backward, gradients as well. Weights are always copied. A kernel of
+    1 x 1 is a matrix product, which takes tensors as they are.
+    """
+    if func is torch.ops.aten.convolution.default:
+        x, weight = args[:2]
+        copies = max(x.nbytes, result.nbytes)
+    elif func is torch.ops.aten.convolution_backward.default:
+        grad, x, weight = args[:3]
+        copies = x.nbytes + max(x.nbytes, grad.nbytes)
+    else:
+        return 0
+    return copies + weight.nbytes if max(weight.shape[2:]) > 1 else 0
 
 
 def _storages(tree: Any) -> list[torch.UntypedStorage]:

@@ -39,6 +39,7 @@ def on_a_card(
     *,
     sharded: bool = False,
     precision: str = "fp32",
+    accumulate: int = 1,
     reserve_gib: float = RESERVE_GIB,
 ) -> CardMemory:
     """What of a step lies on one of `gpus` cards.
@@ -46,7 +47,8 @@ def on_a_card(
     Replicated (DistributedDataParallel), a card holds everything, and the buckets in which
     gradients are exchanged, as large as the gradients. Sharded (FSDP2's fully_shard over blocks),
     it holds its part of weights, gradients, averages and moments, the whole weights of the block at
-    work and of the next one, which is fetched meanwhile, and the whole gradients of one block.
+    work and of the next one, which is fetched meanwhile, and the whole gradients of one block; of
+    all blocks while gradients of several batches accumulate, which are exchanged once.
     """
     reserve = round(reserve_gib * GIB)
     if not sharded or gpus == 1:
@@ -60,7 +62,8 @@ def on_a_card(
         return -(-size // gpus)
 
     width = 2 if precision == "bf16" else 4
-    blocks = 2 * memory.largest_block * width // 4 + memory.largest_block
+    whole = memory.gradients if accumulate > 1 else memory.largest_block
+    blocks = 2 * memory.largest_block * width // 4 + whole
     return CardMemory(
         part(memory.weights), memory.fixed, part(memory.average), part(memory.optimizer),
         part(memory.gradients), blocks, memory.activations, reserve,

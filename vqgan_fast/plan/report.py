@@ -12,7 +12,7 @@ from vqgan_fast.train.config import ConfigError
 
 from .estimate import CARDS_GIB, GIB, duration, largest_batch, on_a_card
 from .load import load_plan
-from .rehearsal import Rehearsal, Setting
+from .rehearsal import Rehearsal, Setting, StepMemory
 
 
 def make_plan(
@@ -52,20 +52,17 @@ def make_plan(
     rows = []
     for setting in settings:
         memory = rehearsal.step(setting)
-        other = 1 if setting.batch_size > 1 else 2
-        activations = {
-            setting.batch_size: memory.activations,
-            other: rehearsal.step(replace(setting, batch_size=other)).activations,
-        }
         card = on_a_card(
-            memory, gpus, sharded=sharded, precision=setting.precision, reserve_gib=reserve_gib
-        )
+            memory, gpus, sharded=sharded, precision=setting.precision,
+            accumulate=config.optim.accumulate, reserve_gib=reserve_gib,
+        )  # fmt: skip
         beside = card.total - card.working
+        growths = _growths(rehearsal, setting, memory, round(max(capacities) * GIB) - beside)
 
-        def most(gib: float, card=card, beside=beside, setting=setting, activations=activations):
+        def most(gib: float, card=card, beside=beside, setting=setting, growths=growths):
             capacity = round(gib * GIB)
             fits = setting.batch_size * (card.total <= capacity)
-            return max(fits, largest_batch(activations, beside, capacity))
+            return max(fits, min(largest_batch(pair, beside, capacity) for pair in growths))
 
         rows.append({
             "batch_size": setting.batch_size,
@@ -95,6 +92,27 @@ def make_plan(
         )
         plan["duration"] = vars(time)
     return plan
+
+
+def _growths(
+    rehearsal: Rehearsal, setting: Setting, memory: StepMemory, room: int
+) -> list[dict[int, int]]:
+    """Activations of two batch sizes each: how they grow with the batch, up to so much room.
+
+    In a large batch they may grow faster than in a small one, where what does not grow, such as
+    copies of weights, takes most: if encoding the pictures, without a transformer, comes to be the
+    peak.
+    """
+
+    def activations(size: int) -> int:
+        return rehearsal.step(replace(setting, batch_size=size)).activations
+
+    other = 1 if setting.batch_size > 1 else 2
+    near = {setting.batch_size: memory.activations, other: activations(other)}
+    most = largest_batch(near, 0, room)
+    if most <= max(near) or (there := activations(most)) <= room:
+        return [near]
+    return [near, {most // 2: activations(most // 2), most: there}]
 
 
 def render(plan: Mapping[str, Any], parts: Mapping[str, str]) -> str:

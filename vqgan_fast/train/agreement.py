@@ -39,13 +39,16 @@ def start_together(config: Run, ranks: Ranks) -> Run:
     return share_batch(config, ranks.world_size)
 
 
-def check_same_data(described: str, ranks: Ranks) -> None:
-    """Compare what is trained on over ranks; every rank calls it. Machines may have copies.
+def check_same(described: Mapping[str, str], ranks: Ranks) -> None:
+    """Compare what ranks found, as machines may have copies of their own; every rank calls it.
+
+    Args:
+        described: in words that change with it, by the name that an error gives it.
 
     Raises:
         ConfigError: it is not the same on all of them.
     """
-    _check_alike({"the training data": described}, ranks)
+    _check_alike(described, ranks)
 
 
 def share_batch(config: Run, world_size: int) -> Run:

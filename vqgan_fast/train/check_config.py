@@ -41,6 +41,7 @@ AT_LEAST_ONE = (
     "optim.accumulate", "optim.steps",
     "log.every", "log.images_every", "log.checkpoint_every", "log.keep_checkpoints",
     "codebook.restart_after", "codebook.usage_window", "loss.disc_num_layers", "loss.disc_ndf",
+    "gpt.n_layer", "gpt.n_head", "gpt.n_embd",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "seed", "data.num_workers", "optim.weight_decay", "loss.disc_start", "loss.disc_weight",

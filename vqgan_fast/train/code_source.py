@@ -17,7 +17,7 @@ from vqgan_fast.data import (
     SampleOrder,
     batches,
     codebook_fingerprint,
-    pictures_fingerprint,
+    data_fingerprint,
     rank_positions,
     read_codes,
     to_model_range,
@@ -104,7 +104,7 @@ class PictureCodes(CodeSource):
             self.files, self.kinds, size=data.size, resize=data.resize, crop=data.crop,
             flip=data.flip, region=data.train_region, seed=self.seed, cache=data.cache,
         )  # fmt: skip
-        self.described = pictures_fingerprint(self.files)
+        self.described = data_fingerprint(self.files, self.kinds)
 
     def batches(self, start: int) -> Iterator[CodeBatch]:
         source = batches(

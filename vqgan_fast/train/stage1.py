@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vqgan_fast.data import batches, pictures_fingerprint
+from vqgan_fast.data import batches, data_fingerprint
 from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
-from .agreement import check_same_data, start_together
+from .agreement import check_same, start_together
 from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
@@ -61,8 +61,8 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         # The pictures; and may the run's folder be used?
         checkpoint = find_checkpoint(config, ranks)
         crops = TrainingCrops(data, config.seed, ranks)
-        described = pictures_fingerprint(crops.stream.files)
-        check_same_data(described, ranks)
+        described = data_fingerprint(crops.stream.files, crops.kinds)
+        check_same({"the training data": described}, ranks)
         shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
 
         # The models, with the same weights on every rank.

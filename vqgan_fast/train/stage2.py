@@ -12,15 +12,15 @@ from __future__ import annotations
 from operator import itemgetter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vqgan_fast.data import to_pixels
+from vqgan_fast.data import to_pixels, weights_fingerprint
 from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
-from .agreement import check_same_data, start_together
+from .agreement import check_same, start_together
 from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
@@ -71,7 +71,8 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
         codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
-        check_same_data(codes.described, ranks)
+        frozen = weights_fingerprint(nn.ModuleList([vqgan, condition]))
+        check_same({"the training data": codes.described, "the frozen VQGAN": frozen}, ranks)
         held_out = held_out_codes(codes)
         shown = next(codes.batches(0)) if held_out is None else held_out
 
@@ -106,7 +107,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         # What a checkpoint holds; the step and the sample to go on from.
         meter = Meter(["nll"], ranks.device)
         shared = {**named_tensors("gpt", gpt, optimizer), **module_tensors("average", average)}
-        state = TrainingState(shared, {"meter": meter.totals}, ranks, codes.described)
+        state = TrainingState(shared, {"meter": meter.totals}, ranks, codes.described, frozen)
         torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
         first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
         run_dir = create_run_folder(config, ranks)

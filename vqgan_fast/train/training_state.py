@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from .agreement import check_same_weights
 from .checkpoint import load_tensors, read_state
 from .checkpoint_writer import CheckpointWriter
+from .config import ConfigError
 from .distributed import Ranks
 from .run_log import say
 from .sharding import own_part
@@ -26,12 +27,18 @@ class TrainingState:
         shared: tensors that are equal on every rank, or cut over them, by name.
         own: tensors that each rank has for itself, by name.
         data: what is trained on, in words that change with it.
+        frozen: a fingerprint of the weights that are trained upon and are not in the checkpoint.
     """
 
     def __init__(
-        self, shared: Mapping[str, Tensor], own: Mapping[str, Tensor], ranks: Ranks, data: str = ""
+        self,
+        shared: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        ranks: Ranks,
+        data: str = "",
+        frozen: str = "",
     ) -> None:
-        self.shared, self.ranks, self.data = dict(shared), ranks, data
+        self.shared, self.ranks, self.data, self.frozen = dict(shared), ranks, data, frozen
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
     def save(self, writer: CheckpointWriter, step: int, samples: int) -> None:
@@ -56,7 +63,7 @@ class TrainingState:
         tensors = {**self.shared, **self.own, **self._random_states()}
         state = {
             "step": step, "samples": samples, "world_size": self.ranks.world_size,
-            "data": self.data,
+            "data": self.data, "frozen": self.frozen,
         }  # fmt: skip
         writer.save(step, tensors, state)
 
@@ -68,8 +75,19 @@ class TrainingState:
 
         Returns:
             finished steps, samples seen.
+
+        Raises:
+            ConfigError: it belongs to another configuration, or to other frozen weights.
+            CheckpointError: it cannot be read.
         """
         state = read_state(checkpoint)
+        if state.get("frozen", self.frozen) != self.frozen:
+            raise ConfigError(
+                f"the checkpoint {checkpoint} was trained on the codes of another VQGAN "
+                f"(first_stage, or that of a condition): its weights were {state['frozen']}, now "
+                f"they are {self.frozen}. Give the one that the run began with, or choose another "
+                "run_dir"
+            )
         tensors = dict(self.shared)
         random_states = self._random_states()
         if self.ranks.is_main and state.get("data", self.data) != self.data:

@@ -1,5 +1,5 @@
 // The codebook as the leaf-box screen of nearest_code wants it: in k-d order, cut into leaves, with
-// the boxes around them. docs/numerics.md, "Leaf boxes", names the symbols.
+// the boxes around them. docs/numerics.md, "The screen by boxes", names the symbols.
 #pragma once
 
 #include <cstddef>

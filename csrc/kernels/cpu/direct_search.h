@@ -16,7 +16,7 @@ namespace vqgan_fast {
 // or leaves too many codes. Holds one thread's memory.
 class DirectSearch {
  public:
-  DirectSearch(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level);
+  DirectSearch(const Rows& codebook, int64_t dim, SimdLevel level);
   ~DirectSearch();
 
   // found[r] becomes the definition's choice among what it was (index < 0: nothing) and the codes

@@ -1,5 +1,6 @@
 // What a screen is: a fast pass over the codebook that leaves, for every row, the few codes that
-// can be its nearest. docs/numerics.md has the bound of each screen; nearest_code.cpp chooses one.
+// can be its nearest. docs/numerics.md has the bound of each screen; nearest_code_plan.h chooses
+// one.
 #pragma once
 
 #include <cstddef>

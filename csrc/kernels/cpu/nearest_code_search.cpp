@@ -231,7 +231,7 @@ void search_rows(const NearestCodeArgs& args, SimdLevel level, const RowList& ro
   NearestCodeCounters& counters = nearest_code_counters();
 
   share_tasks(tasks.count(), num_threads, parallel, [&](const auto& next) {
-    DirectSearch search(args.codebook, args.num_codes, args.dim, level);
+    DirectSearch search(args.codebook, args.dim, level);
     PairDistances pairs(args.codebook, args.dim, level);
     Block block(args, tasks);
     std::vector<const double*> z(tasks.most_rows());

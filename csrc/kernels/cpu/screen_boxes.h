@@ -2,7 +2,8 @@
 // the table of their kernels. Plain structs only, see nearest_code_screen.h for the screen itself.
 //
 // Codes are put in k-d order and cut into leaves of kLeafCodes neighbours. A leaf whose bounding
-// box is farther from a row than the best code so far is skipped. docs/numerics.md, "Leaf boxes".
+// box is farther from a row than the best code so far is skipped. docs/numerics.md, "The screen by
+// boxes".
 #pragma once
 
 #include <cstdint>

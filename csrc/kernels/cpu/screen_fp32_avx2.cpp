@@ -45,8 +45,8 @@ struct Avx2 {
   }
 };
 
-// A wide panel keeps
-// the upkeep of the states small beside short products; a narrow one leaves fewer codes to measure.
+// A wide panel keeps the upkeep of the states small beside short products; a narrow one leaves
+// fewer codes to measure.
 const ScreenFp32Kernel* kernel(int64_t, int64_t dim) {
   switch (dim) {
     case 1:

@@ -18,6 +18,8 @@ namespace {
 constexpr int64_t kMostDim = 16384;
 // Panels that stay in the first-level cache while the rows of a block pass over them.
 constexpr int64_t kGroupBytes = 16384;
+// A codebook that needs no fetching ahead: the second-level cache has it, or nearly.
+constexpr int64_t kNearBytes = 1 << 20;
 // The largest norm of a row, in those of codes, is about 2^(kMostShift - 1).
 constexpr int kMostShift = 30;
 constexpr int32_t kMostScore = std::numeric_limits<int32_t>::max();
@@ -126,6 +128,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     out[r].open = !prepare(z + r * codebook_.dim, num_rows_);
     if (!out[r].open) rows_[num_rows_++].row = r;
   }
+  if (num_rows_ == 0) return;
   // As many panels as there are tags.
   const int64_t segment = (kInt16TagMask + 1) / kernels_.vectors;
   for (int64_t p = first_panel; p < last_panel; p += segment) {
@@ -140,6 +143,7 @@ void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {
   const int64_t panel_codes = codebook_.panel_codes, num_pairs = codebook_.num_pairs;
   const int64_t panel_bytes = panel_codes * num_pairs * 2 * sizeof(int16_t);
   const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);
+  const bool far = codebook_.num_panels * panel_bytes > kNearBytes;
   Int16Tile tile;
   tile.row_stride = row_stride_;
   tile.num_pairs = num_pairs;
@@ -148,7 +152,12 @@ void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {
     tile.codes = codebook_.codes.get() + (first_panel + p) * panel_codes * num_pairs * 2;
     tile.norms = codebook_.norms.get() + (first_panel + p) * panel_codes;
     tile.first_tag = static_cast<int32_t>(p * kernels_.vectors);
+    // Each tile asks for its share of the next group, for that to be near when its turn comes.
+    const char* next = reinterpret_cast<const char*>(tile.codes) + tile.num_panels * panel_bytes;
+    const int64_t share = far ? tile.num_panels * panel_bytes * kernels_.tile_rows / num_rows_ : 0;
     for (int64_t r = 0; r < num_rows_; r += kernels_.tile_rows) {
+      for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2);
+      next += share;
       tile.num_rows = static_cast<int>(std::min<int64_t>(kernels_.tile_rows, num_rows_ - r));
       tile.rows = quantised_.get() + r * row_stride_;
       tile.shifts = shifts_ + r;

@@ -7,11 +7,7 @@ namespace vqgan_fast {
 namespace {
 
 struct Avx512 : Avx512Vectors {
-  // The sum in assembly keeps it in its register: GCC 12 spills half of the accumulators otherwise.
-  static Int dot(Int acc, Int a, Int b) {
-    asm("vpaddd %1, %0, %0" : "+v"(acc) : "v"(_mm512_madd_epi16(a, b)));
-    return acc;
-  }
+  static Int dot(Int acc, Int a, Int b) { return vpaddd(acc, _mm512_madd_epi16(a, b)); }
 };
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/avx512_instructions.h"
 #include "kernels/cpu/screen_int16.h"
 
 namespace vqgan_fast {

@@ -6,11 +6,7 @@ namespace vqgan_fast {
 namespace {
 
 struct Avx512Vnni : Avx512Vectors {
-  // In assembly it stays in its register: GCC 12 spills most of the accumulators otherwise.
-  static Int dot(Int acc, Int a, Int b) {
-    asm("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-  }
+  static Int dot(Int acc, Int a, Int b) { return vpdpwssd(acc, a, b); }
 };
 
 }  // namespace

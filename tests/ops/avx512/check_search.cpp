@@ -1,0 +1,78 @@
+// Every way of nearest_code at the AVX-512 levels, against the definition.
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <utility>
+
+#include "../search_problems.h"
+#include "checks.h"
+#include "kernels/cpu/nearest_code_counters.h"
+
+namespace vqgan_fast {
+namespace {
+
+struct Way {
+  const char* name;
+  SimdLevel level;
+  MakeScreen make;  // null: there is no screen
+};
+// Of the level with VNNI the int16 screen alone has kernels.
+constexpr Way kWays[] = {
+    {"direct", SimdLevel::kAvx512, nullptr},
+    {"fp32", SimdLevel::kAvx512, make_screen_fp32},
+    {"int16", SimdLevel::kAvx512, make_screen_int16},
+    {"int16", SimdLevel::kAvx512Vnni, make_screen_int16},
+    {"boxes", SimdLevel::kAvx512, make_screen_boxes},
+};
+constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
+
+// Two threads, one after the other.
+Parallel two_threads() {
+  Parallel parallel;
+  parallel.num_threads = 2;
+  parallel.run = [](int64_t begin, int64_t end, int64_t grain, const RangeBody& body) {
+    const int64_t middle = std::min(end, begin + std::max(grain, (end - begin + 1) / 2));
+    if (begin < middle) body(begin, middle);
+    if (middle < end) body(middle, end);
+  };
+  return parallel;
+}
+
+void check_ways(const Problem& p, const std::string& data, int64_t few_rows) {
+  for (const Way& way : kWays) {
+    const std::string what = force(way.level) + ", " + way.name + ", " + data;
+    setenv("VQGAN_FAST_SCREEN", way.name, 1);
+    check_nearest_code(p, what);
+    check_nearest_code(p, what + ", few rows", few_rows, two_threads());
+    if (way.make != nullptr) check_screen(p, way.level, way.make, what + ", screen");
+  }
+}
+
+}  // namespace
+}  // namespace vqgan_fast
+
+int check_search() {
+  using namespace vqgan_fast;
+  int64_t problems = 0;
+  const auto check = [&](int64_t num_codes, int64_t dim, const auto& data_and_change) {
+    // Steps that have no factor in common with the loops: every type and number meets every size.
+    const DType dtype = kDTypes[problems / 3 % 4];
+    const int64_t few_rows = 1 + problems % 13;
+    const auto& [data, change] = data_and_change;
+    check_ways(make_problem(num_codes, dim, dtype, change), data, few_rows);
+    ++problems;
+  };
+  for (const auto& data : kCases) {
+    for (const int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 31, 33, 64, 100, 130, 256}) {
+      for (const int64_t num_codes : {1, 17, 65, 300}) check(num_codes, dim, data);
+    }
+    // Enough codes for two levels of boxes, wide panels, and more panels than int16 has tags.
+    for (const int64_t dim : {1, 2, 3, 4, 8, 16}) check(dim == 4 ? 9000 : 4500, dim, data);
+  }
+  const NearestCodeCounters& counters = nearest_code_counters();
+  std::printf(
+      "searches: %lld direct, %lld fp32, %lld int16, %lld boxes\n",
+      static_cast<long long>(counters.calls_direct), static_cast<long long>(counters.calls_fp32),
+      static_cast<long long>(counters.calls_int16), static_cast<long long>(counters.calls_boxes));
+  return failures;
+}
