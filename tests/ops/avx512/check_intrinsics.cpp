@@ -296,7 +296,7 @@ void hold_other_integers() {
 }  // namespace
 
 int check_intrinsics() {
-  for (int draws = 0; draws < 2000; ++draws) {
+  for (int draws = 0; draws < 1000; ++draws) {
     hold_fp32();
     hold_fp64();
     hold_int32();

@@ -1,4 +1,6 @@
 // Every way of nearest_code at the AVX-512 levels, against the definition.
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -64,7 +66,8 @@ int check_search() {
   };
   for (const auto& data : kCases) {
     for (const int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 31, 33, 64, 100, 130, 256}) {
-      for (const int64_t num_codes : {1, 17, 65, 300}) check(num_codes, dim, data);
+      check(dim < 100 ? 300 : 65, dim, data);
+      check(dim % 2 == 0 ? 1 : 17, dim, data);
     }
     // Enough codes for two levels of boxes, wide panels, and more panels than int16 has tags.
     for (const int64_t dim : {1, 2, 3, 4, 8, 16}) check(dim == 4 ? 9000 : 4500, dim, data);
