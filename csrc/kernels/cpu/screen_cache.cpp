@@ -71,21 +71,6 @@ class Cache {
     }
   }
 
-  int64_t bytes() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    return bytes_;
-  }
-
-  void clear() {
-    std::list<Entry> freed;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    freed.swap(by_use_);
-    kept_.clear();
-    bytes_ = 0;
-    by_meeting_.clear();
-    met_.clear();
-  }
-
   void lock() { mutex_.lock(); }
   void unlock() { mutex_.unlock(); }
 
@@ -143,9 +128,5 @@ void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& 
   const int64_t limit = screen_cache_limit();
   if (static_cast<int64_t>(screen->bytes()) <= limit) cache().keep(key, screen, limit);
 }
-
-int64_t screen_cache_bytes() { return cache().bytes(); }
-
-void clear_screen_cache() { cache().clear(); }
 
 }  // namespace vqgan_fast

@@ -66,8 +66,4 @@ std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key);
 // the codebook must not be found when the old content comes back.
 void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen);
 
-// What is kept now, in bytes.
-int64_t screen_cache_bytes();
-void clear_screen_cache();
-
 }  // namespace vqgan_fast
