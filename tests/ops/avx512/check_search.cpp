@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -40,13 +41,38 @@ Parallel two_threads() {
   return parallel;
 }
 
+// Rows of ordinary data that passed each way's screen, and those which it did not leave open.
+int64_t rows_screened[std::size(kWays)], rows_decided[std::size(kWays)];
+
+int64_t decided() {
+  const NearestCodeCounters& counters = nearest_code_counters();
+  return counters.rows_screen + counters.rows_candidates;
+}
+
 void check_ways(const Problem& p, const std::string& data, int64_t few_rows) {
-  for (const Way& way : kWays) {
+  for (size_t i = 0; i < std::size(kWays); ++i) {
+    const Way& way = kWays[i];
     const std::string what = force(way.level) + ", " + way.name + ", " + data;
     setenv("VQGAN_FAST_SCREEN", way.name, 1);
+    const int64_t before = decided();
     check_nearest_code(p, what);
+    const int64_t rows = decided() - before;
     check_nearest_code(p, what + ", few rows", few_rows, two_threads());
-    if (way.make != nullptr) check_screen(p, way.level, way.make, what + ", screen");
+    if (way.make == nullptr || !check_screen(p, way.level, way.make, what + ", screen")) continue;
+    if (data != "gaussian") continue;
+    rows_screened[i] += kRows;
+    rows_decided[i] += rows;
+  }
+}
+
+// Every row may be left open, and the result is still right: a broken screen would only be slow.
+void check_that_screens_decide() {
+  for (size_t i = 0; i < std::size(kWays); ++i) {
+    if (kWays[i].make == nullptr) continue;
+    std::printf("%s, %s: %lld of %lld rows decided\n", simd_level_name(kWays[i].level),
+                kWays[i].name, static_cast<long long>(rows_decided[i]),
+                static_cast<long long>(rows_screened[i]));
+    if (rows_decided[i] < 0.9 * static_cast<double>(rows_screened[i])) ++failures;
   }
 }
 
@@ -72,6 +98,7 @@ int check_search() {
     // Enough codes for two levels of boxes, wide panels, and more panels than int16 has tags.
     for (const int64_t dim : {1, 2, 3, 4, 8, 16}) check(dim == 4 ? 9000 : 4500, dim, data);
   }
+  check_that_screens_decide();
   const NearestCodeCounters& counters = nearest_code_counters();
   std::printf(
       "searches: %lld direct, %lld fp32, %lld int16, %lld boxes\n",
