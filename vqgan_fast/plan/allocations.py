@@ -83,10 +83,10 @@ def convolution_copies(func: Any, args: tuple, result: Any) -> int:
     back when x's copy is gone; backward, gradients as well. Weights are always copied. A kernel of
     1 x 1 is a matrix product, which takes tensors as they are.
     """
-    if func is torch.ops.aten.convolution.default:
+    if func.name() == "aten::convolution":
         x, weight = args[:2]
         copies = max(x.nbytes, result.nbytes)
-    elif func is torch.ops.aten.convolution_backward.default:
+    elif func.name() == "aten::convolution_backward":
         grad, x, weight = args[:3]
         copies = x.nbytes + max(x.nbytes, grad.nbytes)
     else:
