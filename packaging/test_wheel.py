@@ -40,7 +40,7 @@ NEWEST = "newest"
 ENVIRONMENTS = ("3.10:2.10.0", "3.11:2.12.0", "3.11:2.13.0", f"3.12:{NEWEST}", f"3.13:{NEWEST}")
 # The ops, on tensors and on arrays. What needs the sources or the benchmarks stays at home.
 TESTS = ("tests/ops/*.py", "tests/test_numpy*.py", "tests/conftest.py")
-AT_HOME = ("test_neon.py", "test_exactness.py", "test_peak_memory.py")
+AT_HOME = ("test_neon.py", "test_avx512.py", "test_exactness.py", "test_peak_memory.py")
 NEEDED = ("numpy", "pytest", "hypothesis")
 PROBE = """
 import hashlib, json, pathlib, time, torch
