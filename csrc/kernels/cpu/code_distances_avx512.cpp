@@ -1,5 +1,5 @@
-// AVX-512: 12 rows by one vector of codes, so that each element of a row is a broadcast operand of
-// one subtraction: a broadcast of its own would take the place of an addition.
+// AVX-512: 8 rows by 2 vectors of codes. A broadcast element of a row serves both, so that there are
+// fewer loads than steps.
 
 // GCC 12 takes its own intrinsics' undefined vectors for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)
@@ -19,8 +19,8 @@ struct Fp32 {
   using Scalar = float;
   using Vector = __m512;
   static constexpr int kLanes = 16;
-  static constexpr int kVectors = 1;
-  static constexpr int kTileRows = 12;
+  static constexpr int kVectors = 2;
+  static constexpr int kTileRows = 8;
 
   static Vector zero() { return _mm512_setzero_ps(); }
   static Vector load(const float* p) { return _mm512_loadu_ps(p); }
@@ -64,8 +64,8 @@ struct Fp64 {
   using Scalar = double;
   using Vector = __m512d;
   static constexpr int kLanes = 8;
-  static constexpr int kVectors = 1;
-  static constexpr int kTileRows = 12;
+  static constexpr int kVectors = 2;
+  static constexpr int kTileRows = 8;
 
   static Vector zero() { return _mm512_setzero_pd(); }
   static Vector load(const double* p) { return _mm512_loadu_pd(p); }

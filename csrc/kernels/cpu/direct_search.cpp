@@ -12,8 +12,8 @@
 namespace vqgan_fast {
 namespace {
 
-// Rows that pass over the codebook together.
-constexpr int64_t kBlockRows = 96;
+// Rows that pass over the codebook together, at most.
+constexpr int64_t kBlockRows = 384;
 // Codes of a row that wait to be measured, and how many of them are worth waiting for a shorter
 // limit.
 constexpr int kMostWaiting = 64;

@@ -21,6 +21,14 @@ constexpr int64_t kTryAgain = 16;
 // The direct search is given codes in multiples of this.
 constexpr int64_t kDirectUnit = 64;
 
+// The direct search lays the codes into panels anew for each block: the more rows, the better, while
+// they stay in the second-level cache.
+int64_t direct_block_rows(int64_t dim) {
+  constexpr int64_t kBlockElements = 32768;
+  const int64_t steps = kBlockElements / dim / RowTasks::kRowStep;
+  return RowTasks::kRowStep * std::clamp<int64_t>(steps, 4, 16);
+}
+
 // Some rows, ascending, and what is known of them. One for each thread.
 class Block {
  public:
@@ -225,7 +233,7 @@ void search_rows(const NearestCodeArgs& args, SimdLevel level, const RowList& ro
   if (num_rows == 0) return;
   const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
   const RowTasks tasks(num_rows, (args.num_codes + kDirectUnit - 1) / kDirectUnit, kDirectUnit,
-                       num_threads);
+                       num_threads, direct_block_rows(args.dim));
   const bool cut = tasks.num_parts > 1;
   std::vector<Partial> partial(cut ? num_rows * tasks.num_parts : 0);
   NearestCodeCounters& counters = nearest_code_counters();

@@ -24,12 +24,14 @@ struct RowTasks {
   int64_t num_rows, block_rows, num_blocks;
   int64_t num_units, part_units, num_parts;
 
-  // The codebook is cut at units of unit_codes codes.
-  RowTasks(int64_t rows, int64_t units, int64_t unit_codes, int64_t num_threads)
-      : num_rows(rows), block_rows(kMostRows), num_units(units), num_parts(1) {
+  // The codebook is cut at units of unit_codes codes; blocks have at most most_block_rows rows, a
+  // multiple of kRowStep.
+  RowTasks(int64_t rows, int64_t units, int64_t unit_codes, int64_t num_threads,
+           int64_t most_block_rows = kMostRows)
+      : num_rows(rows), block_rows(most_block_rows), num_units(units), num_parts(1) {
     if (num_threads > 1) {
       const int64_t even = rows / (kTasksPerThread * num_threads) + 1;
-      block_rows = std::min((even + kRowStep - 1) / kRowStep * kRowStep, kMostRows);
+      block_rows = std::min((even + kRowStep - 1) / kRowStep * kRowStep, most_block_rows);
     }
     num_blocks = (rows + block_rows - 1) / block_rows;
     if (num_blocks < 2 * num_threads && num_threads > 1) {

@@ -58,11 +58,15 @@ struct Avx2 {
         _mm256_and_si256(_mm256_castps_si256(bounds), _mm256_set1_epi32(~kPlaceMask)), place);
     return _mm256_min_epi32(least, key);
   }
-  static int64_t nearest_place(Places least) {
+  static int32_t smallest(Places least) {
     __m128i m = _mm_min_epi32(_mm256_castsi256_si128(least), _mm256_extracti128_si256(least, 1));
     m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0x4E));
     m = _mm_min_epi32(m, _mm_shuffle_epi32(m, 0xB1));
-    return _mm_cvtsi128_si32(m) & kPlaceMask;
+    return _mm_cvtsi128_si32(m);
+  }
+  static Places without(Places least, int32_t place) {
+    const __m256i mask = _mm256_cmpeq_epi32(least, _mm256_set1_epi32(place));
+    return _mm256_blendv_epi8(least, no_places(), mask);
   }
 
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {

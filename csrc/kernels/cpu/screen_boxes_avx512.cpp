@@ -38,7 +38,11 @@ struct Avx512 {
                                                  _mm512_set1_epi32(kPlaceMask), 0xD8);
     return _mm512_min_epi32(least, key);
   }
-  static int64_t nearest_place(Places least) { return _mm512_reduce_min_epi32(least) & kPlaceMask; }
+  static int32_t smallest(Places least) { return _mm512_reduce_min_epi32(least); }
+  static Places without(Places least, int32_t place) {
+    const __mmask16 others = _mm512_mask_cmpneq_epi32_mask(0xFFFF, least, _mm512_set1_epi32(place));
+    return _mm512_mask_mov_epi32(no_places(), others, least);
+  }
 
   // A compressing store to memory is microcoded on some CPUs: compressed in a register, all lanes
   // are stored.

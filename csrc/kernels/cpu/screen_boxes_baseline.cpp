@@ -45,10 +45,13 @@ struct Baseline {
     key = (key & ~kPlaceMask) | (Places{0, 1, 2, 3} + first);
     return key < least ? key : least;
   }
-  static int64_t nearest_place(Places least) {
+  static int32_t smallest(Places least) {
     const int32_t low = least[0] < least[1] ? least[0] : least[1];
     const int32_t high = least[2] < least[3] ? least[2] : least[3];
-    return (low < high ? low : high) & kPlaceMask;
+    return low < high ? low : high;
+  }
+  static Places without(Places least, int32_t place) {
+    return least == place ? no_places() : least;
   }
 
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {

@@ -13,13 +13,22 @@ namespace {
 
 // Codes within the limit that a row remembers before it drops those above the present limit.
 constexpr int kKeptCodes = 64;
+// Leaves that are measured before the limit is looked at.
+constexpr int kLeavesAtOnce = 8;
+// Leaves that a row visits first: with few dimensions the nearest one says most, with more of them
+// the best of some makes a much shorter list of the others.
+constexpr int kMostHomes = 4;
+template <int kDim>
+constexpr int kHomes = kDim <= 3 ? 1 : kDim <= 4 ? 2 : kMostHomes;
 // Above this (centred and scaled) squares might overflow.
 constexpr double kMostElement = 0x1p60;
 
-// The codes that a row remembers: one leaf more than kKeptCodes, and room for a store of all lanes.
+// The codes that a row remembers: some leaves more than kKeptCodes, and room for a store of all
+// lanes.
 struct KeptCodes {
-  alignas(64) float scores[kKeptCodes + kLeafCodes + 16];
-  int32_t places[kKeptCodes + kLeafCodes + 16];
+  static constexpr int kRoom = kKeptCodes + kLeavesAtOnce * kLeafCodes + 16;
+  alignas(64) float scores[kRoom];
+  int32_t places[kRoom];
 };
 
 // What every visit of a leaf reads, close together.
@@ -33,8 +42,9 @@ struct BoxRow {
   float shift;  // of a far row: keeps its scores from being negative
   bool open;
   int num_kept;
-  int64_t home;      // the leaf that was visited first
-  int64_t near_end;  // of its part of the list of near leaves
+  int num_homes;
+  int32_t homes[kMostHomes];  // the leaves that are visited first
+  int64_t near_end;           // of its part of the list of near leaves
   KeptCodes* kept;
 };
 

@@ -3,8 +3,10 @@
 // compiled with its own flags.
 #pragma once
 
+#include <algorithm>
 #include <cfloat>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cpu/screen_boxes.h"
 #include "kernels/cpu/screen_boxes_row.h"
@@ -14,11 +16,11 @@ namespace {
 
 // Scores is one of the two of screen_boxes_row.h: a row as it scores codes and boxes.
 
-// Bounds of all boxes of the groups; returns the box with the smallest one, roughly: its place
-// stands in the low bits of what is compared.
+// Bounds of all boxes of the groups; returns each lane's smallest one, roughly: its place stands in
+// the low bits of what is compared.
 template <class V, class Scores>
-int64_t bound_groups(const Scores& row, int64_t group_floats, const float* boxes,
-                     const float* edges, int64_t num_groups, float* bounds) {
+typename V::Places bound_groups(const Scores& row, int64_t group_floats, const float* boxes,
+                                const float* edges, int64_t num_groups, float* bounds) {
   typename V::Places least = V::no_places();
   for (int64_t g = 0; g < num_groups; ++g) {
     for (int lane = 0; lane < kGroupBoxes; lane += V::kLanes) {
@@ -29,7 +31,23 @@ int64_t bound_groups(const Scores& row, int64_t group_floats, const float* boxes
       least = V::nearer(least, bound, static_cast<int32_t>(first));
     }
   }
-  return V::nearest_place(least);
+  return least;
+}
+
+// Takes the nearest leaves as those that the row visits first, and strikes their bounds out. The
+// bounds are of the leaves from first_leaf on.
+template <class V, int kDim>
+void take_homes(typename V::Places least, int64_t first_leaf, float* bounds, BoxRow<kDim>* row) {
+  constexpr int32_t kInfinite = 0x7f800000 & ~kPlaceMask;
+  row->num_homes = 0;
+  for (int n = 0; n < kHomes<kDim>; ++n) {
+    const int32_t nearest = V::smallest(least);
+    if (nearest >= kInfinite) return;
+    const int32_t place = nearest & kPlaceMask;
+    bounds[place] = std::numeric_limits<float>::infinity();
+    row->homes[row->num_homes++] = static_cast<int32_t>(first_leaf) + place;
+    if (n + 1 < kHomes<kDim>) least = V::without(least, nearest);
+  }
 }
 
 template <int kDim>
@@ -43,13 +61,11 @@ void drop_above_limit(BoxRow<kDim>* row) {
   row->num_kept = kept;
 }
 
-// Takes up the scores of a leaf, of which at least one is within the limit. Rare, and so a call.
+// Takes up the scores of some leaves, of which at least one is within the limit: least has their
+// smallest ones. A call, for it is rare behind the first leaves of a row.
 template <class V, int kDim>
-[[gnu::noinline]] void take_scores(const typename V::Float* scores, int64_t leaf,
-                                   BoxRow<kDim>* row) {
-  constexpr int kVectors = kLeafCodes / V::kLanes;
-  auto least = scores[0];
-  for (int v = 1; v < kVectors; ++v) least = V::min(least, scores[v]);
+[[gnu::noinline]] void take_scores(const float* scores, const int32_t* leaves, int num_leaves,
+                                   typename V::Float least, BoxRow<kDim>* row) {
   const float best = V::least(least);
   if (best < row->best) {
     row->best = best;
@@ -65,24 +81,34 @@ template <class V, int kDim>
   }
   const auto limit = V::broadcast(row->limit);
   int kept = row->num_kept;
-  for (int v = 0; v < kVectors; ++v) {
-    kept += V::keep(scores[v], limit, static_cast<int32_t>(leaf * kLeafCodes + v * V::kLanes),
-                    row->kept->scores + kept, row->kept->places + kept);
+  for (int n = 0; n < num_leaves; ++n) {
+    for (int lane = 0; lane < kLeafCodes; lane += V::kLanes) {
+      kept += V::keep(V::load(scores + n * kLeafCodes + lane), limit, leaves[n] * kLeafCodes + lane,
+                      row->kept->scores + kept, row->kept->places + kept);
+    }
   }
   row->num_kept = kept;
 }
 
-// Measures the codes of a leaf, and keeps those within the limit.
+// Measures the codes of at most kLeavesAtOnce leaves, and keeps those within the limit. One test
+// for all of them: each that goes another way than was foreseen costs as much as some leaves.
 template <class V, class Scores, int kDim>
-[[gnu::always_inline]] inline void visit_leaf(const BoxTree& tree, int64_t leaf,
-                                              const Scores& of_row, BoxRow<kDim>* row) {
-  constexpr int kVectors = kLeafCodes / V::kLanes;
-  const float* panel = tree.panels + leaf * kDim * kLeafCodes;
-  typename V::Float scores[kVectors];
-  for (int v = 0; v < kVectors; ++v) scores[v] = of_row.of_codes(panel + v * V::kLanes);
-  auto least = scores[0];
-  for (int v = 1; v < kVectors; ++v) least = V::min(least, scores[v]);
-  if (V::any_within(least, V::broadcast(row->limit))) take_scores<V, kDim>(scores, leaf, row);
+[[gnu::always_inline]] inline void visit_leaves(const BoxTree& tree, const int32_t* leaves,
+                                                int num_leaves, const Scores& of_row,
+                                                BoxRow<kDim>* row) {
+  alignas(64) float scores[kLeavesAtOnce * kLeafCodes];
+  auto least = V::broadcast(FLT_MAX);
+  for (int n = 0; n < num_leaves; ++n) {
+    const float* panel = tree.panels + int64_t{leaves[n]} * kDim * kLeafCodes;
+    for (int lane = 0; lane < kLeafCodes; lane += V::kLanes) {
+      const auto some = of_row.of_codes(panel + lane);
+      V::store(scores + n * kLeafCodes + lane, some);
+      least = V::min(least, some);
+    }
+  }
+  if (V::any_within(least, V::broadcast(row->limit))) {
+    take_scores<V, kDim>(scores, leaves, num_leaves, least, row);
+  }
 }
 
 // Lists the boxes whose bound is within the limit, except one.
@@ -106,7 +132,14 @@ void finish_row(const BoxTree& tree, BoxRow<kDim>* row, RowCandidates* out) {
   for (int i = 0; i < out->count; ++i) out->codes[i] = tree.codes[row->kept->places[i]];
 }
 
-// Visits the nearest leaf of each row, then lists the others that are within the limit. All leaves
+template <class V, class Scores, int kDim>
+void visit_homes(const BoxTree& tree, BoxRow<kDim>* rows, int num_rows) {
+  for (int r = 0; r < num_rows; ++r) {
+    visit_leaves<V>(tree, rows[r].homes, rows[r].num_homes, Scores(tree, rows[r]), &rows[r]);
+  }
+}
+
+// Visits the nearest leaves of each row, then lists the others that are within the limit. All leaves
 // have their bounds computed.
 template <class V, class Scores, int kDim>
 void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
@@ -114,15 +147,15 @@ void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_groups * kGroupBoxes;
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].home = bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.leaf_boxes,
-                                   search->leaf_edges, tree.num_groups, search->bounds + r * size);
+    float* bounds = search->bounds + r * size;
+    take_homes<V>(bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.leaf_boxes,
+                                  search->leaf_edges, tree.num_groups, bounds),
+                  0, bounds, &rows[r]);
   }
-  for (int r = 0; r < num_rows; ++r) {
-    visit_leaf<V>(tree, rows[r].home, Scores(tree, rows[r]), &rows[r]);
-  }
+  visit_homes<V, Scores>(tree, rows, num_rows);
   for (int r = 0; r < num_rows; ++r) {
     search->num_near += list_within<V>(search->bounds + r * size, tree.num_groups, 0, rows[r].limit,
-                                       rows[r].home, search->near_leaves + search->num_near,
+                                       -1, search->near_leaves + search->num_near,
                                        search->near_bounds + search->num_near);
     rows[r].near_end = search->num_near;
   }
@@ -134,34 +167,38 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
   constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
   const BoxTree& tree = *search->tree;
   const int64_t size = tree.num_branch_groups * kGroupBoxes;
+  int32_t home_branches[kSideRows];
+  alignas(64) float home_bounds[kSideRows][kGroupBoxes];
   for (int r = 0; r < num_rows; ++r) {
-    rows[r].home =
+    const auto least =
         bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.branch_boxes,
                         search->branch_edges, tree.num_branch_groups, search->bounds + r * size);
+    home_branches[r] = V::smallest(least) & kPlaceMask;
   }
   for (int r = 0; r < num_rows; ++r) {
-    const Scores of_row(tree, rows[r]);
-    alignas(64) float bounds[kGroupBoxes];
-    const int64_t branch = rows[r].home;
-    rows[r].home = branch * kGroupBoxes +
-                   bound_groups<V>(of_row, kGroupFloats, tree.leaf_boxes + branch * kGroupFloats,
-                                   search->leaf_edges + branch * kGroupBoxes, 1, bounds);
-    visit_leaf<V>(tree, rows[r].home, of_row, &rows[r]);
+    const int64_t branch = home_branches[r];
+    take_homes<V>(bound_groups<V>(Scores(tree, rows[r]), kGroupFloats,
+                                  tree.leaf_boxes + branch * kGroupFloats,
+                                  search->leaf_edges + branch * kGroupBoxes, 1, home_bounds[r]),
+                  branch * kGroupBoxes, home_bounds[r], &rows[r]);
   }
+  visit_homes<V, Scores>(tree, rows, num_rows);
   for (int r = 0; r < num_rows; ++r) {
     const Scores of_row(tree, rows[r]);
     const auto limit = V::broadcast(rows[r].limit);
-    const auto home = static_cast<int32_t>(rows[r].home);
-    const int64_t num_branches =
-        list_within<V>(search->bounds + r * size, tree.num_branch_groups, 0, rows[r].limit, -1,
-                       search->branches, search->branch_bounds);
+    const int64_t home = home_branches[r];
     int64_t listed = search->num_near;
+    listed += list_within<V>(home_bounds[r], 1, home * kGroupBoxes, rows[r].limit, -1,
+                             search->near_leaves + listed, search->near_bounds + listed);
+    const int64_t num_branches =
+        list_within<V>(search->bounds + r * size, tree.num_branch_groups, 0, rows[r].limit, home,
+                       search->branches, search->branch_bounds);
     for (int64_t i = 0; i < num_branches; ++i) {
       const int64_t first = int64_t{search->branches[i]} * kGroupBoxes;
       for (int64_t leaf = first; leaf < first + kGroupBoxes; leaf += V::kLanes) {
         const float* boxes = tree.leaf_boxes + search->branches[i] * kGroupFloats + (leaf - first);
         const auto bounds = V::max(of_row.of_boxes(boxes), V::load(search->leaf_edges + leaf));
-        listed += V::list(bounds, limit, static_cast<int32_t>(leaf), home,
+        listed += V::list(bounds, limit, static_cast<int32_t>(leaf), -1,
                           search->near_leaves + listed, search->near_bounds + listed);
       }
     }
@@ -173,29 +210,22 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
 // Visits the leaves that were listed.
 template <class V, class Scores, int kDim>
 void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
-  constexpr int64_t kChunk = 16;
   const BoxTree& tree = *search->tree;
   int64_t i = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
     BoxRow<kDim>* row = rows + r;
     const Scores of_row(tree, *row);
-    int64_t visited = 1;
-    // Of a long list, what the limit has come to exclude is dropped by the chunk: a test before
-    // each leaf would cost what it saves, being hard to predict.
-    for (; i + kChunk < row->near_end; i += kChunk) {
-      int32_t leaves[kChunk];
+    int64_t visited = row->num_homes;
+    while (i < row->near_end) {
+      // Without those that the limit has come to exclude.
+      int32_t leaves[kLeavesAtOnce];
       int count = 0;
-      for (int64_t j = i; j < i + kChunk; ++j) {
-        leaves[count] = search->near_leaves[j];
-        count += search->near_bounds[j] <= row->limit;
+      for (int64_t end = std::min(i + kLeavesAtOnce, row->near_end); i < end; ++i) {
+        leaves[count] = search->near_leaves[i];
+        count += search->near_bounds[i] <= row->limit;
       }
-      for (int n = 0; n < count; ++n) visit_leaf<V>(tree, leaves[n], of_row, row);
+      visit_leaves<V>(tree, leaves, count, of_row, row);
       visited += count;
-    }
-    for (; i < row->near_end; ++i) {
-      if (!(search->near_bounds[i] <= row->limit)) continue;
-      visit_leaf<V>(tree, search->near_leaves[i], of_row, row);
-      ++visited;
     }
     search->leaves_visited += visited;
   }
