@@ -36,7 +36,7 @@ from tqdm import tqdm
 from vqgan_fast import _native, ops
 
 WAYS = ("direct", "fp32", "int16", "boxes")
-MOST_PRODUCTS = 4e8
+MOST_PRODUCTS = 6e8
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
 TURN_SECONDS, SIZE_SECONDS = 3e-4, 0.25
 LEAST_ROUNDS, MOST_ROUNDS = 5, 41
@@ -57,7 +57,7 @@ BOXES = {
 
 # The sizes of the correction, as nearest_code_correction.cpp has them.
 ROWS = (1, 4, 16, 64, 256, 1024, 4096)
-CODES = (64, 256, 1024, 4096, 16384)
+CODES = (64, 256, 1024, 4096, 16384, 262144)
 DIMS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 # Others, at which the choice is interpolated.
 ROWS_BETWEEN, CODES_BETWEEN = (2, 8, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
@@ -227,7 +227,7 @@ def table_of(ratios: dict[Size, float]) -> str:
             for n in ROWS:  # what is too large to be measured is as with fewer rows
                 ratio = ratios.get((n, k, d))
                 percents.append(percents[-1] if ratio is None else round(100 * ratio) - 100)
-            codes.append(", ".join(str(max(-90, min(percent, 127))) for percent in percents[1:]))
+            codes.append(", ".join(str(max(-90, percent)) for percent in percents[1:]))
         lines.append("{{" + "}, {".join(codes) + "}},\n")
     return "{\n" + "".join(lines) + "},\n"
 

@@ -7,10 +7,10 @@
 namespace vqgan_fast {
 namespace {
 
-// The sizes that were measured, as base-2 logarithms: 1 to 4096 rows, 64 to 16384 codes, and 1, 2,
+// The sizes that were measured, as base-2 logarithms: 1 to 4096 rows, 64 to 262144 codes, and 1, 2,
 // 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256 dimensions.
 constexpr double kRows[] = {0, 2, 4, 6, 8, 10, 12};
-constexpr double kCodes[] = {6, 8, 10, 12, 14};
+constexpr double kCodes[] = {6, 8, 10, 12, 14, 18};
 constexpr double kDims[] = {0, 1, 1.585, 2, 2.585, 3, 3.3219, 3.585, 4, 4.585, 5, 6, 7, 8};
 
 // The direct way, which packs nothing; fp32, int16 and boxes with packed codes; the same anew.
@@ -18,9 +18,19 @@ constexpr int kNumCurves = 7;
 
 // Percents: 10 says that it takes 1.1 times as long as the formula says. Printed by
 // benchmarks/fit_search_cost.py.
-constexpr int8_t kAvx2[kNumCurves][std::size(kDims)][std::size(kCodes)][std::size(kRows)] = {
+using Curve = int16_t[std::size(kDims)][std::size(kCodes)][std::size(kRows)];
+constexpr Curve kAvx2[kNumCurves] = {
 #include "kernels/cpu/nearest_code_correction_avx2.inc"
 };
+constexpr Curve kAvx512Vnni[kNumCurves] = {
+#include "kernels/cpu/nearest_code_correction_avx512vnni.inc"
+};
+
+// Null for levels that were not measured.
+const Curve* curves_of(SimdLevel level) {
+  if (level == SimdLevel::kAvx512Vnni) return kAvx512Vnni;
+  return level == SimdLevel::kAvx2 ? kAvx2 : nullptr;
+}
 
 double interpolate(double low, double high, double t) { return low + t * (high - low); }
 
@@ -35,17 +45,18 @@ SearchCorrection::Place SearchCorrection::place_of(double size, const double (&l
 }
 
 SearchCorrection::SearchCorrection(SimdLevel level, double num_rows, double num_codes, double dim)
-    : measured_(level == SimdLevel::kAvx2) {
-  if (!measured_) return;
+    : level_(level) {
+  if (curves_of(level) == nullptr) return;
   row_ = place_of(num_rows, kRows);
   code_ = place_of(num_codes, kCodes);
   dim_ = place_of(dim, kDims);
 }
 
 double SearchCorrection::factor(SearchWay way, bool packed) const {
-  if (!measured_) return 1.0;
+  const Curve* curves = curves_of(level_);
+  if (curves == nullptr) return 1.0;
   const int index = static_cast<int>(way);
-  const auto& curve = kAvx2[way == SearchWay::kDirect || packed ? index : 3 + index];
+  const Curve& curve = curves[way == SearchWay::kDirect || packed ? index : 3 + index];
   const auto along_rows = [&](int d, int k) {
     return interpolate(curve[d][k][row_.low], curve[d][k][row_.low + 1], row_.t);
   };

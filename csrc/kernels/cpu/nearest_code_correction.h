@@ -28,7 +28,7 @@ class SearchCorrection {
   template <size_t count>
   static Place place_of(double size, const double (&log2_sizes)[count]);
 
-  bool measured_;
+  SimdLevel level_;
   Place row_, code_, dim_;
 };
 

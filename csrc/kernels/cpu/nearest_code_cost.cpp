@@ -30,8 +30,8 @@ struct LevelCost {
 };
 
 // Fitted by benchmarks/fit_search_cost.py on one core of an AMD EPYC: AVX2 on Zen 3, which has no
-// more, the other levels on Zen 4; NEON is an estimate. nearest_code_correction has by how much
-// AVX2 differs from this.
+// more, AVX-512 with VNNI on Zen 5, the other levels on Zen 4; NEON is an estimate.
+// nearest_code_correction has by how much the first two differ from this.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
@@ -43,15 +43,15 @@ constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
 constexpr LevelCost kAvx2 = {{2110, 183, 1.34, 0.0604, 0.0228, 0.566, 0.0465},
                              {2970, 22.4, 1.37, 0.00821, 0.0172, 4.31, 0.405},
                              {3530, 60, 0.464, 0.0239, 0.0128, 24, 0.526},
-                             {3170, 20.7, 2.46, 0.277, 11.7, 4.31, 4.67}};
+                             {3170, 20.7, 2.46, 0.243, 11.7, 4.31, 4.67}};
 constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0.437, 0.0269},
                                {730, 36.6, 1.11, 0.0182, 0.0174, 4.29, 0.337},
                                {1050, 41, 1.08, 0.0715, 0.0101, 20.3, 0.619},
                                {590, 19.8, 1.63, 0.232, 6.88, 4.62, 2.55}};
-constexpr LevelCost kAvx512Vnni = {{0, 129, 1.5, 0.0471, 0.0213, 0.44, 0.0259},
-                                   {720, 37.3, 1.12, 0.0178, 0.0175, 4.32, 0.339},
-                                   {1130, 41.8, 1.02, 0.0667, 0.00787, 21, 0.607},
-                                   {630, 20, 1.65, 0.23, 7.23, 4.55, 2.56}};
+constexpr LevelCost kAvx512Vnni = {{1450, 294, 1.71, 0.0425, 0.0201, 0.897, 0.0594},
+                                   {3240, 29.4, 1.72, 0.00444, 0.0163, 6.26, 0.426},
+                                   {3640, 67.5, 0.703, 0.0235, 0.00871, 23.8, 0.495},
+                                   {3730, 13, 3.92, 0.306, 4.79, 8.38, 7.84}};
 
 // On a line so many codes lie so close that their scores often cannot be told apart.
 constexpr double kCrowdedLine = 128;
