@@ -189,12 +189,15 @@ def test_the_gil_is_released_meanwhile(heads):
     sys.setswitchinterval(1000)
     try:
         started.set()
-        nearest_code(z, codebook)
-        ran_during_the_call = bool(ran)
+        # Where the cores are busy, a call may end before the thread has its turn.
+        for _ in range(500):
+            nearest_code(z, codebook)
+            if ran_during_a_call := bool(ran):
+                break
     finally:
         sys.setswitchinterval(interval)
         thread.join()
-    assert ran_during_the_call
+    assert ran_during_a_call
 
 
 def test_fewer_threads_do_where_the_system_gives_no_more():
