@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "kernels/cpu/sample_logits.h"
+#include "ops/cells.h"
 #include "ops/parallel_cpu.h"
 #include "ops/sample_logits_args.h"
 #include "ops/tensor_rows.h"
@@ -20,6 +21,7 @@ std::tuple<Tensor, Tensor> sample_logits_cpu(const Tensor& logits, const Tensor&
   LogitTensors tensors(logits, seeds, cells, uncond_logits,
                        {guidance, temperature, top_k, top_p, log_min_p});
   SampleLogitsArgs& args = tensors.args;
+  check_range(args.cells, "cells", args.rows, 0, int64_t{1} << 32);
   Tensor codes = empty_on_cpu({args.rows}, ScalarType::Long);
   Tensor logprobs = empty_on_cpu({args.rows}, ScalarType::Float);
   args.codes = static_cast<int64_t*>(codes.data_ptr());

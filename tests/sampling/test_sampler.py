@@ -252,6 +252,7 @@ def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell():
     [
         ({"grid": (3, 8)}, r"grid must be at least as large as the window, 4 x 4 codes, got 3 x 8"),
         ({"grid": (8, 3)}, r"grid must be at least as large as the window, 4 x 4 codes, got 8 x 3"),
+        ({"grid": (2**31, 4)}, r"grid must have at most 2\^32 cells, got 2147483648 x 4"),
         ({"grid": (4, 4, 4)}, r"grid must be two integers \(H, W\), got \(4, 4, 4\)"),
         ({"grid": 4}, r"grid must be two integers \(H, W\), got 4"),
         ({"grid": (4.0, 4.0)}, r"grid must be two integers \(H, W\), got \(4\.0, 4\.0\)"),

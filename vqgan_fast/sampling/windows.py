@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from ..quantizers.checks import check_integer
 
 
+MOST_CELLS = 2**32  # that the random counter tells apart
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of a grid and the window in which its code is drawn."""
@@ -41,7 +44,8 @@ class CodeGrid:
     """A height x width grid of codes that is drawn through square windows.
 
     Raises:
-        ValueError: the window is not positive, or the grid is smaller than it in either direction.
+        ValueError: the window is not positive, the grid is smaller than it in either direction, or
+            has more than 2^32 cells.
     """
 
     height: int
@@ -54,6 +58,10 @@ class CodeGrid:
             raise ValueError(
                 f"grid must be at least as large as the window, {self.window} x {self.window} "
                 f"codes, got {self.height} x {self.width}"
+            )
+        if self.num_cells > MOST_CELLS:
+            raise ValueError(
+                f"grid must have at most 2^32 cells, got {self.height} x {self.width}"
             )
 
     @property

@@ -22,6 +22,8 @@ struct RowTasks {
   static constexpr int64_t kLeastPartCodes = 512;
 
   int64_t num_rows, block_rows, num_blocks;
+  // Blocks from this one on have a quarter of the rows: no thread has long to wait at the end.
+  int64_t first_small, small_rows;
   int64_t num_units, part_units, num_parts;
 
   // The codebook is cut at units of unit_codes codes; blocks have at most most_block_rows rows, a
@@ -41,6 +43,12 @@ struct RowTasks {
     }
     part_units = (units + num_parts - 1) / num_parts;
     num_parts = (units + part_units - 1) / part_units;
+    first_small = num_blocks;
+    small_rows = (block_rows / 4 + kRowStep - 1) / kRowStep * kRowStep;
+    if (num_threads > 1 && num_parts == 1) {
+      first_small = std::max<int64_t>(0, num_blocks - 1 - num_threads);
+      num_blocks = first_small + (rows - first_small * block_rows + small_rows - 1) / small_rows;
+    }
   }
 
   int64_t count() const { return num_blocks * num_parts; }
@@ -48,8 +56,15 @@ struct RowTasks {
   int64_t most_rows() const { return std::min(block_rows, num_rows); }
   // Of task t: its block, its part, and what they hold.
   int64_t part(int64_t t) const { return t % num_parts; }
-  int64_t first_row(int64_t t) const { return t / num_parts * block_rows; }
-  int64_t rows(int64_t t) const { return std::min(block_rows, num_rows - first_row(t)); }
+  int64_t first_row(int64_t t) const {
+    const int64_t block = t / num_parts;
+    return std::min(block, first_small) * block_rows +
+           std::max<int64_t>(0, block - first_small) * small_rows;
+  }
+  int64_t rows(int64_t t) const {
+    const int64_t most = t / num_parts < first_small ? block_rows : small_rows;
+    return std::min(most, num_rows - first_row(t));
+  }
   int64_t first_unit(int64_t t) const { return part(t) * part_units; }
   int64_t last_unit(int64_t t) const { return std::min(first_unit(t) + part_units, num_units); }
 };
