@@ -25,20 +25,27 @@ RESULTS = Path(__file__).with_name("results")
 def load(paths: list[Path]) -> dict[str, Any]:
     """The machine, the date and the cases of files that pytest-benchmark wrote on one machine.
 
-    Date and peaks are the first file's.
+    Date and peaks are the first file's. Files of different commits are named with their cases.
     """
     files = [json.loads(path.read_text()) for path in paths]
     machine = files[0]["machine_info"]["vqgan_fast"]
     for path, file in zip(paths, files, strict=True):
         other = file["machine_info"]["vqgan_fast"]
-        if any(other[key] != machine[key] for key in ("cpu", "simd", "torch", "commit")):
+        if any(other[key] != machine[key] for key in ("cpu", "simd", "torch")):
             raise ValueError(f"{path} was not measured like {paths[0]}: {other} against {machine}")
+    counts: dict[str, int] = {}
+    for file in files:
+        commit = file["machine_info"]["vqgan_fast"]["commit"]
+        counts[commit] = counts.get(commit, 0) + len(file["benchmarks"])
+    if len(counts) > 1:
+        commits = ", ".join(f"{commit} ({count} cases)" for commit, count in counts.items())
+        machine = machine | {"commit": commits}
     cases = [
         entry["extra_info"] for file in files for entry in file["benchmarks"] if entry["extra_info"]
     ]
     # Parts take every so many-th case: put together, those of a kind stand in the order of shapes.
     if len(files) > 1:
-        cases.sort(key=lambda case: case["shape"])
+        cases.sort(key=lambda case: case.get("shape", []))
     return {"date": files[0]["datetime"][:16].replace("T", " "), "machine": machine, "cases": cases}
 
 

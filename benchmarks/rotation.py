@@ -20,14 +20,16 @@ FAR_BEHIND = 20
 
 @dataclass
 class Contender:
-    """A call to time, what it returns, and what must happen before each turn, untimed."""
+    """A call to time, what it returns, what must happen before each turn, untimed, and for how long
+    it waits before."""
 
     call: Callable[[], Any]
     prepare: Callable[[], None] | None = None
+    pause: float = PAUSE_SECONDS
 
     def turn(self, repeats: int) -> float:
         """Seconds of a call, after one that is not timed where there are several."""
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(self.pause)
         if repeats > 1:
             self._seconds(1)
         return self._seconds(repeats)
