@@ -63,7 +63,7 @@ SPREADS = {
     "wide": (6000, 100, 90),
     "narrow": (6000, 100, 7),
     "more codes than rows": (700, 50000, 33),
-    "past the caches": (700, 40000, 32),
+    "past the caches": (700, 140000, 64),
     "many open sums": (40000, 60000, 6),
 }
 

@@ -18,9 +18,10 @@ namespace {
 constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
 // Results of so many bytes leave the caches before anyone could read them there. Codes that have no
-// rows are then cleared past the caches, if that can be done in whole lines.
-constexpr int64_t kCacheBytes = int64_t{4} << 20;
+// rows are then cleared past the caches, if that can be done in some whole lines each.
+constexpr int64_t kCacheBytes = int64_t{32} << 20;
 constexpr int64_t kLineBytes = 64;
+constexpr int64_t kLeastClear = 4 * kLineBytes;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
@@ -41,7 +42,7 @@ class SumByCode {
         sink_(sink),
         parallel_(parallel),
         past_caches_(groups.num_codes * sink.code_bytes >= kCacheBytes &&
-                     sink.code_bytes % kLineBytes == 0),
+                     sink.code_bytes >= kLeastClear && sink.code_bytes % kLineBytes == 0),
         add_rows_(code_sums(simd_level()).add_rows[as_int(dtype)]) {
     const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
