@@ -183,7 +183,10 @@ def test_rows_that_cannot_be_drawn_from(bad: float | str, greedy: bool, level: s
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"cells": torch.tensor([0, -1])}, r"cells must lie in \[0, 4294967296\), got -1 for row 1"),
+        (
+            {"cells": torch.tensor([0, -1])},
+            r"cells must lie in \[0, 4294967296\), got -1 for row 1",
+        ),
         ({"cells": torch.tensor([2**32, 0])}, "cells must lie in .*, got 4294967296 for row 0"),
         ({"temperature": -1.0}, "temperature must be finite and >= 0, got -1"),
         ({"temperature": NAN}, "temperature must be finite and >= 0, got nan"),

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from ..quantizers.checks import check_integer
 
-
 MOST_CELLS = 2**32  # that the random counter tells apart
 
 
@@ -60,9 +59,7 @@ class CodeGrid:
                 f"codes, got {self.height} x {self.width}"
             )
         if self.num_cells > MOST_CELLS:
-            raise ValueError(
-                f"grid must have at most 2^32 cells, got {self.height} x {self.width}"
-            )
+            raise ValueError(f"grid must have at most 2^32 cells, got {self.height} x {self.width}")
 
     @property
     def num_cells(self) -> int:

@@ -1,5 +1,5 @@
-// AVX-512: 8 rows by 2 vectors of codes. A broadcast element of a row serves both, so that there are
-// fewer loads than steps.
+// AVX-512: 8 rows by 2 vectors of codes. A broadcast element of a row serves both, so that there
+// are fewer loads than steps.
 
 // GCC 12 takes its own intrinsics' undefined vectors for a mistake (GCC bug 105593).
 #if defined(__GNUC__) && !defined(__clang__)

@@ -21,8 +21,8 @@ constexpr int64_t kTryAgain = 16;
 // The direct search is given codes in multiples of this.
 constexpr int64_t kDirectUnit = 64;
 
-// The direct search lays the codes into panels anew for each block: the more rows, the better, while
-// they stay in the second-level cache.
+// The direct search lays the codes into panels anew for each block: the more rows, the better,
+// while they stay in the second-level cache.
 int64_t direct_block_rows(int64_t dim) {
   constexpr int64_t kBlockElements = 32768;
   const int64_t steps = kBlockElements / dim / RowTasks::kRowStep;

@@ -19,7 +19,9 @@ constexpr int kLeavesAtOnce = 8;
 // the best of some makes a much shorter list of the others.
 constexpr int kMostHomes = 4;
 template <int kDim>
-constexpr int kHomes = kDim <= 3 ? 1 : kDim <= 4 ? 2 : kMostHomes;
+constexpr int kHomes = kDim <= 3   ? 1
+                       : kDim <= 4 ? 2
+                                   : kMostHomes;
 // Above this (centred and scaled) squares might overflow.
 constexpr double kMostElement = 0x1p60;
 

@@ -139,8 +139,8 @@ void visit_homes(const BoxTree& tree, BoxRow<kDim>* rows, int num_rows) {
   }
 }
 
-// Visits the nearest leaves of each row, then lists the others that are within the limit. All leaves
-// have their bounds computed.
+// Visits the nearest leaves of each row, then lists the others that are within the limit. All
+// leaves have their bounds computed.
 template <class V, class Scores, int kDim>
 void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   constexpr int64_t kGroupFloats = kDim * 2 * kGroupBoxes;
