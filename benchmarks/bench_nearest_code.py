@@ -102,8 +102,11 @@ def test_gaussian(shape: tuple[int, int, int], threads: int, compare: Callable) 
 @pytest.mark.parametrize("n", [4096, 32768])
 @pytest.mark.parametrize("d", [4, 8, 32, 64, 256])
 def test_all_threads_beside_one(n: int, d: int, compare: Callable) -> None:
-    """One call on one thread and on all, in the same rounds, one right after the other: no other
-    library's threads are about, and a CPU that fell asleep takes long to wake in a virtual machine."""
+    """One call on one thread and on all, in the same rounds, one right after the other.
+
+    No other library's threads are about, and a CPU that fell asleep takes long to wake in a virtual
+    machine.
+    """
     torch.manual_seed(0)
     k, all_threads = 8192, machine.all_threads()
     if all_threads == 1:
