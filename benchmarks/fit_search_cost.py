@@ -75,7 +75,7 @@ def sizes(between: bool = False) -> list[Size]:
 
 def take(way: str, kept: bool) -> None:
     os.environ["VQGAN_FAST_SCREEN"] = way
-    os.environ["VQGAN_FAST_CACHE_MB"] = "256" if kept else "0"
+    os.environ["VQGAN_FAST_CACHE_MB"] = "1024" if kept else "0"
 
 
 def way_taken() -> str | None:
@@ -221,14 +221,20 @@ def table_of(ratios: dict[Size, float]) -> str:
     """One curve of nearest_code_correction.cpp: percents by dimension, codes and rows."""
     lines = []
     for d in DIMS:
-        codes = []
+        codes: list[list[int]] = []
         for k in CODES:
             percents = [0]
-            for n in ROWS:  # what is too large to be measured is as with fewer rows
+            for place, n in enumerate(ROWS):
                 ratio = ratios.get((n, k, d))
-                percents.append(percents[-1] if ratio is None else round(100 * ratio) - 100)
-            codes.append(", ".join(str(max(-90, percent)) for percent in percents[1:]))
-        lines.append("{{" + "}, {".join(codes) + "}},\n")
+                if ratio is not None:
+                    percent = max(-90, round(100 * ratio) - 100)
+                else:
+                    # Too large to be measured: as with fewer rows; but with the most codes only so
+                    # few rows are measured that memory bounds them: more are as with fewer codes.
+                    percent = codes[-1][place] if k == CODES[-1] else percents[-1]
+                percents.append(percent)
+            codes.append(percents[1:])
+        lines.append("{{" + "}, {".join(", ".join(map(str, row)) for row in codes) + "}},\n")
     return "{\n" + "".join(lines) + "},\n"
 
 

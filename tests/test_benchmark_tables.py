@@ -45,3 +45,27 @@ def test_tables_are_printed_and_kept(
     assert "10.0 GB/s on 1, 20.0 GB/s on 2 threads" in page
     assert written["date"] in page
     assert page.endswith("\n")
+
+
+def measured(folder: Path, commit: str, shapes: list[list[int]], cpu: str = "A CPU") -> Path:
+    """What pytest-benchmark writes, as far as a report reads it."""
+    machine = {"cpu": cpu, "simd": {"selected": "avx2"}, "torch": "2.99", "commit": commit}
+    cases = [{"extra_info": {"shape": shape}} for shape in shapes]
+    file = folder / f"{commit}_{cpu}.json"
+    about = {"datetime": "2026-11-29T03:30:00", "machine_info": {"vqgan_fast": machine}}
+    file.write_text(json.dumps({**about, "benchmarks": cases}))
+    return file
+
+
+def test_a_report_of_several_files_names_their_commits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    load = importlib.import_module("report").load
+    old, new = measured(tmp_path, "abc", [[4, 2, 1], [1, 2, 1]]), measured(tmp_path, "def", [[2]])
+    found = load([old, new])
+    assert found["machine"]["commit"] == "abc (2 cases), def (1 cases)"
+    assert [case["shape"] for case in found["cases"]] == [[1, 2, 1], [2], [4, 2, 1]]
+    assert load([old])["machine"]["commit"] == "abc"
+    with pytest.raises(ValueError, match=r"was not measured like .*abc_A CPU\.json"):
+        load([old, measured(tmp_path, "abc", [[1]], cpu="Another")])

@@ -77,16 +77,6 @@ struct Avx2 {
                         _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
     return __builtin_popcount(mask);
   }
-  static int list(Float bounds, Float limit, int32_t first, int32_t except, int32_t* places,
-                  float* listed) {
-    const auto excepted = static_cast<uint32_t>(except - first);
-    const int mask = within(bounds, limit) & ~(excepted < kLanes ? 1 << excepted : 0);
-    const __m256i lanes = set_lanes(mask);
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(places),
-                        _mm256_add_epi32(lanes, _mm256_set1_epi32(first)));
-    _mm256_storeu_ps(listed, _mm256_permutevar8x32_ps(bounds, lanes));
-    return __builtin_popcount(mask);
-  }
 };
 
 }  // namespace

@@ -53,15 +53,6 @@ struct Avx512 {
     _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, place));
     return __builtin_popcount(mask);
   }
-  static int list(Float bounds, Float limit, int32_t first, int32_t except, int32_t* places,
-                  float* listed) {
-    const Places place = _mm512_add_epi32(_mm512_set1_epi32(first), lanes());
-    const __mmask16 mask = _mm512_mask_cmpneq_epi32_mask(
-        _mm512_cmp_ps_mask(bounds, limit, _CMP_LE_OQ), place, _mm512_set1_epi32(except));
-    _mm512_storeu_si512(places, _mm512_maskz_compress_epi32(mask, place));
-    _mm512_storeu_ps(listed, _mm512_maskz_compress_ps(mask, bounds));
-    return __builtin_popcount(mask);
-  }
 };
 
 }  // namespace

@@ -64,18 +64,6 @@ struct Baseline {
     }
     return count;
   }
-  static int list(Float bounds, Float limit, int32_t first, int32_t except, int32_t* places,
-                  float* listed) {
-    const Places place = Places{0, 1, 2, 3} + first;
-    const Places within = (bounds <= limit) & (place != except);
-    int count = 0;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      places[count] = first + lane;
-      listed[count] = bounds[lane];
-      count -= within[lane];
-    }
-    return count;
-  }
 };
 
 }  // namespace

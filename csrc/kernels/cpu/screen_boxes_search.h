@@ -16,6 +16,9 @@ namespace {
 
 // Scores is one of the two of screen_boxes_row.h: a row as it scores codes and boxes.
 
+// The bound of a box that is not to be listed, being visited already: above every limit.
+constexpr float kStruck = std::numeric_limits<float>::infinity();
+
 // Bounds of all boxes of the groups; returns each lane's smallest one, roughly: its place stands in
 // the low bits of what is compared.
 template <class V, class Scores>
@@ -44,7 +47,7 @@ void take_homes(typename V::Places least, int64_t first_leaf, float* bounds, Box
     const int32_t nearest = V::smallest(least);
     if (nearest >= kInfinite) return;
     const int32_t place = nearest & kPlaceMask;
-    bounds[place] = std::numeric_limits<float>::infinity();
+    bounds[place] = kStruck;
     row->homes[row->num_homes++] = static_cast<int32_t>(first_leaf) + place;
     if (n + 1 < kHomes<kDim>) least = V::without(least, nearest);
   }
@@ -111,15 +114,15 @@ template <class V, class Scores, int kDim>
   }
 }
 
-// Lists the boxes whose bound is within the limit, except one.
+// Lists the boxes whose bound is within the limit.
 template <class V>
 int64_t list_within(const float* bounds, int64_t num_groups, int64_t first_place, float limit,
-                    int64_t except, int32_t* places, float* listed_bounds) {
+                    int32_t* places, float* listed_bounds) {
   const auto limits = V::broadcast(limit);
   int64_t listed = 0;
   for (int64_t i = 0; i < num_groups * kGroupBoxes; i += V::kLanes) {
-    listed += V::list(V::load(bounds + i), limits, static_cast<int32_t>(first_place + i),
-                      static_cast<int32_t>(except), places + listed, listed_bounds + listed);
+    listed += V::keep(V::load(bounds + i), limits, static_cast<int32_t>(first_place + i),
+                      listed_bounds + listed, places + listed);
   }
   return listed;
 }
@@ -155,7 +158,7 @@ void list_leaves(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) {
   visit_homes<V, Scores>(tree, rows, num_rows);
   for (int r = 0; r < num_rows; ++r) {
     search->num_near += list_within<V>(search->bounds + r * size, tree.num_groups, 0, rows[r].limit,
-                                       -1, search->near_leaves + search->num_near,
+                                       search->near_leaves + search->num_near,
                                        search->near_bounds + search->num_near);
     rows[r].near_end = search->num_near;
   }
@@ -170,10 +173,11 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
   int32_t home_branches[kSideRows];
   alignas(64) float home_bounds[kSideRows][kGroupBoxes];
   for (int r = 0; r < num_rows; ++r) {
-    const auto least =
-        bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.branch_boxes,
-                        search->branch_edges, tree.num_branch_groups, search->bounds + r * size);
+    float* bounds = search->bounds + r * size;
+    const auto least = bound_groups<V>(Scores(tree, rows[r]), kGroupFloats, tree.branch_boxes,
+                                       search->branch_edges, tree.num_branch_groups, bounds);
     home_branches[r] = V::smallest(least) & kPlaceMask;
+    bounds[home_branches[r]] = kStruck;
   }
   for (int r = 0; r < num_rows; ++r) {
     const int64_t branch = home_branches[r];
@@ -188,18 +192,18 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
     const auto limit = V::broadcast(rows[r].limit);
     const int64_t home = home_branches[r];
     int64_t listed = search->num_near;
-    listed += list_within<V>(home_bounds[r], 1, home * kGroupBoxes, rows[r].limit, -1,
+    listed += list_within<V>(home_bounds[r], 1, home * kGroupBoxes, rows[r].limit,
                              search->near_leaves + listed, search->near_bounds + listed);
     const int64_t num_branches =
-        list_within<V>(search->bounds + r * size, tree.num_branch_groups, 0, rows[r].limit, home,
+        list_within<V>(search->bounds + r * size, tree.num_branch_groups, 0, rows[r].limit,
                        search->branches, search->branch_bounds);
     for (int64_t i = 0; i < num_branches; ++i) {
       const int64_t first = int64_t{search->branches[i]} * kGroupBoxes;
       for (int64_t leaf = first; leaf < first + kGroupBoxes; leaf += V::kLanes) {
         const float* boxes = tree.leaf_boxes + search->branches[i] * kGroupFloats + (leaf - first);
         const auto bounds = V::max(of_row.of_boxes(boxes), V::load(search->leaf_edges + leaf));
-        listed += V::list(bounds, limit, static_cast<int32_t>(leaf), -1,
-                          search->near_leaves + listed, search->near_bounds + listed);
+        listed += V::keep(bounds, limit, static_cast<int32_t>(leaf), search->near_bounds + listed,
+                          search->near_leaves + listed);
       }
     }
     search->num_near = listed;
