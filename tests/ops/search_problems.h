@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -15,10 +16,13 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/cpu/code_source.h"
+#include "kernels/cpu/content_hash.h"
 #include "kernels/cpu/nearest_code.h"
 #include "kernels/cpu/nearest_code_oracle.h"
 #include "kernels/cpu/nearest_code_screen.h"
 #include "kernels/cpu/row_block.h"
+#include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/simd_level.h"
 
 namespace vqgan_fast {
@@ -193,9 +197,20 @@ using MakeScreen = decltype(&make_screen_fp32);
 // Whether there is such a screen for these codes at a level; it is checked.
 inline bool check_screen(const Problem& p, SimdLevel level, MakeScreen make,
                          const std::string& what) {
-  const auto screen = make(p.codes(), p.num_codes, p.dim, level, Parallel());
+  std::vector<char> stored = p.stored;
+  const Rows codes = contiguous_rows(stored.data(), p.dtype, p.num_codes, p.dim);
+  const ContentTree tree(codes, p.num_codes, p.dim, Parallel());
+  std::atomic<bool> changed{false};
+  CodeSource source{codes, p.num_codes, p.dim};
+  source.tree = &tree;
+  source.changed = &changed;
+  const auto screen = make(source, level, Parallel());
+  if (changed) fail(p, what + " takes the codes for others", 0);
   if (screen == nullptr) return false;
   check_screen(p, *screen, what);
+  stored[below(p.num_codes * p.dim * bytes_of(p.dtype))] ^= 1;
+  make(source, level, Parallel());
+  if (!changed) fail(p, what + " does not see that a code changed", 0);
   return true;
 }
 

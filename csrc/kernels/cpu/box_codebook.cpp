@@ -7,7 +7,6 @@
 
 #include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
-#include "kernels/cpu/row_block.h"
 
 namespace vqgan_fast {
 namespace {
@@ -30,41 +29,40 @@ constexpr double kMostUnscaled = 0x1p40;
 constexpr double kLeastScaled = 0x1p-400;
 constexpr double kMostScaled = 0x1p400;
 
-// Codes as they are ordered, and what was met on the way.
+// What was met in the codes.
 struct LoadedCodes {
-  CodeList list;
-  int stride;
   double largest = 0.0;  // absolute element, centred but not scaled
   bool exact = true;     // in fp32
-  bool finite = true;    // all of them; those that are not have code -1
+  bool finite = true;    // all of them; those that are not have index -1 in the list
 };
 
-void load_codes(const Rows& codebook, int64_t num_codes, const Parallel& parallel,
-                const BoxTree& tree, LoadedCodes* loaded) {
+LoadedCodes load_codes(const CodeSource& source, const Parallel& parallel, const BoxTree& tree,
+                       CodeList list) {
   constexpr int64_t kBlock = 128;
-  const int dim = tree.dim, stride = loaded->stride;
+  const int dim = tree.dim;
   struct Seen {
     double largest = 0.0, lost = 0.0;
     bool finite = true;
   };
-  const int64_t num_blocks = (num_codes + kBlock - 1) / kBlock;
+  const int64_t num_blocks = (source.num_codes + kBlock - 1) / kBlock;
   std::vector<Seen> seen(num_blocks);
   parallel.run(0, num_blocks, 8, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
+    CodeReader reader(source);
     double codes[kBlock * kMostBoxDim];
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = b * kBlock, count = std::min(kBlock, num_codes - first);
-      load_rows(codebook, first, count, dim, codes);
+      const int64_t first = b * kBlock, count = std::min(kBlock, source.num_codes - first);
+      reader.load(first, count, codes);
       Seen here;
       for (int64_t i = 0; i < count; ++i) {
         const double* code = codes + i * dim;
-        float* out = loaded->list.elements + (first + i) * stride;
+        float* out = list.elements + (first + i) * list.stride;
         double sum = 0.0;
         for (int d = 0; d < dim; ++d) sum += code[d] * 0.0;
         const bool finite = sum == 0.0;
-        loaded->list.codes[first + i] = finite ? static_cast<int32_t>(first + i) : -1;
+        list.codes[first + i] = finite ? static_cast<int32_t>(first + i) : -1;
         here.finite &= finite;
-        for (int d = dim; d < stride; ++d) out[d] = 0.0f;
+        for (int d = dim; d < list.stride; ++d) out[d] = 0.0f;
         for (int d = 0; d < dim; ++d) {
           const double centred = finite ? code[d] - tree.centre[d] : 0.0;
           const double scaled = centred * tree.scale;
@@ -77,14 +75,25 @@ void load_codes(const Rows& codebook, int64_t num_codes, const Parallel& paralle
       seen[b] = here;
     }
   });
-  loaded->largest = 0.0;
-  loaded->exact = true;
-  loaded->finite = true;
+  LoadedCodes loaded;
   for (const Seen& block : seen) {
-    loaded->largest = std::max(loaded->largest, block.largest);
-    loaded->exact &= block.lost == 0.0;
-    loaded->finite &= block.finite;
+    loaded.largest = std::max(loaded.largest, block.largest);
+    loaded.exact &= block.lost == 0.0;
+    loaded.finite &= block.finite;
   }
+  return loaded;
+}
+
+// Drops the codes that are not finite, and returns how many are left.
+int64_t drop_others(CodeList list, int64_t num_codes) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < num_codes; ++i) {
+    if (list.codes[i] < 0) continue;
+    list.codes[count] = list.codes[i];
+    std::copy_n(list.elements + i * list.stride, list.stride, list.elements + count * list.stride);
+    ++count;
+  }
+  return count;
 }
 
 bool out_of(double largest, double least, double most) {
@@ -93,64 +102,48 @@ bool out_of(double largest, double least, double most) {
 
 }  // namespace
 
-bool BoxCodebook::pack(const Rows& codebook, int64_t num_codes, int64_t dim,
-                       const Parallel& parallel) {
+bool BoxCodebook::pack(const CodeSource& source, const Parallel& parallel) {
+  const int64_t num_codes = source.num_codes, dim = source.dim;
   if (dim > kMostBoxDim || num_codes > kMostCodes) return false;
   const DefaultFloatMode float_mode;
   tree_.dim = static_cast<int>(dim);
   tree_.padded_dim = padded_box_dim(dim);
 
-  LoadedCodes loaded;
-  loaded.stride = (tree_.dim + 3) / 4 * 4;
-  const AlignedArray<float> elements = allocate_array<float>(2 * num_codes * loaded.stride);
-  const AlignedArray<int32_t> codes = allocate_array<int32_t>(2 * num_codes);
-  loaded.list = {elements.get(), codes.get()};
-  load_codes(codebook, num_codes, parallel, tree_, &loaded);
+  // The codes are put in order where their leaves will be.
+  const int64_t room = (num_codes + kLeafCodes - 1) / kLeafCodes * kLeafCodes;
+  panels_ = allocate_array<float>(room * tree_.padded_dim);
+  codes_ = allocate_array<int32_t>(room);
+  const CodeList list = {panels_.get(), codes_.get(), tree_.padded_dim};
+  LoadedCodes loaded = load_codes(source, parallel, tree_, list);
   if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
-  const bool rescale = out_of(loaded.largest, kLeastUnscaled, kMostUnscaled);
-  if (rescale) tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
-  if (rescale) load_codes(codebook, num_codes, parallel, tree_, &loaded);
+  if (out_of(loaded.largest, kLeastUnscaled, kMostUnscaled)) {
+    tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
+    loaded = load_codes(source, parallel, tree_, list);
+  }
   if (!loaded.exact) {
     // Rounding is relative to the elements: it hurts least near the middle.
-    const std::vector<double> centre = find_centre(codebook, num_codes, dim);
+    const std::vector<double> centre = find_centre(source);
     std::copy(centre.begin(), centre.end(), tree_.centre);
     tree_.centred = true;
     tree_.scale = 1.0;
-    load_codes(codebook, num_codes, parallel, tree_, &loaded);
+    loaded = load_codes(source, parallel, tree_, list);
     if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
     tree_.scale = std::ldexp(1.0, -std::ilogb(loaded.largest));
-    load_codes(codebook, num_codes, parallel, tree_, &loaded);
+    loaded = load_codes(source, parallel, tree_, list);
     tree_.code_error =
         0x1.01p-24 * std::sqrt(static_cast<double>(dim)) * (loaded.largest * tree_.scale);
   }
-
-  int64_t count = num_codes;
-  if (!loaded.finite) {
-    count = 0;
-    for (int64_t i = 0; i < num_codes; ++i) {
-      if (codes[i] < 0) continue;
-      codes[count] = codes[i];
-      std::copy_n(elements.get() + i * loaded.stride, loaded.stride,
-                  elements.get() + count * loaded.stride);
-      ++count;
-    }
-  }
-
+  const int64_t count = loaded.finite ? num_codes : drop_others(list, num_codes);
   // Another thread may have written to the codebook since its finite codes were seen.
   if (count == 0) return false;
 
   tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
   tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
   const int64_t group_floats = int64_t{kGroupBoxes} * 2 * tree_.padded_dim;
-  panels_ = allocate_array<float>(tree_.num_leaves * kLeafCodes * tree_.padded_dim);
-  codes_ = allocate_array<int32_t>(tree_.num_leaves * kLeafCodes);
   leaf_boxes_ = allocate_array<float>(tree_.num_groups * group_floats);
   std::fill_n(leaf_boxes_.get() + (tree_.num_groups - 1) * group_floats, group_floats, kInfinity);
-  const CodeList other = {elements.get() + num_codes * loaded.stride, codes.get() + num_codes};
-  order_codes(loaded.list, other, count, loaded.stride, kLeafCodes, kGroupBoxes, parallel,
-              [&](int64_t first, int64_t end, CodeList done) {
-                write_leaf(first, end, done, loaded.stride);
-              });
+  order_codes(list, count, kLeafCodes, kGroupBoxes, parallel,
+              [&](int64_t first, int64_t end) { turn_leaf(first, end); });
   if (tree_.num_groups >= kLeastBranches) {
     tree_.num_branch_groups = (tree_.num_groups + kGroupBoxes - 1) / kGroupBoxes;
     branch_boxes_ = allocate_array<float>(tree_.num_branch_groups * group_floats);
@@ -164,34 +157,29 @@ bool BoxCodebook::pack(const Rows& codebook, int64_t num_codes, int64_t dim,
   return true;
 }
 
-void BoxCodebook::write_leaf(int64_t first, int64_t end, CodeList list, int stride) {
+// Makes a panel of the codes first .. end - 1, which lie one after the other in its place.
+void BoxCodebook::turn_leaf(int64_t first, int64_t end) {
   const int64_t leaf = first / kLeafCodes, count = end - first;
   const int padded_dim = tree_.padded_dim;
-  const float* elements = list.elements + first * stride;
-  float* panel = panels_.get() + leaf * padded_dim * kLeafCodes;
-  float* boxes =
+  float* const panel = panels_.get() + first * padded_dim;
+  float* const boxes =
       leaf_boxes_.get() + leaf / kGroupBoxes * padded_dim * 2 * kGroupBoxes + leaf % kGroupBoxes;
+  float elements[kLeafCodes * kMostBoxDim];
+  std::copy_n(panel, count * padded_dim, elements);
   for (int d = 0; d < padded_dim; ++d) {
-    float lower = 0.0f, upper = 0.0f;
-    float* out = panel + d * kLeafCodes;
-    if (d < tree_.dim) {
-      lower = upper = elements[d];
-      for (int64_t i = 0; i < count; ++i) {
-        const float element = elements[i * stride + d];
-        lower = element < lower ? element : lower;
-        upper = element > upper ? element : upper;
-        out[i] = element;
-      }
-    } else {
-      std::fill_n(out, count, 0.0f);
+    float lower = elements[d], upper = elements[d];
+    float* const out = panel + d * kLeafCodes;
+    for (int64_t i = 0; i < count; ++i) {
+      const float element = elements[i * padded_dim + d];
+      lower = element < lower ? element : lower;
+      upper = element > upper ? element : upper;
+      out[i] = element;
     }
     std::fill(out + count, out + kLeafCodes, kInfinity);
     boxes[d * 2 * kGroupBoxes] = lower;
     boxes[(d * 2 + 1) * kGroupBoxes] = upper;
   }
-  int32_t* codes = codes_.get() + first;
-  std::copy_n(list.codes + first, count, codes);
-  std::fill(codes + count, codes + kLeafCodes, -1);
+  std::fill(codes_.get() + end, codes_.get() + first + kLeafCodes, -1);
 }
 
 void BoxCodebook::fill_branches() {

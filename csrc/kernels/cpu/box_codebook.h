@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/code_source.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/cpu/screen_boxes.h"
 #include "kernels/cpu/screen_boxes_order.h"
 
@@ -17,13 +17,13 @@ namespace vqgan_fast {
 class BoxCodebook {
  public:
   // Whether the screen's bound holds for the codebook.
-  bool pack(const Rows& codebook, int64_t num_codes, int64_t dim, const Parallel& parallel);
+  bool pack(const CodeSource& source, const Parallel& parallel);
 
   const BoxTree& tree() const { return tree_; }
   size_t bytes() const;
 
  private:
-  void write_leaf(int64_t first, int64_t end, CodeList list, int stride);
+  void turn_leaf(int64_t first, int64_t end);
   void fill_branches();
   void find_middle();
 

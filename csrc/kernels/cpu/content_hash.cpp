@@ -13,6 +13,8 @@
 #include <random>
 #include <vector>
 
+#include "kernels/cpu/row_loops.h"
+
 namespace vqgan_fast {
 namespace {
 
@@ -65,7 +67,7 @@ ContentHash nh(const char* block, const Keys& keys) {
 class Blocks {
  public:
   Blocks(const Rows& matrix, int64_t num_rows, int64_t dim)
-      : matrix_(matrix), dim_(dim), size_(element_size(matrix.dtype)), count_(num_rows * dim) {
+      : matrix_(matrix), dim_(dim), size_(bytes_of(matrix.dtype)), count_(num_rows * dim) {
     const bool elements_touch = dim == 1 || matrix.element_stride == 1;
     const bool rows_touch = num_rows <= 1 || matrix.inner_rows == 1 || matrix.inner_stride == dim;
     const bool one_group = matrix.inner_rows >= num_rows;
@@ -76,34 +78,37 @@ class Blocks {
   }
 
   int64_t count() const { return blocks_of(count_ * size_); }
+  int64_t element_size() const { return size_; }
   bool transposed() const { return transposed_; }
 
   // The block, zeros behind the end: where it lies if it can be read there, else in *copy.
-  const char* block(int64_t index, std::array<char, kBlockBytes>* copy) const {
-    const char* data = static_cast<const char*>(matrix_.data);
+  const char* block(int64_t index, char* copy) const {
+    const int64_t first = index * kBlockBytes / size_;
+    if (contiguous_ && count_ - first >= kBlockBytes / size_) return at(first);
+    copy_block(index, copy);
+    return copy;
+  }
+
+  // The same, in kBlockBytes bytes at `out` in any case.
+  void copy_block(int64_t index, char* out) const {
     const int64_t first = index * kBlockBytes / size_;
     const int64_t count = std::min(kBlockBytes / size_, count_ - first);
-    if (contiguous_ && count * size_ == kBlockBytes) return data + first * size_;
-    char* out = copy->data();
     std::memset(out + count * size_, 0, kBlockBytes - count * size_);
     if (contiguous_) {
-      std::memcpy(out, data + first * size_, count * size_);
-      return out;
+      std::memcpy(out, at(first), count * size_);
+      return;
     }
     int64_t row = first / dim_, column = first % dim_;
     for (int64_t done = 0; done < count; ++row, column = 0) {
       const int64_t run = std::min(dim_ - column, count - done);
-      gather(data + (matrix_.offset(row) + column * matrix_.element_stride) * size_, run,
-             out + done * size_);
+      gather(at(matrix_.offset(row) + column * matrix_.element_stride), run, out + done * size_);
       done += run;
     }
-    return out;
   }
 
  private:
-  static int64_t element_size(DType dtype) {
-    if (dtype == DType::kFloat64) return 8;
-    return dtype == DType::kFloat32 ? 4 : 2;
+  const char* at(int64_t element) const {
+    return static_cast<const char*>(matrix_.data) + element * size_;
   }
 
   void gather(const char* from, int64_t count, char* out) const {
@@ -141,16 +146,18 @@ ContentHash mixed(ContentHash h) {
 
 }  // namespace
 
-ContentHash hash_content(const Rows& matrix, int64_t num_rows, int64_t dim,
-                         const Parallel& parallel) {
+ContentTree::ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim,
+                         const Parallel& parallel)
+    : matrix_(matrix), num_rows_(num_rows), dim_(dim) {
   const Blocks blocks(matrix, num_rows, dim);
-  if (blocks.count() == 0) return {};
+  if (blocks.count() == 0) return;
   const auto& all_keys = keys();
-  std::vector<ContentHash> sums(blocks.count());
+  blocks_.resize(blocks.count());
   parallel.run(0, blocks.count(), kGrainBlocks, [&](int64_t begin, int64_t end) {
-    std::array<char, kBlockBytes> copy;
-    for (int64_t b = begin; b < end; ++b) sums[b] = nh(blocks.block(b, &copy), all_keys[0]);
+    char copy[kBlockBytes];
+    for (int64_t b = begin; b < end; ++b) blocks_[b] = nh(blocks.block(b, copy), all_keys[0]);
   });
+  std::vector<ContentHash> sums = blocks_;
   for (int level = 1; sums.size() > 1; ++level) {
     const int64_t num_blocks = blocks_of(sums.size() * sizeof(ContentHash));
     sums.resize(num_blocks * (kBlockBytes / sizeof(ContentHash)));
@@ -160,7 +167,47 @@ ContentHash hash_content(const Rows& matrix, int64_t num_rows, int64_t dim,
   }
   // The bound holds for any difference of two sums, not for 0 alone: a constant may be added.
   if (blocks.transposed()) ++sums[0].high;
-  return mixed(sums[0]);
+  hash_ = mixed(sums[0]);
+}
+
+bool ContentTree::copy_rows(int64_t first, int64_t count, HeldRows* held) const {
+  const Blocks blocks(matrix_, num_rows_, dim_);
+  const int64_t size = blocks.element_size();
+  bool same = true;
+  // Reads the blocks begin .. end - 1.
+  const auto copy_blocks = [&](int64_t begin, int64_t end, char* out) {
+    for (int64_t b = begin; b < end; ++b, out += kBlockBytes) {
+      blocks.copy_block(b, out);
+      same &= nh(out, keys()[0]) == blocks_[b];
+    }
+  };
+  held->first = first;
+  if (!blocks.transposed()) {
+    const int64_t row_bytes = dim_ * size;
+    const int64_t begin = first * row_bytes / kBlockBytes;
+    const int64_t end = blocks_of((first + count) * row_bytes);
+    held->bytes.resize((end - begin) * kBlockBytes);
+    copy_blocks(begin, end, held->bytes.data());
+    held->count = std::min(num_rows_, end * kBlockBytes / row_bytes) - first;
+    held->rows = contiguous_rows(held->bytes.data() + first * row_bytes - begin * kBlockBytes,
+                                 matrix_.dtype, held->count, dim_);
+    return same;
+  }
+  // As many rows as a block holds of a column: with fewer, each block would be read many times.
+  const int64_t block_rows = kBlockBytes / size;
+  held->first = first / block_rows * block_rows;
+  const int64_t end_row = (first + count + block_rows - 1) / block_rows * block_rows;
+  held->count = std::min(num_rows_, end_row) - held->first;
+  const int64_t run = held->count * size;
+  held->bytes.resize(run * dim_);
+  std::vector<char> column(run + 2 * kBlockBytes);
+  for (int64_t d = 0; d < dim_; ++d) {
+    const int64_t at = (d * num_rows_ + held->first) * size;
+    copy_blocks(at / kBlockBytes, blocks_of(at + run), column.data());
+    std::memcpy(held->bytes.data() + d * run, column.data() + at % kBlockBytes, run);
+  }
+  held->rows = Rows{held->bytes.data(), matrix_.dtype, held->count, 0, 1, held->count};
+  return same;
 }
 
 }  // namespace vqgan_fast

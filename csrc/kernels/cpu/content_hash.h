@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/rows.h"
@@ -16,12 +17,37 @@ struct ContentHash {
   bool operator!=(const ContentHash& other) const { return !(*this == other); }
 };
 
+// Rows of a matrix in memory of their own.
+struct HeldRows {
+  int64_t first = 0;
+  int64_t count = 0;
+  Rows rows;  // row i is row first + i of the matrix
+  std::vector<char> bytes;
+};
+
+// The hash of a matrix with those of its blocks, 16 bytes for each 4 KB of it.
+//
 // Of the elements' bits in order, whatever the strides: -0.0 is not 0.0, and of NaNs each is
 // itself. A matrix whose columns lie in memory one after the other has a hash of its own, so that
 // it too is read at the speed of memory. Two different matrices of one type and size share a hash
 // with probability below 2^-60, whatever they hold; type and size are not part of it. Holds within
 // this process only, whose keys are drawn when the first is needed.
-ContentHash hash_content(const Rows& matrix, int64_t num_rows, int64_t dim,
-                         const Parallel& parallel);
+class ContentTree {
+ public:
+  ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim, const Parallel& parallel);
+
+  ContentHash hash() const { return hash_; }
+
+  // Copies the rows first .. first + count - 1, with those that share their blocks, and returns
+  // whether they are what was hashed. What lies in *held is read once, so that this holds of it
+  // even if another thread writes to the matrix.
+  bool copy_rows(int64_t first, int64_t count, HeldRows* held) const;
+
+ private:
+  const Rows matrix_;
+  const int64_t num_rows_, dim_;
+  std::vector<ContentHash> blocks_;
+  ContentHash hash_;
+};
 
 }  // namespace vqgan_fast

@@ -17,16 +17,14 @@ constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
 // If no code is farther from the centre, relative to it, all may be alike: the mean was rounded.
 constexpr double kRoundedMean = 0x1p-44;
+// The squared norm of what is no code.
+constexpr double kNoNorm = std::numeric_limits<double>::infinity();
 
 class Packing {
  public:
-  Packing(const Rows& codebook, const ScreenInt16Kernels& kernels, const Parallel& parallel,
+  Packing(const CodeSource& codes, const ScreenInt16Kernels& kernels, const Parallel& parallel,
           Int16Codebook* packed)
-      : codebook_(codebook),
-        kernels_(kernels),
-        parallel_(parallel),
-        packed_(packed),
-        norms2_(packed->num_codes) {}
+      : codes_(codes), kernels_(kernels), parallel_(parallel), packed_(packed) {}
 
   // The largest norm of a code.
   double find_norms();
@@ -35,6 +33,7 @@ class Packing {
  private:
   // Calls body(p) for every panel; each thread has a `scratch` of its own.
   struct Scratch {
+    CodeReader reader;
     std::vector<double> loaded;
     std::vector<int16_t> quantised;
   };
@@ -42,11 +41,10 @@ class Packing {
   void for_each_panel(const Body& body);
   const double* load_code(int64_t p, int64_t k, Scratch* scratch) const;
 
-  const Rows& codebook_;
+  const CodeSource& codes_;
   const ScreenInt16Kernels& kernels_;
   const Parallel& parallel_;
   Int16Codebook* const packed_;
-  std::vector<double> norms2_;  // squared norms, centred; infinity for a code that is not finite
 };
 
 template <class Body>
@@ -55,7 +53,7 @@ void Packing::for_each_panel(const Body& body) {
   const int64_t grain = std::max<int64_t>(1, 16384 / code_elements);
   parallel_.run(0, packed_->num_panels, grain, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
-    Scratch scratch;
+    Scratch scratch = {CodeReader(codes_), {}, {}};
     scratch.loaded.resize(kLoadedCodes * packed_->dim);
     scratch.quantised.resize(packed_->panel_codes * packed_->num_pairs * 2);
     for (int64_t p = begin; p < end; ++p) body(p, &scratch);
@@ -66,9 +64,7 @@ void Packing::for_each_panel(const Body& body) {
 const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
   const int64_t last = std::min((p + 1) * packed_->panel_codes, packed_->num_codes);
   const int64_t i = (k - p * packed_->panel_codes) % kLoadedCodes;
-  if (i == 0) {
-    load_rows(codebook_, k, std::min(kLoadedCodes, last - k), packed_->dim, scratch->loaded.data());
-  }
+  if (i == 0) scratch->reader.load(k, std::min(kLoadedCodes, last - k), scratch->loaded.data());
   return scratch->loaded.data() + i * packed_->dim;
 }
 
@@ -79,12 +75,12 @@ double Packing::find_norms() {
     const int64_t last = std::min((p + 1) * panel_codes, packed_->num_codes);
     for (int64_t k = p * panel_codes; k < last; ++k) {
       const double* code = load_code(p, k, scratch);
-      norms2_[k] = kernels_.norm2(code, packed_->centre.data(), dim);
-      if (!std::isfinite(norms2_[k])) {
-        norms2_[k] = std::numeric_limits<double>::infinity();
-        if (!all_finite(code, dim)) continue;  // else it is too large for any scale
+      double norm2 = kernels_.norm2(code, packed_->centre.data(), dim);
+      if (!std::isfinite(norm2)) {
+        if (!all_finite(code, dim)) continue;
+        norm2 = kNoNorm;  // too large for any scale
       }
-      largest[p] = std::max(largest[p], norms2_[k]);
+      largest[p] = std::max(largest[p], norm2);
     }
   });
   return std::sqrt(*std::max_element(largest.begin(), largest.end()));
@@ -99,7 +95,10 @@ void Packing::fill_panels() {
     for (int64_t k = first; k < first + panel_codes; ++k) {
       int16_t* q = scratch->quantised.data() + (k - first) * num_pairs * 2;
       const double* code = k < packed_->num_codes ? load_code(p, k, scratch) : nullptr;
-      if (code == nullptr || !std::isfinite(norms2_[k])) {
+      // Once more: kept from the first time, the norms would be memory for every code.
+      const double norm2 =
+          code == nullptr ? kNoNorm : kernels_.norm2(code, packed_->centre.data(), packed_->dim);
+      if (!std::isfinite(norm2)) {
         std::fill(q, q + num_pairs * 2, int16_t{0});
         packed_->norms[k] = kInt16NoCode;
         continue;
@@ -107,7 +106,7 @@ void Packing::fill_panels() {
       q[num_pairs * 2 - 1] = 0;
       largest[p] = std::max(
           largest[p], kernels_.quantise(code, packed_->centre.data(), scale, packed_->dim, q));
-      packed_->norms[k] = static_cast<int32_t>(std::lrint(norms2_[k] * scale * scale));
+      packed_->norms[k] = static_cast<int32_t>(std::lrint(norm2 * scale * scale));
     }
     int16_t* panel = packed_->codes.get() + first * num_pairs * 2;
     for (int64_t i = 0; i < num_pairs; ++i) {
@@ -123,19 +122,20 @@ void Packing::fill_panels() {
 
 }  // namespace
 
-std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t num_codes,
-                                                   int64_t dim, const ScreenInt16Kernels& kernels,
+std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
+                                                   const ScreenInt16Kernels& kernels,
                                                    const Parallel& parallel) {
   const DefaultFloatMode float_mode;
   auto packed = std::make_unique<Int16Codebook>();
+  const int64_t num_codes = codes.num_codes, dim = codes.dim;
   packed->num_codes = num_codes;
   packed->dim = dim;
   packed->num_pairs = (dim + 1) / 2;
   packed->panel_codes = kernels.vectors * kernels.lanes;
   packed->num_panels = (num_codes + packed->panel_codes - 1) / packed->panel_codes;
-  packed->centre = find_centre(codebook, num_codes, dim);
+  packed->centre = find_centre(codes);
 
-  Packing packing(codebook, kernels, parallel, packed.get());
+  Packing packing(codes, kernels, parallel, packed.get());
   const double norm = packing.find_norms();
   double centre2 = 0.0;
   for (const double c : packed->centre) centre2 += c * c;

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/code_source.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/cpu/screen_int16.h"
 
 namespace vqgan_fast {
@@ -34,8 +34,8 @@ struct Int16Codebook {
 
 // Null if there is no finite code, or if all are alike, or for fp64 numbers so large or small that
 // the definition itself may overflow or underflow.
-std::unique_ptr<Int16Codebook> pack_int16_codebook(const Rows& codebook, int64_t num_codes,
-                                                   int64_t dim, const ScreenInt16Kernels& kernels,
+std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
+                                                   const ScreenInt16Kernels& kernels,
                                                    const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -3,15 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/code_source.h"
 #include "kernels/cpu/nearest_code_cost.h"
 #include "kernels/cpu/nearest_code_counters.h"
-#include "kernels/cpu/row_block.h"
-#include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/screen_distinct.h"
 
 namespace vqgan_fast {
@@ -39,32 +37,6 @@ ScreenKind kind_of(SearchWay way) {
   return way == SearchWay::kBoxes ? ScreenKind::kBoxes : ScreenKind::kFp32;
 }
 
-// The codebook in memory of its own; hash_content gives both the same hash.
-struct CodebookCopy {
-  std::unique_ptr<char[]> bytes;
-  Rows rows;
-
-  CodebookCopy(const Rows& codebook, int64_t num_codes, int64_t dim) {
-    const int64_t size = num_codes * dim * bytes_of(codebook.dtype);
-    bytes.reset(new char[size]);
-    rows = codebook;
-    rows.data = bytes.get();
-    const bool one_level = codebook.inner_rows >= num_codes;
-    const bool in_rows = codebook.element_stride == 1 && codebook.inner_stride == dim;
-    const bool in_columns = codebook.inner_stride == 1 && codebook.element_stride == num_codes;
-    if (one_level && (in_rows || in_columns)) {
-      std::memcpy(bytes.get(), codebook.data, size);
-      return;
-    }
-    rows = contiguous_rows(bytes.get(), codebook.dtype, num_codes, dim);
-    std::vector<double> code(dim);
-    for (int64_t k = 0; k < num_codes; ++k) {
-      load_rows(codebook, k, 1, dim, code.data());
-      store_rows(rows, k, 1, dim, code.data());
-    }
-  }
-};
-
 void count_call(SearchWay way) {
   NearestCodeCounters& counters = nearest_code_counters();
   std::atomic<int64_t>* const calls[] = {&counters.calls_direct, &counters.calls_fp32,
@@ -77,8 +49,8 @@ void count_call(SearchWay way) {
 SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
     : args_(args), parallel_(parallel), level_(simd_level()), ways_(allowed_ways()) {
   if (screen_cache_limit() > 0 && is_hash_worth()) {
-    codebook_ = {hash_content(args.codebook, args.num_codes, args.dim, parallel),
-                 args.codebook.dtype, args.num_codes, args.dim};
+    tree_ = std::make_unique<ContentTree>(args.codebook, args.num_codes, args.dim, parallel);
+    codebook_ = {tree_->hash(), args.codebook.dtype, args.num_codes, args.dim};
     known_ = meet_codebook(codebook_);
   }
 }
@@ -140,17 +112,15 @@ std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
   const auto make = way == SearchWay::kInt16   ? make_screen_int16
                     : way == SearchWay::kBoxes ? make_screen_boxes
                                                : make_screen_fp32;
-  const auto make_from = [&](const Rows& codebook) {
-    return make_screen_distinct(make, codebook, args_.num_codes, args_.dim, level_, parallel_);
-  };
-  if (!known_) return make_from(args_.codebook);
+  CodeSource source{args_.codebook, args_.num_codes, args_.dim};
+  if (!known_) return make_screen_distinct(make, source, level_, parallel_);
   // What is kept must be packed from what was hashed, even if another thread writes to the codebook
-  // meanwhile: a copy holds still.
-  const CodebookCopy copy(args_.codebook, args_.num_codes, args_.dim);
-  auto screen = make_from(copy.rows);
-  if (screen && hash_content(copy.rows, args_.num_codes, args_.dim, parallel_) == codebook_.hash) {
-    keep_screen(key, screen);
-  }
+  // meanwhile.
+  std::atomic<bool> changed{false};
+  source.tree = tree_.get();
+  source.changed = &changed;
+  auto screen = make_screen_distinct(make, source, level_, parallel_);
+  if (screen && !changed) keep_screen(key, screen);
   return screen;
 }
 

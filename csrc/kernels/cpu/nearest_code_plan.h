@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/content_hash.h"
 #include "kernels/cpu/nearest_code.h"
 #include "kernels/cpu/nearest_code_cost.h"
 #include "kernels/cpu/nearest_code_screen.h"
@@ -43,6 +44,7 @@ class SearchPlan {
   bool first_ = true;
   bool known_ = false;  // the codebook was met before; then codebook_ is set
   CodebookKey codebook_;
+  std::unique_ptr<const ContentTree> tree_;  // likewise
 };
 
 }  // namespace vqgan_fast

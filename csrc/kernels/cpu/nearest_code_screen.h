@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/cpu/code_source.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/rows.h"
 #include "kernels/cpu/simd_level.h"
 
 namespace vqgan_fast {
@@ -51,14 +51,11 @@ class CodeScreen {
 
 // Each returns null where its bound does not hold for the codebook: no finite code, all codes
 // alike, or sizes and magnitudes out of its range.
-std::shared_ptr<const CodeScreen> make_screen_fp32(const Rows& codebook, int64_t num_codes,
-                                                   int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_fp32(const CodeSource& codes, SimdLevel level,
                                                    const Parallel& parallel);
-std::shared_ptr<const CodeScreen> make_screen_int16(const Rows& codebook, int64_t num_codes,
-                                                    int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_int16(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel);
-std::shared_ptr<const CodeScreen> make_screen_boxes(const Rows& codebook, int64_t num_codes,
-                                                    int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_boxes(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel);
 
 }  // namespace vqgan_fast

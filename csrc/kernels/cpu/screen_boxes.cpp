@@ -28,9 +28,8 @@ ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
 
 class BoxScreen final : public CodeScreen {
  public:
-  bool pack(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level,
-            const Parallel& parallel) {
-    if (!codebook_.pack(codebook, num_codes, dim, parallel)) return false;
+  bool pack(const CodeSource& codes, SimdLevel level, const Parallel& parallel) {
+    if (!codebook_.pack(codes, parallel)) return false;
     kernel_ = kernel_of(level, tree().padded_dim);
     return true;
   }
@@ -118,11 +117,10 @@ std::unique_ptr<CodeScreen::Worker> BoxScreen::worker() const {
 
 }  // namespace
 
-std::shared_ptr<const CodeScreen> make_screen_boxes(const Rows& codebook, int64_t num_codes,
-                                                    int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_boxes(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel) {
   auto screen = std::make_shared<BoxScreen>();
-  if (!screen->pack(codebook, num_codes, dim, level, parallel)) return nullptr;
+  if (!screen->pack(codes, level, parallel)) return nullptr;
   return screen;
 }
 

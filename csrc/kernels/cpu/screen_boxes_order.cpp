@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <numeric>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -19,24 +22,29 @@ Float4 load(const float* p) {
   return v;
 }
 
-constexpr int kMostStride = 16;
 constexpr int kBins = 256;
 
+// Codes of the list.
 struct Node {
-  int64_t begin, end;  // codes
-  bool in_other;       // which of the two lists holds them
+  int64_t begin, end;
 };
 
+// Where the codes of a node lie along the dimension in which they are widest.
+struct Extent {
+  int axis = 0;
+  float lower = 0.0f;
+  double width = -1.0;
+};
+
+template <int kStride>
 class Splitter {
  public:
-  Splitter(CodeList list, CodeList other, int stride, int64_t leaf_codes, int64_t group_leaves)
-      : lists_{list, other},
-        stride_(stride),
-        leaf_codes_(leaf_codes),
-        group_leaves_(group_leaves) {}
+  Splitter(CodeList list, int64_t leaf_codes, int64_t group_leaves)
+      : list_(list), leaf_codes_(leaf_codes), group_leaves_(group_leaves) {}
 
   // Codes that go to the left of a node, 0 if it is a leaf. Groups stay whole.
-  int64_t left_size(int64_t size) const {
+  int64_t left_size(const Node& node) const {
+    const int64_t size = node.end - node.begin;
     if (size <= leaf_codes_) return 0;
     const int64_t leaves = (size + leaf_codes_ - 1) / leaf_codes_;
     const int64_t unit = leaves > group_leaves_ ? group_leaves_ : 1;
@@ -44,31 +52,60 @@ class Splitter {
     return (units + 1) / 2 * unit * leaf_codes_;
   }
 
-  // Moves the codes of a node to the other list, the left_size smaller ones (in the widest
+  // Moves the `left` smaller codes of a node, which has more than leaf_codes (in the widest
   // dimension) before the others.
   void split(const Node& node, int64_t left) {
-    const CodeList from = lists_[node.in_other], to = lists_[!node.in_other];
-    const int64_t size = node.end - node.begin;
-    float lower = 0.0f;
-    double width;
-    const int axis = widest_axis(node, from, &lower, &width);
-    if (!(width > 0.0)) {
-      std::copy_n(from.elements + node.begin * stride_, size * stride_,
-                  to.elements + node.begin * stride_);
-      std::copy_n(from.codes + node.begin, size, to.codes + node.begin);
-      return;
+    const Extent extent = widest(node);
+    if (!(extent.width > 0.0)) return;
+    mark(node, extent, left);
+    exchange(node, left);
+  }
+
+ private:
+  Extent widest(const Node& node) const {
+    // So many floats are whole vectors and whole codes.
+    constexpr int kSpan = std::lcm(kStride, 4), kVectors = kSpan / 4;
+    const float* p = list_.elements + node.begin * kStride;
+    const float* const end = list_.elements + node.end * kStride;
+    Float4 least[kVectors], most[kVectors];
+    for (int i = 0; i < kVectors; ++i) least[i] = most[i] = load(p + i * 4);
+    for (; end - p >= kSpan; p += kSpan) {
+      for (int i = 0; i < kVectors; ++i) {
+        const Float4 v = load(p + i * 4);
+        least[i] = v < least[i] ? v : least[i];
+        most[i] = v > most[i] ? v : most[i];
+      }
     }
-    if (static_cast<int64_t>(bins_.size()) < size) bins_.resize(size);
+    float lower[kStride], upper[kStride];
+    for (int d = 0; d < kStride; ++d) lower[d] = upper[d] = least[d / 4][d % 4];
+    const auto take = [&](int d, float low, float high) {
+      lower[d] = std::min(lower[d], low);
+      upper[d] = std::max(upper[d], high);
+    };
+    for (int i = 0; i < kSpan; ++i) take(i % kStride, least[i / 4][i % 4], most[i / 4][i % 4]);
+    for (int i = 0; p + i != end; ++i) take(i % kStride, p[i], p[i]);
+    Extent found;
+    for (int d = 0; d < kStride; ++d) {
+      const double width = static_cast<double>(upper[d]) - lower[d];
+      if (width > found.width) found = {d, lower[d], width};
+    }
+    return found;
+  }
+
+  // goes_right_[i] for each code of the node.
+  void mark(const Node& node, const Extent& extent, int64_t left) {
+    const int64_t size = node.end - node.begin;
+    if (static_cast<int64_t>(goes_right_.size()) < size) goes_right_.resize(size);
+    const float* const keys = list_.elements + node.begin * kStride + extent.axis;
 
     // The bin that holds the median; the order within it is decided afterwards.
     const int num_bins = static_cast<int>(std::clamp<int64_t>(size / 2, 16, kBins));
-    const double per_width = num_bins / width;
-    int32_t counts[2][kBins + 1] = {};
-    const float* keys = from.elements + node.begin * stride_ + axis;
+    const double per_width = num_bins / extent.width;
+    int32_t counts[2][kBins] = {};
     for (int64_t i = 0; i < size; ++i) {
-      const double position = (static_cast<double>(keys[i * stride_]) - lower) * per_width;
+      const double position = (static_cast<double>(keys[i * kStride]) - extent.lower) * per_width;
       const int bin = std::min(static_cast<int>(position), num_bins - 1);
-      bins_[i] = static_cast<uint8_t>(bin);
+      goes_right_[i] = static_cast<uint8_t>(bin);
       ++counts[i & 1][bin];
     }
     int middle = 0;
@@ -78,140 +115,126 @@ class Splitter {
       if (below + here > left || middle == num_bins - 1) break;
       below += here;
     }
-    const int64_t within = counts[0][middle] + counts[1][middle];
 
-    // Bins below, within and above the middle one, each at its own place.
-    int64_t cursors[3] = {node.begin, node.begin + below, node.begin + below + within};
+    within_.clear();
     for (int64_t i = 0; i < size; ++i) {
-      const int bin = bins_[i];
-      const int64_t target = cursors[(bin >= middle) + (bin > middle)]++;
-      move(from, node.begin + i, to, target);
+      const int bin = goes_right_[i];
+      goes_right_[i] = bin > middle;
+      if (bin == middle) within_.emplace_back(keys[i * kStride], static_cast<int32_t>(i));
     }
-    order_middle(node.begin + below, within, node.begin + left, axis, to, from);
+    const auto first_right = within_.begin() + (left - below);
+    std::nth_element(within_.begin(), first_right, within_.end());
+    for (auto code = first_right; code != within_.end(); ++code) goes_right_[code->second] = 1;
   }
 
- private:
-  int widest_axis(const Node& node, CodeList from, float* lower, double* width) const {
-    const float* p = from.elements + node.begin * stride_;
-    const float* end = from.elements + node.end * stride_;
-    const int parts = stride_ / 4;
-    Float4 lo[kMostStride / 4], hi[kMostStride / 4];
-    for (int i = 0; i < parts; ++i) lo[i] = hi[i] = load(p + i * 4);
-    if (parts == 1) {
-      Float4 least = lo[0], most = hi[0];
-      for (; p != end; p += 4) {
-        const Float4 v = load(p);
-        least = v < least ? v : least;
-        most = v > most ? v : most;
-      }
-      lo[0] = least;
-      hi[0] = most;
-    } else if (parts == 2) {
-      Float4 least[2] = {lo[0], lo[1]}, most[2] = {hi[0], hi[1]};
-      for (; p != end; p += 8) {
-        for (int i = 0; i < 2; ++i) {
-          const Float4 v = load(p + i * 4);
-          least[i] = v < least[i] ? v : least[i];
-          most[i] = v > most[i] ? v : most[i];
+  // Exchanges the codes that are left of the border and go right with those that are right of it
+  // and go left: there are as many of each.
+  void exchange(const Node& node, int64_t left) const {
+    // They are found some at a time: without a branch on each, which no CPU foresees.
+    constexpr int kBatch = 128;
+    struct Side {
+      int64_t next, end;
+      uint8_t wrong;
+      int64_t found[kBatch];
+      int count = 0, used = 0;
+    };
+    Side sides[2] = {{0, left, 1, {}}, {left, node.end - node.begin, 0, {}}};
+    for (;;) {
+      for (Side& side : sides) {
+        if (side.used < side.count) continue;
+        side.used = side.count = 0;
+        for (const int64_t end = std::min(side.end, side.next + kBatch); side.next < end;) {
+          side.found[side.count] = side.next;
+          side.count += goes_right_[side.next++] == side.wrong;
         }
       }
-      for (int i = 0; i < 2; ++i) {
-        lo[i] = least[i];
-        hi[i] = most[i];
-      }
-    } else {
-      for (; p != end; p += stride_) {
-        for (int i = 0; i < parts; ++i) {
-          const Float4 v = load(p + i * 4);
-          lo[i] = v < lo[i] ? v : lo[i];
-          hi[i] = v > hi[i] ? v : hi[i];
-        }
+      Side& a = sides[0];
+      Side& b = sides[1];
+      if (a.used == a.count && a.next == a.end) return;
+      const int pairs = std::min(a.count - a.used, b.count - b.used);
+      for (int i = 0; i < pairs; ++i) {
+        exchange_two(node.begin + a.found[a.used++], node.begin + b.found[b.used++]);
       }
     }
-    int axis = 0;
-    *width = -1.0;
-    for (int d = 0; d < stride_; ++d) {
-      const double extent = static_cast<double>(hi[d / 4][d % 4]) - lo[d / 4][d % 4];
-      if (extent > *width) {
-        *width = extent;
-        *lower = lo[d / 4][d % 4];
-        axis = d;
-      }
-    }
-    return axis;
   }
 
-  void move(CodeList from, int64_t i, CodeList to, int64_t target) const {
-    const float* p = from.elements + i * stride_;
-    float* q = to.elements + target * stride_;
-    for (int d = 0; d < stride_; d += 4) std::memcpy(q + d, p + d, 16);
-    to.codes[target] = from.codes[i];
+  void exchange_two(int64_t i, int64_t j) const {
+    constexpr size_t kBytes = kStride * sizeof(float);
+    float* const a = list_.elements + i * kStride;
+    float* const b = list_.elements + j * kStride;
+    float kept[kStride];
+    std::memcpy(kept, a, kBytes);
+    std::memcpy(a, b, kBytes);
+    std::memcpy(b, kept, kBytes);
+    std::swap(list_.codes[i], list_.codes[j]);
   }
 
-  // Puts the smaller ones of to[first .. first + count - 1] before place `left`. `spare` has room
-  // at the same places.
-  void order_middle(int64_t first, int64_t count, int64_t left, int axis, CodeList to,
-                    CodeList spare) {
-    if (left <= first || left >= first + count) return;
-    order_.resize(count);
-    for (int64_t i = 0; i < count; ++i) {
-      order_[i] = {to.elements[(first + i) * stride_ + axis], static_cast<int32_t>(i)};
-      move(to, first + i, spare, first + i);
-    }
-    std::nth_element(order_.begin(), order_.begin() + (left - first), order_.end());
-    for (int64_t i = 0; i < count; ++i) move(spare, first + order_[i].second, to, first + i);
-  }
-
-  const CodeList lists_[2];
-  const int stride_;
+  const CodeList list_;
   const int64_t leaf_codes_;
   const int64_t group_leaves_;
-  std::vector<uint8_t> bins_;
-  std::vector<std::pair<float, int32_t>> order_;
+  std::vector<uint8_t> goes_right_;
+  std::vector<std::pair<float, int32_t>> within_;  // of the middle bin
 };
 
-}  // namespace
-
-void order_codes(CodeList list, CodeList other, int64_t num_codes, int stride, int64_t leaf_codes,
-                 int64_t group_leaves, const Parallel& parallel,
-                 const std::function<void(int64_t first, int64_t end, CodeList done)>& leaf) {
+template <int kStride>
+void order(CodeList list, int64_t num_codes, int64_t leaf_codes, int64_t group_leaves,
+           const Parallel& parallel, const std::function<void(int64_t first, int64_t end)>& leaf) {
   // Nodes of this size are tasks: small enough to share out, and what lies below stays in cache.
   const int64_t task_codes = parallel.num_threads > 1
                                  ? std::max<int64_t>(leaf_codes, num_codes / parallel.num_threads)
                                  : num_codes;
-  std::vector<Node> tasks, open = {{0, num_codes, false}};
-  Splitter top(list, other, stride, leaf_codes, group_leaves);
-  while (!open.empty()) {
-    const Node node = open.back();
-    open.pop_back();
-    const int64_t left = top.left_size(node.end - node.begin);
-    if (node.end - node.begin <= task_codes || left == 0) {
-      tasks.push_back(node);
-      continue;
+  // Splits what `first` holds; calls done(node) for nodes of at most `size` codes and for leaves.
+  const auto split_to = [&](const Node& first, int64_t size, const auto& done) {
+    Splitter<kStride> splitter(list, leaf_codes, group_leaves);
+    std::vector<Node> open = {first};
+    while (!open.empty()) {
+      const Node node = open.back();
+      open.pop_back();
+      const int64_t left = splitter.left_size(node);
+      if (node.end - node.begin <= size || left == 0) {
+        done(node);
+        continue;
+      }
+      splitter.split(node, left);
+      open.push_back({node.begin + left, node.end});
+      open.push_back({node.begin, node.begin + left});
     }
-    top.split(node, left);
-    open.push_back({node.begin + left, node.end, !node.in_other});
-    open.push_back({node.begin, node.begin + left, !node.in_other});
-  }
+  };
+  std::vector<Node> tasks;
+  split_to({0, num_codes}, task_codes, [&](const Node& node) { tasks.push_back(node); });
   parallel.run(0, static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
-    Splitter splitter(list, other, stride, leaf_codes, group_leaves);
     for (int64_t t = begin; t < end; ++t) {
-      std::vector<Node> stack = {tasks[t]};
-      while (!stack.empty()) {
-        const Node node = stack.back();
-        stack.pop_back();
-        const int64_t left = splitter.left_size(node.end - node.begin);
-        if (left == 0) {
-          leaf(node.begin, node.end, node.in_other ? other : list);
-          continue;
-        }
-        splitter.split(node, left);
-        stack.push_back({node.begin + left, node.end, !node.in_other});
-        stack.push_back({node.begin, node.begin + left, !node.in_other});
-      }
+      split_to(tasks[t], 0, [&](const Node& node) { leaf(node.begin, node.end); });
     }
   });
+}
+
+}  // namespace
+
+void order_codes(CodeList list, int64_t num_codes, int64_t leaf_codes, int64_t group_leaves,
+                 const Parallel& parallel,
+                 const std::function<void(int64_t first, int64_t end)>& leaf) {
+  switch (list.stride) {
+    case 1:
+      return order<1>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 2:
+      return order<2>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 3:
+      return order<3>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 4:
+      return order<4>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 6:
+      return order<6>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 8:
+      return order<8>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 12:
+      return order<12>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    case 16:
+      return order<16>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
+    default:
+      throw std::logic_error("no padded dimension: " + std::to_string(list.stride));
+  }
 }
 
 }  // namespace vqgan_fast

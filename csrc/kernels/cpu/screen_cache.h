@@ -61,9 +61,9 @@ bool meet_codebook(const CodebookKey& key);
 std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key);
 
 // Keeps a screen that was just packed. What was used longest ago goes first when all together
-// exceed the limit; whoever holds it may use it on. It must have been packed from memory that
-// nobody else writes to and that has the key's hash: what was packed while another thread changed
-// the codebook must not be found when the old content comes back.
+// exceed the limit; whoever holds it may use it on. It must have been packed from what
+// has the key's hash (code_source.h): what was packed while another thread changed the codebook
+// must not be found when the old content comes back.
 void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen);
 
 }  // namespace vqgan_fast

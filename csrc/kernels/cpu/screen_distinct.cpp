@@ -2,12 +2,12 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <utility>
 #include <vector>
 
 #include "kernels/cpu/row_block.h"
 #include "kernels/cpu/row_loops.h"
-#include "kernels/cpu/row_tiles.h"
 
 namespace vqgan_fast {
 namespace {
@@ -19,61 +19,42 @@ constexpr int64_t kLeastEqualShare = 4;
 // costs nothing but time).
 class CodeTable {
  public:
-  CodeTable(const Rows& codebook, int64_t dim, int64_t most_codes)
-      : codebook_(codebook),
-        dim_(dim),
-        element_bytes_(bytes_of(codebook.dtype)),
-        code_bytes_(dim * element_bytes_),
-        scratch_(code_bytes_) {
+  CodeTable(const CodeSource& source, int64_t most_codes)
+      : reader_(source),
+        kept_reader_(source),
+        code_bytes_(source.dim * bytes_of(source.codebook.dtype)) {
     size_t size = 16;
     while (size < 2 * static_cast<size_t>(most_codes)) size *= 2;
     slots_.assign(size, {0, -1});
-    bytes_.reserve(code_bytes_);
   }
 
   // Whether no code that was added before equals this one; then it is kept.
   bool add(int64_t code) {
-    const char* bytes = gather(code);
+    const char* bytes = reader_.bytes(code);
     const uint64_t hash = hash_of(bytes);
+    const auto part = static_cast<uint32_t>(hash >> 32);
     const size_t mask = slots_.size() - 1;
     for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
       Slot& entry = slots_[slot];
       if (entry.kept < 0) {
-        entry = {hash, static_cast<int64_t>(codes_.size())};
+        entry = {part, static_cast<int32_t>(codes_.size())};
         codes_.push_back(code);
-        bytes_.insert(bytes_.end(), bytes, bytes + code_bytes_);
         return true;
       }
-      if (entry.hash == hash &&
-          std::memcmp(bytes_.data() + entry.kept * code_bytes_, bytes, code_bytes_) == 0) {
+      if (entry.hash == part &&
+          std::memcmp(kept_reader_.bytes(codes_[entry.kept]), bytes, code_bytes_) == 0) {
         return false;
       }
     }
   }
 
-  const std::vector<int64_t>& codes() const { return codes_; }
   std::vector<int64_t> take_codes() { return std::move(codes_); }
-  // What was kept, valid as long as the table.
-  Rows kept() const {
-    return contiguous_rows(bytes_.data(), codebook_.dtype, static_cast<int64_t>(codes_.size()),
-                           dim_);
-  }
 
  private:
   struct Slot {
-    uint64_t hash;
-    int64_t kept;
+    uint32_t hash;
+    int32_t kept;
   };
-
-  const char* gather(int64_t code) {
-    const char* from = element_at(codebook_, codebook_.offset(code));
-    if (codebook_.element_stride == 1) return from;
-    const int64_t step = codebook_.element_stride * element_bytes_;
-    for (int64_t d = 0; d < dim_; ++d) {
-      std::memcpy(scratch_.data() + d * element_bytes_, from + d * step, element_bytes_);
-    }
-    return scratch_.data();
-  }
 
   static uint64_t mix(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * 0xd6e8feb86659fd93u;
@@ -98,19 +79,18 @@ class CodeTable {
     return mix(mix(mix(hash[0], hash[1]), hash[2]), hash[3]);
   }
 
-  const Rows codebook_;
-  const int64_t dim_, element_bytes_, code_bytes_;
-  std::vector<char> scratch_;  // a code whose elements lie apart
+  CodeReader reader_, kept_reader_;
+  const int64_t code_bytes_;
   std::vector<Slot> slots_;
   std::vector<int64_t> codes_;
-  std::vector<char> bytes_;
 };
 
 // Codes at 2 sqrt(K) random places: where each code is there c times, about 2 (c - 1) pairs of them
 // are equal. They cost little beside packing.
-bool sample_has_equal(const Rows& codebook, int64_t num_codes, int64_t dim) {
+bool sample_has_equal(const CodeSource& source) {
+  const int64_t num_codes = source.num_codes;
   const auto count = static_cast<int64_t>(2.0 * std::sqrt(static_cast<double>(num_codes)));
-  CodeTable table(codebook, dim, count);
+  CodeTable table(source.unchecked(), count);
   std::vector<char> taken(num_codes);
   uint64_t random = 1;
   for (int64_t i = 0; i < count; ++i) {
@@ -167,30 +147,38 @@ class DistinctScreen final : public CodeScreen {
   std::vector<int64_t> codes_;  // the first of each, ascending
 };
 
-bool is_finite_code(const Rows& codebook, int64_t code, int64_t dim) {
-  std::vector<double> elements(dim);
-  load_rows(codebook, code, 1, dim, elements.data());
-  return all_finite(elements.data(), dim);
+bool is_finite_code(const CodeSource& source, int64_t code) {
+  std::vector<double> elements(source.dim);
+  CodeReader(source).load(code, 1, elements.data());
+  return all_finite(elements.data(), source.dim);
+}
+
+// The first of each, ascending.
+std::vector<int64_t> distinct_codes(const CodeSource& source) {
+  CodeTable table(source, source.num_codes);
+  for (int64_t code = 0; code < source.num_codes; ++code) table.add(code);
+  return table.take_codes();
 }
 
 }  // namespace
 
-std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const Rows& codebook,
-                                                       int64_t num_codes, int64_t dim,
+std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const CodeSource& source,
                                                        SimdLevel level, const Parallel& parallel) {
-  if (!sample_has_equal(codebook, num_codes, dim)) {
-    return make(codebook, num_codes, dim, level, parallel);
+  if (source.num_codes > std::numeric_limits<int32_t>::max() || !sample_has_equal(source)) {
+    return make(source, level, parallel);
   }
-  CodeTable table(codebook, dim, num_codes);
-  for (int64_t code = 0; code < num_codes; ++code) table.add(code);
-  const auto count = static_cast<int64_t>(table.codes().size());
-  if (num_codes - count < num_codes / kLeastEqualShare) {
-    return make(codebook, num_codes, dim, level, parallel);
+  std::vector<int64_t> codes = distinct_codes(source);
+  const auto count = static_cast<int64_t>(codes.size());
+  if (source.num_codes - count < source.num_codes / kLeastEqualShare) {
+    return make(source, level, parallel);
   }
-  auto screen = make(table.kept(), count, dim, level, parallel);
-  const bool single = count == 1 && is_finite_code(table.kept(), 0, dim);
+  CodeSource distinct = source;
+  distinct.num_codes = count;
+  distinct.chosen = &codes;
+  auto screen = make(distinct, level, parallel);
+  const bool single = count == 1 && is_finite_code(distinct, 0);
   if (!screen && !single) return nullptr;
-  return std::make_shared<DistinctScreen>(std::move(screen), table.take_codes());
+  return std::make_shared<DistinctScreen>(std::move(screen), std::move(codes));
 }
 
 }  // namespace vqgan_fast

@@ -9,14 +9,12 @@
 
 namespace vqgan_fast {
 
-using MakeScreen = std::shared_ptr<const CodeScreen> (*)(const Rows& codebook, int64_t num_codes,
-                                                         int64_t dim, SimdLevel level,
+using MakeScreen = std::shared_ptr<const CodeScreen> (*)(const CodeSource& codes, SimdLevel level,
                                                          const Parallel& parallel);
 
 // What `make` returns for the codebook; where many codes are equal, a screen that `make` packs from
 // the different ones alone, and that hands on the first of each.
-std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const Rows& codebook,
-                                                       int64_t num_codes, int64_t dim,
+std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const CodeSource& source,
                                                        SimdLevel level, const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -60,10 +60,10 @@ Fp32Margin margin_for(int64_t dim, double max_norm) {
 
 class ScreenFp32 final : public CodeScreen {
  public:
-  ScreenFp32(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level);
+  ScreenFp32(const CodeSource& codes, SimdLevel level);
 
   // Whether the bound holds.
-  bool pack(const Rows& codebook, const Parallel& parallel);
+  bool pack(const CodeSource& codes, const Parallel& parallel);
 
   std::unique_ptr<Worker> worker() const override;
   size_t bytes() const override {
@@ -81,9 +81,9 @@ class ScreenFp32 final : public CodeScreen {
       norm2 = std::max(norm2, other.norm2);
     }
   };
-  Largest fill(const Rows& codebook, double scale, const Parallel& parallel);
+  Largest fill(const CodeSource& source, double scale, const Parallel& parallel);
   Largest fill_vector(const double* codes, int64_t count, double scale, float* half_norms);
-  double largest_element(const Rows& codebook, const Parallel& parallel) const;
+  double largest_element(const CodeSource& source, const Parallel& parallel) const;
 
   const ScreenFp32Level& level_;
   const ScreenFp32Kernel& kernel_;
@@ -99,30 +99,30 @@ class ScreenFp32 final : public CodeScreen {
   Fp32Margin margin_;
 };
 
-ScreenFp32::ScreenFp32(const Rows& codebook, int64_t num_codes, int64_t dim, SimdLevel level)
+ScreenFp32::ScreenFp32(const CodeSource& codes, SimdLevel level)
     : level_(highest_level(level)),
-      kernel_(*level_.kernel(num_codes, dim)),
-      num_codes_(num_codes),
-      dim_(dim),
+      kernel_(*level_.kernel(codes.num_codes, codes.dim)),
+      num_codes_(codes.num_codes),
+      dim_(codes.dim),
       panel_codes_(kernel_.vectors * kernel_.lanes),
-      panel_floats_((1 + dim) * panel_codes_),
-      num_panels_((num_codes + panel_codes_ - 1) / panel_codes_),
+      panel_floats_((1 + dim_) * panel_codes_),
+      num_panels_((num_codes_ + panel_codes_ - 1) / panel_codes_),
       panels_(allocate_array<float>(num_panels_ * panel_floats_)),
-      centre_rows_(std::max<int64_t>(1, 64 / dim)) {
-  const std::vector<double> centre = find_centre(codebook, num_codes, dim);
+      centre_rows_(std::max<int64_t>(1, 64 / dim_)) {
+  const std::vector<double> centre = find_centre(codes);
   for (int64_t r = 0; r < centre_rows_; ++r) {
     centre_.insert(centre_.end(), centre.begin(), centre.end());
   }
 }
 
-bool ScreenFp32::pack(const Rows& codebook, const Parallel& parallel) {
-  Largest largest = fill(codebook, 1.0, parallel);
+bool ScreenFp32::pack(const CodeSource& codes, const Parallel& parallel) {
+  Largest largest = fill(codes, 1.0, parallel);
   if (!(largest.element >= kLeastUnscaled && largest.element <= kMostUnscaled)) {
-    const double element = largest_element(codebook, parallel);
+    const double element = largest_element(codes, parallel);
     if (!(element >= kLeastScaled && element <= kMostScaled)) return false;
     if (!(element >= kLeastUnscaled && element <= kMostUnscaled)) {
       scale_ = std::ldexp(1.0, -std::ilogb(element));
-      largest = fill(codebook, scale_, parallel);
+      largest = fill(codes, scale_, parallel);
     }
   }
   margin_ = margin_for(dim_, std::sqrt(largest.norm2));
@@ -130,17 +130,19 @@ bool ScreenFp32::pack(const Rows& codebook, const Parallel& parallel) {
 }
 
 // Packs all panels; an element that fp32 cannot hold counts as an infinite one.
-ScreenFp32::Largest ScreenFp32::fill(const Rows& codebook, double scale, const Parallel& parallel) {
+ScreenFp32::Largest ScreenFp32::fill(const CodeSource& source, double scale,
+                                     const Parallel& parallel) {
   std::vector<Largest> of_panel(num_panels_);
   const int64_t grain = std::max<int64_t>(1, kLeastWork / panel_floats_);
   parallel.run(0, num_panels_, grain, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
+    CodeReader reader(source);
     std::vector<double> codes(kernel_.lanes * dim_);
     for (int64_t p = begin; p < end; ++p) {
       for (int64_t v = 0; v < kernel_.vectors; ++v) {
         const int64_t first = p * panel_codes_ + v * kernel_.lanes;
         const int64_t count = std::clamp<int64_t>(num_codes_ - first, 0, kernel_.lanes);
-        load_rows(codebook, first, count, dim_, codes.data());
+        reader.load(first, count, codes.data());
         of_panel[p].take(fill_vector(codes.data(), count, scale,
                                      panels_.get() + p * panel_floats_ + v * kernel_.lanes));
       }
@@ -176,13 +178,14 @@ ScreenFp32::Largest ScreenFp32::fill_vector(const double* codes, int64_t count, 
 }
 
 // The largest magnitude of an element of a finite code, centred but not scaled.
-double ScreenFp32::largest_element(const Rows& codebook, const Parallel& parallel) const {
+double ScreenFp32::largest_element(const CodeSource& source, const Parallel& parallel) const {
   std::vector<double> of_panel(num_panels_);
   parallel.run(0, num_panels_, 1, [&](int64_t begin, int64_t end) {
     const DefaultFloatMode float_mode;
+    CodeReader reader(source);
     std::vector<double> code(dim_);
     for (int64_t k = begin * panel_codes_; k < std::min(end * panel_codes_, num_codes_); ++k) {
-      load_rows(codebook, k, 1, dim_, code.data());
+      reader.load(k, 1, code.data());
       if (!all_finite(code.data(), dim_)) continue;
       double& largest = of_panel[k / panel_codes_];
       for (int64_t d = 0; d < dim_; ++d) {
@@ -233,14 +236,13 @@ std::unique_ptr<CodeScreen::Worker> ScreenFp32::worker() const {
 
 }  // namespace
 
-std::shared_ptr<const CodeScreen> make_screen_fp32(const Rows& codebook, int64_t num_codes,
-                                                   int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_fp32(const CodeSource& codes, SimdLevel level,
                                                    const Parallel& parallel) {
   const DefaultFloatMode float_mode;
-  const bool too_long = !((dim + 8) * 0x1p-24 < 0.5);
-  if (too_long || num_codes > std::numeric_limits<int32_t>::max()) return nullptr;
-  auto screen = std::make_shared<ScreenFp32>(codebook, num_codes, dim, level);
-  if (!screen->pack(codebook, parallel)) return nullptr;
+  const bool too_long = !((codes.dim + 8) * 0x1p-24 < 0.5);
+  if (too_long || codes.num_codes > std::numeric_limits<int32_t>::max()) return nullptr;
+  auto screen = std::make_shared<ScreenFp32>(codes, level);
+  if (!screen->pack(codes, parallel)) return nullptr;
   return screen;
 }
 

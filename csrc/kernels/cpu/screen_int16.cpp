@@ -224,12 +224,11 @@ class ScreenInt16 final : public CodeScreen {
 
 }  // namespace
 
-std::shared_ptr<const CodeScreen> make_screen_int16(const Rows& codebook, int64_t num_codes,
-                                                    int64_t dim, SimdLevel level,
+std::shared_ptr<const CodeScreen> make_screen_int16(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel) {
-  if (num_codes < 1 || dim < 1 || dim > kMostDim) return nullptr;
+  if (codes.num_codes < 1 || codes.dim < 1 || codes.dim > kMostDim) return nullptr;
   const ScreenInt16Kernels& kernels = kernels_for(level);
-  auto packed = pack_int16_codebook(codebook, num_codes, dim, kernels, parallel);
+  auto packed = pack_int16_codebook(codes, kernels, parallel);
   if (packed == nullptr) return nullptr;
   return std::make_shared<ScreenInt16>(std::move(packed), kernels);
 }
