@@ -40,9 +40,6 @@ struct CodeSums {
   void (*store_gradients[kTypes])(const double* sums, const int64_t* codes, const int64_t* first,
                                   int64_t num_groups, int64_t columns, double scale, const void* e,
                                   int64_t e_stride, void* out, int64_t stride);
-
-  // Fills memory with 0 past the caches, which saves reading it before.
-  void (*clear)(void* to, int64_t bytes);
 };
 
 extern const CodeSums kCodeSumsBaseline;

@@ -8,8 +8,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
 
 #include "kernels/cpu/code_sums.h"
 #include "kernels/cpu/element.h"
@@ -183,36 +181,10 @@ void store_gradients(const double* sums, const int64_t* codes, const int64_t* fi
   }
 }
 
-void clear(void* to, int64_t bytes) {
-#ifdef __x86_64__
-#ifdef __AVX2__
-  const auto store = [](char* at) {
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(at), _mm256_setzero_si256());
-  };
-  constexpr int64_t kWide = 32;
-#else
-  const auto store = [](char* at) {
-    _mm_stream_si128(reinterpret_cast<__m128i*>(at), _mm_setzero_si128());
-  };
-  constexpr int64_t kWide = 16;
-#endif
-  char* at = static_cast<char*>(to);
-  char* const end = at + bytes;
-  const int64_t head = std::min<int64_t>(-reinterpret_cast<intptr_t>(at) & (kWide - 1), bytes);
-  std::memset(at, 0, head);
-  for (at += head; end - at >= kWide; at += kWide) store(at);
-  std::memset(at, 0, end - at);
-  _mm_sfence();  // before another thread is told
-#else
-  std::memset(to, 0, bytes);
-#endif
-}
-
 template <class... Elements>
 constexpr CodeSums make_sums() {
   CodeSums loops{};
   loops.find_groups = find_groups;
-  loops.clear = clear;
   ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
   ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
   ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);

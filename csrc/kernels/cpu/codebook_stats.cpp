@@ -17,11 +17,6 @@ namespace {
 // Sums that are taken together: with their rows they stay in L1.
 constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
-// Results of so many bytes leave the caches before anyone could read them there. Codes that have no
-// rows are then cleared past the caches, if that can be done in some whole lines each.
-constexpr int64_t kCacheBytes = int64_t{32} << 20;
-constexpr int64_t kLineBytes = 64;
-constexpr int64_t kLeastClear = 4 * kLineBytes;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
@@ -41,8 +36,6 @@ class SumByCode {
         dtype_(dtype),
         sink_(sink),
         parallel_(parallel),
-        past_caches_(groups.num_codes * sink.code_bytes >= kCacheBytes &&
-                     sink.code_bytes >= kLeastClear && sink.code_bytes % kLineBytes == 0),
         add_rows_(code_sums(simd_level()).add_rows[as_int(dtype)]) {
     const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
@@ -120,12 +113,10 @@ class SumByCode {
   void clear_gaps(int64_t begin, int64_t end) const {
     const int64_t first_code = end_of_code(begin), last_code = end_of_code(end);
     if (last_code - first_code == end - begin) return;
-    // Many small gaps are dearer than all at once, near as they are when sums are written.
-    if (!past_caches_) return sink_.clear(first_code, last_code, false);
-    for (int64_t g = begin; g < end; ++g) {
-      const int64_t first = end_of_code(g), last = groups_.codes[g];
-      if (last > first) sink_.clear(first, last, true);
-    }
+    // Many small gaps are dearer than all at once, near as they are when sums are written. Nor does
+    // it pay to go past the caches: memory for results that exceed them is new, and the system has
+    // just cleared its pages through the caches.
+    sink_.clear(first_code, last_code);
   }
 
   void run_part(const Columns& z, int64_t part) const {
@@ -142,9 +133,7 @@ class SumByCode {
       }
       take(z, from, end, 0, z.count);
     }
-    if (part + 1 == parts_) {
-      sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes, past_caches_);
-    }
+    if (part + 1 == parts_) sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
   }
 
   void take(const Columns& z, int64_t begin, int64_t end, int64_t first, int64_t last) const {
@@ -162,7 +151,6 @@ class SumByCode {
   DType dtype_;
   const SumSink& sink_;
   const Parallel& parallel_;
-  bool past_caches_;
   std::remove_reference_t<decltype(CodeSums::add_rows[0])> add_rows_;
   int64_t parts_;
   std::vector<int64_t> heavy_;
@@ -223,7 +211,7 @@ void sum_turned(const SumByCode& sum, const Rows& z, int64_t num_rows, int64_t d
 
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
-  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes, false);
+  if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
   const SumByCode sum(groups, z.dtype, dim, parallel, sink);
   if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
     return sum.run({z.data, z.inner_stride, 0, dim});
@@ -231,15 +219,10 @@ void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
   sum_turned(sum, z, groups.num_rows, dim, parallel);
 }
 
-void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim, bool past_caches) {
+void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
   if (rows.element_stride == 1 && rows.inner_stride == dim && end <= rows.inner_rows) {
     char* first = const_cast<char*>(element_at(rows, rows.offset(begin)));
-    const int64_t bytes = (end - begin) * dim * bytes_of(rows.dtype);
-    if (past_caches) {
-      code_sums(simd_level()).clear(first, bytes);
-    } else {
-      std::memset(first, 0, bytes);
-    }
+    std::memset(first, 0, (end - begin) * dim * bytes_of(rows.dtype));
     return;
   }
   constexpr int64_t kZeros = 64;
@@ -265,10 +248,9 @@ void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int
     store(sum, groups.codes.get() + first_group, last_group - first_group, num_columns, out, dim);
   };
   const Rows out = contiguous_rows(sums, sums_dtype, num_codes, dim);
-  sink.clear = [&](int64_t first_code, int64_t last_code, bool past_caches) {
-    clear_rows(out, first_code, last_code, dim, past_caches);
+  sink.clear = [&](int64_t first_code, int64_t last_code) {
+    clear_rows(out, first_code, last_code, dim);
   };
-  sink.code_bytes = dim * bytes_of(sums_dtype);
   sum_rows_by_code(groups, z, dim, parallel, sink);
 }
 

@@ -18,17 +18,14 @@ struct SumSink {
   std::function<void(int64_t first_group, int64_t last_group, int64_t first_column,
                      int64_t num_columns, const double* sums)>
       take;
-  // Codes first_code .. last_code - 1 have no rows, or are yet to be taken. `past_caches`: they
-  // have none, and the results are larger than caches.
-  std::function<void(int64_t first_code, int64_t last_code, bool past_caches)> clear;
-  // Of one code's result.
-  int64_t code_bytes;
+  // Codes first_code .. last_code - 1 have no rows, or are yet to be taken.
+  std::function<void(int64_t first_code, int64_t last_code)> clear;
 };
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink);
 
-// Fills rows begin .. end - 1 with 0, past the caches where that is asked for and possible.
-void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim, bool past_caches);
+// Fills rows begin .. end - 1 with 0.
+void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim);
 
 // counts (num_codes) and sums (num_codes, dim), contiguous; sums_dtype is kFloat32 or kFloat64.
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,

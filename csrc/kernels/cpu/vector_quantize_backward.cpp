@@ -199,10 +199,9 @@ void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, doubl
     }
   };
   // A code without rows has no gradient, not even one that is NaN.
-  sink.clear = [&](int64_t first_code, int64_t last_code, bool past_caches) {
-    clear_rows(grad_codebook, first_code, last_code, args.dim, past_caches);
+  sink.clear = [&](int64_t first_code, int64_t last_code) {
+    clear_rows(grad_codebook, first_code, last_code, args.dim);
   };
-  sink.code_bytes = args.dim * bytes_of(grad_codebook.dtype);
   sum_rows_by_code(groups, args.z, args.dim, parallel, sink);
 }
 
