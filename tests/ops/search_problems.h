@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -200,17 +199,16 @@ inline bool check_screen(const Problem& p, SimdLevel level, MakeScreen make,
   std::vector<char> stored = p.stored;
   const Rows codes = contiguous_rows(stored.data(), p.dtype, p.num_codes, p.dim);
   const ContentTree tree(codes, p.num_codes, p.dim, Parallel());
-  std::atomic<bool> changed{false};
+  ContentCheck content{tree};
   CodeSource source{codes, p.num_codes, p.dim};
-  source.tree = &tree;
-  source.changed = &changed;
+  source.check = &content;
   const auto screen = make(source, level, Parallel());
-  if (changed) fail(p, what + " takes the codes for others", 0);
+  if (content.changed) fail(p, what + " takes the codes for others", 0);
   if (screen == nullptr) return false;
   check_screen(p, *screen, what);
   stored[below(p.num_codes * p.dim * bytes_of(p.dtype))] ^= 1;
   make(source, level, Parallel());
-  if (!changed) fail(p, what + " does not see that a code changed", 0);
+  if (!content.changed) fail(p, what + " does not see that a code changed", 0);
   return true;
 }
 

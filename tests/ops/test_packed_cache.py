@@ -250,20 +250,23 @@ def test_every_layout_is_kept(
 
 
 @pytest.mark.usefixtures("restore_threads")
-@pytest.mark.parametrize(("way", "d"), [("boxes", 8), ("int16", 64), ("fp32", 16)])
+@pytest.mark.parametrize(
+    ("way", "d", "far"),
+    [("boxes", 8, 10.0), ("boxes", 5, 1e60), ("int16", 33, 10.0), ("fp32", 16, 10.0)],
+)
 @pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
 def test_a_codebook_that_is_written_while_it_is_packed(
-    way: str, d: int, by_columns: bool, monkeypatch: pytest.MonkeyPatch
+    way: str, d: int, far: float, by_columns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another thread moves some codes away and back again, all the time. Whatever was packed from a
     mixture must not be taken for the codebook as it is before and after."""
     monkeypatch.setenv("VQGAN_FAST_SCREEN", way)
     torch.set_num_threads(1)
     k, moved = 100000, slice(50000, 50064)
-    codebook = torch.randn(k, d)
+    codebook = torch.randn(k, d, dtype=torch.float64 if far > 1e30 else torch.float32)
     if by_columns:
         codebook = codebook.t().contiguous().t()
-    here, away = codebook[moved].clone(), 10.0 * torch.randn(64, d)
+    here, away = codebook[moved].clone(), far * torch.randn_like(codebook[moved])
     z = here + 1e-3
     for _ in range(5):
         codebook.mul_(-1.0)  # a content that was not met before

@@ -89,8 +89,11 @@ int64_t drop_others(CodeList list, int64_t num_codes) {
   int64_t count = 0;
   for (int64_t i = 0; i < num_codes; ++i) {
     if (list.codes[i] < 0) continue;
-    list.codes[count] = list.codes[i];
-    std::copy_n(list.elements + i * list.stride, list.stride, list.elements + count * list.stride);
+    if (count < i) {
+      list.codes[count] = list.codes[i];
+      std::copy_n(list.elements + i * list.stride, list.stride,
+                  list.elements + count * list.stride);
+    }
     ++count;
   }
   return count;
@@ -110,9 +113,9 @@ bool BoxCodebook::pack(const CodeSource& source, const Parallel& parallel) {
   tree_.padded_dim = padded_box_dim(dim);
 
   // The codes are put in order where their leaves will be.
-  const int64_t room = (num_codes + kLeafCodes - 1) / kLeafCodes * kLeafCodes;
-  panels_ = allocate_array<float>(room * tree_.padded_dim);
-  codes_ = allocate_array<int32_t>(room);
+  room_ = (num_codes + kLeafCodes - 1) / kLeafCodes * kLeafCodes;
+  panels_ = allocate_array<float>(room_ * tree_.padded_dim);
+  codes_ = allocate_array<int32_t>(room_);
   const CodeList list = {panels_.get(), codes_.get(), tree_.padded_dim};
   LoadedCodes loaded = load_codes(source, parallel, tree_, list);
   if (out_of(loaded.largest, kLeastScaled, kMostScaled)) return false;
@@ -133,9 +136,10 @@ bool BoxCodebook::pack(const CodeSource& source, const Parallel& parallel) {
     tree_.code_error =
         0x1.01p-24 * std::sqrt(static_cast<double>(dim)) * (loaded.largest * tree_.scale);
   }
+  // Another thread may have written to the codebook since its scale was found.
+  if (!(loaded.largest * tree_.scale <= kMostUnscaled)) return false;
   const int64_t count = loaded.finite ? num_codes : drop_others(list, num_codes);
-  // Another thread may have written to the codebook since its finite codes were seen.
-  if (count == 0) return false;
+  if (count == 0) return false;  // nor need there be the finite codes that were seen
 
   tree_.num_leaves = (count + kLeafCodes - 1) / kLeafCodes;
   tree_.num_groups = (tree_.num_leaves + kGroupBoxes - 1) / kGroupBoxes;
@@ -218,10 +222,8 @@ void BoxCodebook::find_middle() {
 }
 
 size_t BoxCodebook::bytes() const {
-  const auto leaves = static_cast<size_t>(tree_.num_leaves);
-  const auto groups = static_cast<size_t>(tree_.num_groups);
-  return leaves * kLeafCodes * (tree_.padded_dim + 1) * 4 +
-         (groups + tree_.num_branch_groups) * kGroupBoxes * 2 * tree_.padded_dim * 4;
+  const int64_t groups = tree_.num_groups + tree_.num_branch_groups;
+  return (room_ * (tree_.padded_dim + 1) + groups * kGroupBoxes * 2 * tree_.padded_dim) * 4;
 }
 
 int padded_box_dim(int64_t dim) {

@@ -28,8 +28,10 @@ class BoxCodebook {
   void find_middle();
 
   BoxTree tree_;
-  AlignedArray<float> panels_, leaf_boxes_, branch_boxes_;
+  AlignedArray<float> panels_;
   AlignedArray<int32_t> codes_;
+  int64_t room_ = 0;  // codes that these two have memory for
+  AlignedArray<float> leaf_boxes_, branch_boxes_;
 };
 
 }  // namespace vqgan_fast

@@ -9,24 +9,23 @@ namespace vqgan_fast {
 
 CodeSource CodeSource::unchecked() const {
   CodeSource source = *this;
-  source.tree = nullptr;
+  source.check = nullptr;
   return source;
 }
 
 void CodeReader::load(int64_t first, int64_t count, double* out) {
-  const int64_t dim = source_.dim;
   // Chosen codes do not lie beside each other.
   const int64_t step = source_.chosen ? 1 : count;
   for (int64_t done = 0; done < count; done += step) {
-    int64_t place = first + done;
-    const Rows& rows = find(&place, step);
-    load_rows(rows, place, step, dim, out + done * dim);
+    const Place place = find(in_codebook(first + done), step);
+    load_rows(place.rows, place.row, step, source_.dim, out + done * source_.dim);
   }
 }
 
 const char* CodeReader::bytes(int64_t code) {
-  const Rows& rows = find(&code, 1);
-  const char* const first = element_at(rows, rows.offset(code));
+  const Place place = find(in_codebook(code), 1);
+  const Rows& rows = place.rows;
+  const char* const first = element_at(rows, rows.offset(place.row));
   if (rows.element_stride == 1) return first;
   const int64_t size = bytes_of(rows.dtype);
   code_.resize(source_.dim * size);
@@ -36,14 +35,12 @@ const char* CodeReader::bytes(int64_t code) {
   return code_.data();
 }
 
-const Rows& CodeReader::find(int64_t* first, int64_t count) {
-  if (source_.chosen) *first = (*source_.chosen)[*first];
-  if (source_.tree == nullptr) return source_.codebook;
-  if (*first < held_.first || *first + count > held_.first + held_.count) {
-    if (!source_.tree->copy_rows(*first, count, &held_)) *source_.changed = true;
+CodeReader::Place CodeReader::find(int64_t first, int64_t count) {
+  if (source_.check == nullptr) return {source_.codebook, first};
+  if (first < held_.first || first + count > held_.first + held_.count) {
+    if (!source_.check->tree.copy_rows(first, count, &held_)) source_.check->changed = true;
   }
-  *first -= held_.first;
-  return held_.rows;
+  return {held_.rows, first - held_.first};
 }
 
 }  // namespace vqgan_fast

@@ -10,20 +10,23 @@
 
 namespace vqgan_fast {
 
+// What is packed to be kept must be what was hashed, even if another thread writes to the codebook
+// meanwhile. A block is copied, compared with its hash and packed before the next one, so that no
+// more than that is ever held twice.
+struct ContentCheck {
+  const ContentTree& tree;
+  std::atomic<bool> changed{false};  // something that was read differed
+};
+
 struct CodeSource {
   Rows codebook;
   int64_t num_codes = 0;
   int64_t dim = 0;
   // If given, these codes of the codebook alone, num_codes of them.
   const std::vector<int64_t>* chosen = nullptr;
-  // If given, all that is read is compared with this, and *changed tells that something differed:
-  // what is packed to be kept must be what was hashed, even if another thread writes to the
-  // codebook meanwhile. A block is copied, compared and packed before the next one, so that no more
-  // than that is ever held twice.
-  const ContentTree* tree = nullptr;
-  std::atomic<bool>* changed = nullptr;
+  // If given, the codebook is its tree's matrix, and all that is read is compared.
+  ContentCheck* check = nullptr;
 
-  // The same codes, compared with nothing: for what decides about speed alone.
   CodeSource unchecked() const;
 };
 
@@ -38,8 +41,15 @@ class CodeReader {
   const char* bytes(int64_t code);
 
  private:
-  // Memory where the codes lie, of which `first` becomes the place of the first one.
-  const Rows& find(int64_t* first, int64_t count);
+  struct Place {
+    const Rows& rows;
+    int64_t row;
+  };
+  // Where these codes of the codebook can be read.
+  Place find(int64_t first, int64_t count);
+  int64_t in_codebook(int64_t code) const {
+    return source_.chosen ? (*source_.chosen)[code] : code;
+  }
 
   const CodeSource source_;
   HeldRows held_;

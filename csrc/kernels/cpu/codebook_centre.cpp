@@ -13,7 +13,7 @@ std::vector<double> find_centre(const CodeSource& codes) {
   const int64_t num_codes = codes.num_codes, dim = codes.dim;
   const int64_t samples = std::min<int64_t>(num_codes, 64);
   std::vector<double> centre(dim, 0.0), code(dim);
-  CodeReader reader(codes.unchecked());  // any vector will do for the centre
+  CodeReader reader(codes);
   int64_t taken = 0;
   for (int64_t i = 0; i < samples; ++i) {
     reader.load(i * num_codes / samples, 1, code.data());

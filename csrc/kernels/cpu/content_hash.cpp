@@ -23,6 +23,8 @@ __extension__ using Wide = unsigned __int128;
 constexpr int64_t kBlockWords = 512;
 constexpr int64_t kBlockBytes = kBlockWords * 8;
 constexpr int kMostLevels = 8;
+// Rows of a tile of columns: some whole cache lines of each.
+constexpr int64_t kTileRows = 64;
 // Blocks that are worth a thread.
 constexpr int64_t kGrainBlocks = 64;
 
@@ -62,37 +64,54 @@ ContentHash nh(const char* block, const Keys& keys) {
   return {static_cast<uint64_t>(sum), static_cast<uint64_t>(sum >> 64)};
 }
 
-// The matrix as a sequence of blocks: its rows one after the other, or its columns where they lie
-// so in memory without gaps.
+// The matrix as a sequence of blocks, each padded with zeros. They hold the rows one after the
+// other; where columns lie in memory, they hold tiles of it, block_rows() rows of some columns,
+// first those of the first rows.
 class Blocks {
  public:
   Blocks(const Rows& matrix, int64_t num_rows, int64_t dim)
-      : matrix_(matrix), dim_(dim), size_(bytes_of(matrix.dtype)), count_(num_rows * dim) {
+      : matrix_(matrix),
+        num_rows_(num_rows),
+        dim_(dim),
+        size_(bytes_of(matrix.dtype)),
+        num_elements_(num_rows * dim) {
     const bool elements_touch = dim == 1 || matrix.element_stride == 1;
     const bool rows_touch = num_rows <= 1 || matrix.inner_rows == 1 || matrix.inner_stride == dim;
     const bool one_group = matrix.inner_rows >= num_rows;
     const bool groups_touch = one_group || matrix.outer_stride == matrix.inner_rows * dim;
-    transposed_ = one_group && num_rows > 1 && dim > 1 && matrix.inner_stride == 1 &&
-                  matrix.element_stride == num_rows;
-    contiguous_ = transposed_ || (elements_touch && rows_touch && groups_touch);
+    contiguous_ = elements_touch && rows_touch && groups_touch;
+    if (contiguous_ || !one_group || num_rows < 2 || matrix.inner_stride != 1) return;
+    block_columns_ = 1;
+    while (block_columns_ < dim && block_columns_ * kTileRows * size_ < kBlockBytes) {
+      block_columns_ *= 2;
+    }
+    tiles_across_ = (dim + block_columns_ - 1) / block_columns_;
   }
 
-  int64_t count() const { return blocks_of(count_ * size_); }
-  int64_t element_size() const { return size_; }
-  bool transposed() const { return transposed_; }
+  bool in_tiles() const { return tiles_across_ > 0; }
+  int64_t tiles_across() const { return tiles_across_; }
+  int64_t block_rows() const { return kBlockBytes / size_ / block_columns_; }
+  int64_t row_bytes() const { return dim_ * size_; }
 
-  // The block, zeros behind the end: where it lies if it can be read there, else in *copy.
+  int64_t count() const {
+    if (num_elements_ == 0) return 0;
+    if (!in_tiles()) return blocks_of(num_elements_ * size_);
+    return (num_rows_ + block_rows() - 1) / block_rows() * tiles_across_;
+  }
+
+  // The block where it lies if it can be read there, else in *copy.
   const char* block(int64_t index, char* copy) const {
     const int64_t first = index * kBlockBytes / size_;
-    if (contiguous_ && count_ - first >= kBlockBytes / size_) return at(first);
+    if (contiguous_ && num_elements_ - first >= kBlockBytes / size_) return at(first);
     copy_block(index, copy);
     return copy;
   }
 
   // The same, in kBlockBytes bytes at `out` in any case.
   void copy_block(int64_t index, char* out) const {
+    if (in_tiles()) return copy_tile(index, out);
     const int64_t first = index * kBlockBytes / size_;
-    const int64_t count = std::min(kBlockBytes / size_, count_ - first);
+    const int64_t count = std::min(kBlockBytes / size_, num_elements_ - first);
     std::memset(out + count * size_, 0, kBlockBytes - count * size_);
     if (contiguous_) {
       std::memcpy(out, at(first), count * size_);
@@ -111,6 +130,27 @@ class Blocks {
     return static_cast<const char*>(matrix_.data) + element * size_;
   }
 
+  // Columns one after the other, block_rows() rows of each.
+  void copy_tile(int64_t index, char* out) const {
+    const int64_t first_row = index / tiles_across_ * block_rows();
+    const int64_t first_column = index % tiles_across_ * block_columns_;
+    const int64_t rows = std::min(block_rows(), num_rows_ - first_row);
+    const int64_t columns = std::min(block_columns_, dim_ - first_column);
+    if (rows < block_rows() || columns < block_columns_) std::memset(out, 0, kBlockBytes);
+    const bool is_last_across = first_column + columns == dim_;
+    const int64_t next_row = is_last_across ? first_row + rows : first_row;
+    const int64_t next_column = is_last_across ? 0 : first_column + columns;
+    const int64_t next_rows = std::min(block_rows(), num_rows_ - next_row);
+    for (int64_t c = 0; c < columns; ++c) {
+      std::memcpy(out + c * block_rows() * size_,
+                  at(first_row + (first_column + c) * matrix_.element_stride), rows * size_);
+      // No hardware foresees as many streams as there are columns: the next tile.
+      if (next_rows == 0 || next_column + c >= dim_) continue;
+      const char* const next = at(next_row + (next_column + c) * matrix_.element_stride);
+      for (int64_t i = 0; i < next_rows * size_; i += 64) __builtin_prefetch(next + i);
+    }
+  }
+
   void gather(const char* from, int64_t count, char* out) const {
     const int64_t step = matrix_.element_stride * size_;
     if (step == size_) {
@@ -125,8 +165,9 @@ class Blocks {
   }
 
   Rows matrix_;
-  int64_t dim_, size_, count_;
-  bool transposed_, contiguous_;
+  int64_t num_rows_, dim_, size_, num_elements_;
+  bool contiguous_;
+  int64_t block_columns_ = 1, tiles_across_ = 0;  // of tiles
 };
 
 // A bijection, so that it takes nothing from the bound, after which every bit depends on all: the
@@ -166,47 +207,42 @@ ContentTree::ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim,
     sums.resize(num_blocks);
   }
   // The bound holds for any difference of two sums, not for 0 alone: a constant may be added.
-  if (blocks.transposed()) ++sums[0].high;
+  if (blocks.in_tiles()) ++sums[0].high;
   hash_ = mixed(sums[0]);
 }
 
 bool ContentTree::copy_rows(int64_t first, int64_t count, HeldRows* held) const {
   const Blocks blocks(matrix_, num_rows_, dim_);
-  const int64_t size = blocks.element_size();
+  int64_t begin, end;  // blocks
+  if (blocks.in_tiles()) {
+    const int64_t block_rows = blocks.block_rows();
+    begin = first / block_rows;
+    end = (first + count + block_rows - 1) / block_rows;
+    held->first = begin * block_rows;
+    held->count = std::min(num_rows_, end * block_rows) - held->first;
+    begin *= blocks.tiles_across();
+    end *= blocks.tiles_across();
+  } else {
+    begin = first * blocks.row_bytes() / kBlockBytes;
+    end = blocks_of((first + count) * blocks.row_bytes());
+    held->first = first;
+    held->count = std::min(num_rows_, end * kBlockBytes / blocks.row_bytes()) - first;
+  }
+  held->bytes.resize((end - begin) * kBlockBytes);
   bool same = true;
-  // Reads the blocks begin .. end - 1.
-  const auto copy_blocks = [&](int64_t begin, int64_t end, char* out) {
-    for (int64_t b = begin; b < end; ++b, out += kBlockBytes) {
-      blocks.copy_block(b, out);
-      same &= nh(out, keys()[0]) == blocks_[b];
-    }
-  };
-  held->first = first;
-  if (!blocks.transposed()) {
-    const int64_t row_bytes = dim_ * size;
-    const int64_t begin = first * row_bytes / kBlockBytes;
-    const int64_t end = blocks_of((first + count) * row_bytes);
-    held->bytes.resize((end - begin) * kBlockBytes);
-    copy_blocks(begin, end, held->bytes.data());
-    held->count = std::min(num_rows_, end * kBlockBytes / row_bytes) - first;
-    held->rows = contiguous_rows(held->bytes.data() + first * row_bytes - begin * kBlockBytes,
-                                 matrix_.dtype, held->count, dim_);
-    return same;
+  for (int64_t b = begin; b < end; ++b) {
+    char* const out = held->bytes.data() + (b - begin) * kBlockBytes;
+    blocks.copy_block(b, out);
+    same &= nh(out, keys()[0]) == blocks_[b];
   }
-  // As many rows as a block holds of a column: with fewer, each block would be read many times.
-  const int64_t block_rows = kBlockBytes / size;
-  held->first = first / block_rows * block_rows;
-  const int64_t end_row = (first + count + block_rows - 1) / block_rows * block_rows;
-  held->count = std::min(num_rows_, end_row) - held->first;
-  const int64_t run = held->count * size;
-  held->bytes.resize(run * dim_);
-  std::vector<char> column(run + 2 * kBlockBytes);
-  for (int64_t d = 0; d < dim_; ++d) {
-    const int64_t at = (d * num_rows_ + held->first) * size;
-    copy_blocks(at / kBlockBytes, blocks_of(at + run), column.data());
-    std::memcpy(held->bytes.data() + d * run, column.data() + at % kBlockBytes, run);
+  if (blocks.in_tiles()) {
+    const int64_t row_of_tiles = blocks.tiles_across() * (kBlockBytes / bytes_of(matrix_.dtype));
+    held->rows = Rows{held->bytes.data(), matrix_.dtype, blocks.block_rows(), row_of_tiles, 1,
+                      blocks.block_rows()};
+  } else {
+    const char* const data = held->bytes.data() + first * blocks.row_bytes() - begin * kBlockBytes;
+    held->rows = contiguous_rows(data, matrix_.dtype, held->count, dim_);
   }
-  held->rows = Rows{held->bytes.data(), matrix_.dtype, held->count, 0, 1, held->count};
   return same;
 }
 

@@ -28,19 +28,19 @@ struct HeldRows {
 // The hash of a matrix with those of its blocks, 16 bytes for each 4 KB of it.
 //
 // Of the elements' bits in order, whatever the strides: -0.0 is not 0.0, and of NaNs each is
-// itself. A matrix whose columns lie in memory one after the other has a hash of its own, so that
-// it too is read at the speed of memory. Two different matrices of one type and size share a hash
-// with probability below 2^-60, whatever they hold; type and size are not part of it. Holds within
-// this process only, whose keys are drawn when the first is needed.
+// itself. A matrix whose columns lie one behind the other has a hash of its own, so that it too is
+// read at the speed of memory. Two different matrices of one type and size share a hash with
+// probability below 2^-60, whatever they hold; type and size are not part of it. Holds within this
+// process only, whose keys are drawn when the first is needed.
 class ContentTree {
  public:
   ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim, const Parallel& parallel);
 
   ContentHash hash() const { return hash_; }
 
-  // Copies the rows first .. first + count - 1, with those that share their blocks, and returns
-  // whether they are what was hashed. What lies in *held is read once, so that this holds of it
-  // even if another thread writes to the matrix.
+  // Copies the rows first .. first + count - 1, and what else lies in their blocks, and returns
+  // whether it is what was hashed. What *held gets is read once, so that this holds of it even if
+  // another thread writes to the matrix.
   bool copy_rows(int64_t first, int64_t count, HeldRows* held) const;
 
  private:

@@ -27,7 +27,7 @@ class Packing {
       : codes_(codes), kernels_(kernels), parallel_(parallel), packed_(packed) {}
 
   // The largest norm of a code.
-  double find_norms();
+  double find_largest();
   void fill_panels();
 
  private:
@@ -45,6 +45,7 @@ class Packing {
   const ScreenInt16Kernels& kernels_;
   const Parallel& parallel_;
   Int16Codebook* const packed_;
+  double most_norm2_ = 0.0;
 };
 
 template <class Body>
@@ -68,7 +69,7 @@ const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
   return scratch->loaded.data() + i * packed_->dim;
 }
 
-double Packing::find_norms() {
+double Packing::find_largest() {
   const int64_t dim = packed_->dim, panel_codes = packed_->panel_codes;
   std::vector<double> largest(packed_->num_panels, 0.0);
   for_each_panel([&](int64_t p, Scratch* scratch) {
@@ -83,7 +84,8 @@ double Packing::find_norms() {
       largest[p] = std::max(largest[p], norm2);
     }
   });
-  return std::sqrt(*std::max_element(largest.begin(), largest.end()));
+  most_norm2_ = *std::max_element(largest.begin(), largest.end());
+  return std::sqrt(most_norm2_);
 }
 
 void Packing::fill_panels() {
@@ -95,10 +97,11 @@ void Packing::fill_panels() {
     for (int64_t k = first; k < first + panel_codes; ++k) {
       int16_t* q = scratch->quantised.data() + (k - first) * num_pairs * 2;
       const double* code = k < packed_->num_codes ? load_code(p, k, scratch) : nullptr;
-      // Once more: kept from the first time, the norms would be memory for every code.
+      // Once more: kept from the first time, the norms would be memory for every code. If another
+      // thread wrote a larger code meanwhile, it would not fit.
       const double norm2 =
           code == nullptr ? kNoNorm : kernels_.norm2(code, packed_->centre.data(), packed_->dim);
-      if (!std::isfinite(norm2)) {
+      if (!(norm2 <= most_norm2_)) {
         std::fill(q, q + num_pairs * 2, int16_t{0});
         packed_->norms[k] = kInt16NoCode;
         continue;
@@ -136,7 +139,7 @@ std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
   packed->centre = find_centre(codes);
 
   Packing packing(codes, kernels, parallel, packed.get());
-  const double norm = packing.find_norms();
+  const double norm = packing.find_largest();
   double centre2 = 0.0;
   for (const double c : packed->centre) centre2 += c * c;
   if (norm <= kRoundedMean * std::sqrt(centre2)) return nullptr;

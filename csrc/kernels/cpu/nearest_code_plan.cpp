@@ -116,11 +116,10 @@ std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
   if (!known_) return make_screen_distinct(make, source, level_, parallel_);
   // What is kept must be packed from what was hashed, even if another thread writes to the codebook
   // meanwhile.
-  std::atomic<bool> changed{false};
-  source.tree = tree_.get();
-  source.changed = &changed;
+  ContentCheck check{*tree_};
+  source.check = &check;
   auto screen = make_screen_distinct(make, source, level_, parallel_);
-  if (screen && !changed) keep_screen(key, screen);
+  if (screen && !check.changed) keep_screen(key, screen);
   return screen;
 }
 

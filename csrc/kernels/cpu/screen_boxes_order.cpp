@@ -117,6 +117,7 @@ class Splitter {
     }
 
     within_.clear();
+    within_.reserve(counts[0][middle] + counts[1][middle]);
     for (int64_t i = 0; i < size; ++i) {
       const int bin = goes_right_[i];
       goes_right_[i] = bin > middle;
@@ -128,7 +129,7 @@ class Splitter {
   }
 
   // Exchanges the codes that are left of the border and go right with those that are right of it
-  // and go left: there are as many of each.
+  // and go left. There are as many of each, because mark() lets `left` codes go left.
   void exchange(const Node& node, int64_t left) const {
     // They are found some at a time: without a branch on each, which no CPU foresees.
     constexpr int kBatch = 128;

@@ -21,41 +21,41 @@ class CodeTable {
  public:
   CodeTable(const CodeSource& source, int64_t most_codes)
       : reader_(source),
-        kept_reader_(source),
+        kept_reader_(source.unchecked()),
         code_bytes_(source.dim * bytes_of(source.codebook.dtype)) {
     size_t size = 16;
     while (size < 2 * static_cast<size_t>(most_codes)) size *= 2;
-    slots_.assign(size, {0, -1});
+    slots_.assign(size, -1);
+    codes_.reserve(most_codes);
+    hashes_.reserve(most_codes);
   }
 
   // Whether no code that was added before equals this one; then it is kept.
   bool add(int64_t code) {
     const char* bytes = reader_.bytes(code);
     const uint64_t hash = hash_of(bytes);
-    const auto part = static_cast<uint32_t>(hash >> 32);
     const size_t mask = slots_.size() - 1;
     for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
-      Slot& entry = slots_[slot];
-      if (entry.kept < 0) {
-        entry = {part, static_cast<int32_t>(codes_.size())};
+      const int32_t kept = slots_[slot];
+      if (kept < 0) {
+        slots_[slot] = static_cast<int32_t>(codes_.size());
         codes_.push_back(code);
+        hashes_.push_back(hash);
         return true;
       }
-      if (entry.hash == part &&
-          std::memcmp(kept_reader_.bytes(codes_[entry.kept]), bytes, code_bytes_) == 0) {
+      // The hash is of what the reader checked. The code that was kept is read where it lies: its
+      // block again, for each code that equals it, would be too much.
+      if (hashes_[kept] == hash &&
+          std::memcmp(kept_reader_.bytes(codes_[kept]), bytes, code_bytes_) == 0) {
         return false;
       }
     }
   }
 
+  int64_t size() const { return static_cast<int64_t>(codes_.size()); }
   std::vector<int64_t> take_codes() { return std::move(codes_); }
 
  private:
-  struct Slot {
-    uint32_t hash;
-    int32_t kept;
-  };
-
   static uint64_t mix(uint64_t hash, uint64_t word) {
     hash = (hash ^ word) * 0xd6e8feb86659fd93u;
     return hash ^ hash >> 32;
@@ -81,8 +81,9 @@ class CodeTable {
 
   CodeReader reader_, kept_reader_;
   const int64_t code_bytes_;
-  std::vector<Slot> slots_;
+  std::vector<int32_t> slots_;  // places in the lists of what is kept, or -1
   std::vector<int64_t> codes_;
+  std::vector<uint64_t> hashes_;
 };
 
 // Codes at 2 sqrt(K) random places: where each code is there c times, about 2 (c - 1) pairs of them
@@ -153,30 +154,30 @@ bool is_finite_code(const CodeSource& source, int64_t code) {
   return all_finite(elements.data(), source.dim);
 }
 
-// The first of each, ascending.
+// The first of each, ascending; none if too few are equal.
 std::vector<int64_t> distinct_codes(const CodeSource& source) {
-  CodeTable table(source, source.num_codes);
-  for (int64_t code = 0; code < source.num_codes; ++code) table.add(code);
-  return table.take_codes();
+  const int64_t most = source.num_codes - source.num_codes / kLeastEqualShare;
+  CodeTable table(source, most + 1);
+  for (int64_t code = 0; code < source.num_codes && table.size() <= most; ++code) table.add(code);
+  if (table.size() > most) return {};
+  std::vector<int64_t> codes = table.take_codes();
+  codes.shrink_to_fit();
+  return codes;
 }
 
 }  // namespace
 
 std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const CodeSource& source,
                                                        SimdLevel level, const Parallel& parallel) {
-  if (source.num_codes > std::numeric_limits<int32_t>::max() || !sample_has_equal(source)) {
-    return make(source, level, parallel);
-  }
-  std::vector<int64_t> codes = distinct_codes(source);
-  const auto count = static_cast<int64_t>(codes.size());
-  if (source.num_codes - count < source.num_codes / kLeastEqualShare) {
-    return make(source, level, parallel);
-  }
+  const bool countable = source.num_codes <= std::numeric_limits<int32_t>::max();
+  std::vector<int64_t> codes;
+  if (countable && sample_has_equal(source)) codes = distinct_codes(source);
+  if (codes.empty()) return make(source, level, parallel);
   CodeSource distinct = source;
-  distinct.num_codes = count;
+  distinct.num_codes = static_cast<int64_t>(codes.size());
   distinct.chosen = &codes;
   auto screen = make(distinct, level, parallel);
-  const bool single = count == 1 && is_finite_code(distinct, 0);
+  const bool single = codes.size() == 1 && is_finite_code(distinct, 0);
   if (!screen && !single) return nullptr;
   return std::make_shared<DistinctScreen>(std::move(screen), std::move(codes));
 }
