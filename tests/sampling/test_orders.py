@@ -93,7 +93,9 @@ def test_slots_are_as_many_as_are_used_and_no_more_than_fit(monkeypatch):
 @pytest.mark.parametrize("native", [False, True])
 def test_a_cache_too_short_for_anything(native):
     gpt = tiny_window_gpt() if native else tiny_gpt(block_size=16)
-    with pytest.raises(ValueError, match=r"max_cache_bytes must be at least \d+, .* got 100"):
+    with pytest.raises(
+        ValueError, match=r"max_cache_bytes \(--cache-gb\) must be at least \d+ bytes, .* got 100"
+    ):
         sample_codes(gpt, SOS, (4, 9), window=4, max_cache_bytes=100)
 
 

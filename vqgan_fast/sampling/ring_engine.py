@@ -46,8 +46,8 @@ class RingEngine(Engine):
         image_bytes = packed.token_bytes() * rows * board.width * self.num_streams
         if max_cache_bytes < image_bytes:
             raise ValueError(
-                f"max_cache_bytes must be at least {image_bytes}, which the ring of one image "
-                f"takes, got {max_cache_bytes}"
+                f"max_cache_bytes (--cache-gb) must be at least {image_bytes} bytes, which the "
+                f"ring of one image takes, got {max_cache_bytes}"
             )
         self.num_slots = min(len(steps), max_cache_bytes // image_bytes)
         self.k_cache, self.v_cache = packed.new_cache(

@@ -57,8 +57,8 @@ class WindowEngine(Engine):
         window_bytes = packed.token_bytes() * length * self.num_streams
         if max_cache_bytes < window_bytes:
             raise ValueError(
-                f"max_cache_bytes must be at least {window_bytes}, which the keys and values of "
-                f"one window take, got {max_cache_bytes}"
+                f"max_cache_bytes (--cache-gb) must be at least {window_bytes} bytes, which the "
+                f"keys and values of one window take, got {max_cache_bytes}"
             )
         in_use = max(windows_in_use(self.requests), 1)
         self.num_slots = min(in_use, max_cache_bytes // window_bytes)
