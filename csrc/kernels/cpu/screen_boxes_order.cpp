@@ -52,8 +52,8 @@ class Splitter {
     return (units + 1) / 2 * unit * leaf_codes_;
   }
 
-  // Moves the `left` smaller codes of a node, which has more than leaf_codes (in the widest
-  // dimension) before the others.
+  // Moves the `left` smaller codes (in the widest dimension) of a node that is no leaf before the
+  // others.
   void split(const Node& node, int64_t left) {
     const Extent extent = widest(node);
     if (!(extent.width > 0.0)) return;
