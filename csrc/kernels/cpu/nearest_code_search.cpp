@@ -17,7 +17,7 @@ static_assert(RowTasks::kMostRows <= CodeScreen::kMostRows, "a block is one call
 // Where the screen left this share of a block open, the next blocks are left open as a whole; one
 // in so many tries the screen again.
 constexpr double kHopelessShare = 0.5;
-constexpr int64_t kTryAgain = 16;
+constexpr int64_t kTryAgain = 32;
 // The direct search is given codes in multiples of this.
 constexpr int64_t kDirectUnit = 64;
 
