@@ -11,6 +11,7 @@
 #include <limits>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -189,6 +190,40 @@ inline std::string force(SimdLevel level) {
   const std::string name = simd_level_name(level);
   setenv("VQGAN_FAST_ISA", name.c_str(), 1);
   return name;
+}
+
+// Codes that differ in signs alone, all 65536 of 16 dimensions: a hash without keys may confuse
+// many.
+inline void check_hashes_of_signs() {
+  constexpr int kDim = 16;
+  std::set<std::pair<uint64_t, uint64_t>> seen;
+  for (int signs = 0; signs < 1 << kDim; ++signs) {
+    float code[kDim];
+    for (int d = 0; d < kDim; ++d) code[d] = signs >> d & 1 ? -0.25f : 0.25f;
+    const ContentHash hash = hash_bytes(reinterpret_cast<const char*>(code), sizeof code);
+    seen.emplace(hash.low, hash.high);
+  }
+  if (seen.size() == size_t{1} << kDim) return;
+  ++failures;
+  std::printf("%zu hashes of %d codes\n", seen.size(), 1 << kDim);
+}
+
+// Every byte of a code counts, whatever its size, and so does nothing else.
+inline void check_hashes_of_sizes() {
+  for (const int64_t size : {2, 12, 32, 36, 1028, 4096, 4100, 20000}) {
+    std::vector<char> bytes(size + 8);
+    for (char& byte : bytes) byte = static_cast<char>(below(256));
+    const ContentHash hash = hash_bytes(bytes.data(), size);
+    bool right = true;
+    for (int64_t i = 0; i < size + 8; ++i) {
+      bytes[i] ^= 1;
+      right &= (hash_bytes(bytes.data(), size) != hash) == (i < size);
+      bytes[i] ^= 1;
+    }
+    if (right) continue;
+    ++failures;
+    std::printf("hash of %lld bytes\n", static_cast<long long>(size));
+  }
 }
 
 using MakeScreen = decltype(&make_screen_fp32);

@@ -114,8 +114,8 @@ class SumByCode {
     const int64_t first_code = end_of_code(begin), last_code = end_of_code(end);
     if (last_code - first_code == end - begin) return;
     // Many small gaps are dearer than all at once, near as they are when sums are written. Nor does
-    // it pay to go past the caches: memory for results that exceed them is new, and the system has
-    // just cleared its pages through the caches.
+    // it pay to go past the caches: memory for results that exceed them is most often new, and the
+    // system has just cleared its pages through the caches.
     sink_.clear(first_code, last_code);
   }
 

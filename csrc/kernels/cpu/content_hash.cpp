@@ -11,6 +11,7 @@
 #include <array>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/row_loops.h"
@@ -23,8 +24,8 @@ __extension__ using Wide = unsigned __int128;
 constexpr int64_t kBlockWords = 512;
 constexpr int64_t kBlockBytes = kBlockWords * 8;
 constexpr int kMostLevels = 8;
-// Rows of a tile of columns: some whole cache lines of each.
-constexpr int64_t kTileRows = 64;
+// Of a tile of columns, at least: some whole cache lines of each.
+constexpr int64_t kLeastTileRows = 64;
 // Blocks that are worth a thread.
 constexpr int64_t kGrainBlocks = 64;
 
@@ -52,16 +53,42 @@ uint64_t word(const char* bytes) {
   return value;
 }
 
-ContentHash nh(const char* block, const Keys& keys) {
+// Of `words` words, a multiple of 4; those behind count as zeros that are the same for all blocks.
+ContentHash nh(const char* block, const Keys& keys, int64_t words = kBlockWords) {
   // Two sums, or each addition would wait for the carry of the one before.
   Wide even = 0, odd = 0;
-  for (int64_t i = 0; i < kBlockWords; i += 4) {
+  for (int64_t i = 0; i < words; i += 4) {
     const char* at = block + i * 8;
     even += static_cast<Wide>(word(at) + keys[i]) * (word(at + 8) + keys[i + 1]);
     odd += static_cast<Wide>(word(at + 16) + keys[i + 2]) * (word(at + 24) + keys[i + 3]);
   }
   const Wide sum = even + odd;
   return {static_cast<uint64_t>(sum), static_cast<uint64_t>(sum >> 64)};
+}
+
+// The top of the tree over the sums of the lowest level.
+ContentHash top_of(std::vector<ContentHash> sums) {
+  for (int level = 1; sums.size() > 1; ++level) {
+    const int64_t num_blocks = blocks_of(sums.size() * sizeof(ContentHash));
+    sums.resize(num_blocks * (kBlockBytes / sizeof(ContentHash)));
+    const char* data = reinterpret_cast<const char*>(sums.data());
+    for (int64_t b = 0; b < num_blocks; ++b) {
+      sums[b] = nh(data + b * kBlockBytes, keys()[level]);
+    }
+    sums.resize(num_blocks);
+  }
+  return sums[0];
+}
+
+// The sum of the bytes from `bytes` on, at most a block of them.
+ContentHash sum_of(const char* bytes, int64_t size) {
+  constexpr int64_t kStep = 32;
+  const int64_t whole = size / kStep * kStep;
+  if (whole == size) return nh(bytes, keys()[0], size / 8);
+  char copy[kBlockBytes];
+  std::memcpy(copy, bytes, size);
+  std::memset(copy + size, 0, whole + kStep - size);
+  return nh(copy, keys()[0], (whole + kStep) / 8);
 }
 
 // The matrix as a sequence of blocks, each padded with zeros. They hold the rows one after the
@@ -82,7 +109,7 @@ class Blocks {
     contiguous_ = elements_touch && rows_touch && groups_touch;
     if (contiguous_ || !one_group || num_rows < 2 || matrix.inner_stride != 1) return;
     block_columns_ = 1;
-    while (block_columns_ < dim && block_columns_ * kTileRows * size_ < kBlockBytes) {
+    while (block_columns_ < dim && block_columns_ * kLeastTileRows * size_ < kBlockBytes) {
       block_columns_ *= 2;
     }
     tiles_across_ = (dim + block_columns_ - 1) / block_columns_;
@@ -141,9 +168,11 @@ class Blocks {
     const int64_t next_row = is_last_across ? first_row + rows : first_row;
     const int64_t next_column = is_last_across ? 0 : first_column + columns;
     const int64_t next_rows = std::min(block_rows(), num_rows_ - next_row);
-    for (int64_t c = 0; c < columns; ++c) {
-      std::memcpy(out + c * block_rows() * size_,
-                  at(first_row + (first_column + c) * matrix_.element_stride), rows * size_);
+    for (int64_t c = 0; c < block_columns_; ++c) {
+      if (c < columns) {
+        std::memcpy(out + c * block_rows() * size_,
+                    at(first_row + (first_column + c) * matrix_.element_stride), rows * size_);
+      }
       // No hardware foresees as many streams as there are columns: the next tile.
       if (next_rows == 0 || next_column + c >= dim_) continue;
       const char* const next = at(next_row + (next_column + c) * matrix_.element_stride);
@@ -187,6 +216,15 @@ ContentHash mixed(ContentHash h) {
 
 }  // namespace
 
+ContentHash hash_bytes(const char* bytes, int64_t size) {
+  if (size <= kBlockBytes) return mixed(sum_of(bytes, size));
+  std::vector<ContentHash> sums;
+  for (int64_t at = 0; at < size; at += kBlockBytes) {
+    sums.push_back(sum_of(bytes + at, std::min(kBlockBytes, size - at)));
+  }
+  return mixed(top_of(std::move(sums)));
+}
+
 ContentTree::ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim,
                          const Parallel& parallel)
     : matrix_(matrix), num_rows_(num_rows), dim_(dim) {
@@ -198,17 +236,10 @@ ContentTree::ContentTree(const Rows& matrix, int64_t num_rows, int64_t dim,
     char copy[kBlockBytes];
     for (int64_t b = begin; b < end; ++b) blocks_[b] = nh(blocks.block(b, copy), all_keys[0]);
   });
-  std::vector<ContentHash> sums = blocks_;
-  for (int level = 1; sums.size() > 1; ++level) {
-    const int64_t num_blocks = blocks_of(sums.size() * sizeof(ContentHash));
-    sums.resize(num_blocks * (kBlockBytes / sizeof(ContentHash)));
-    const char* data = reinterpret_cast<const char*>(sums.data());
-    for (int64_t b = 0; b < num_blocks; ++b) sums[b] = nh(data + b * kBlockBytes, all_keys[level]);
-    sums.resize(num_blocks);
-  }
+  ContentHash top = top_of(blocks_);
   // The bound holds for any difference of two sums, not for 0 alone: a constant may be added.
-  if (blocks.in_tiles()) ++sums[0].high;
-  hash_ = mixed(sums[0]);
+  if (blocks.in_tiles()) ++top.high;
+  hash_ = mixed(top);
 }
 
 bool ContentTree::copy_rows(int64_t first, int64_t count, HeldRows* held) const {

@@ -17,6 +17,10 @@ struct ContentHash {
   bool operator!=(const ContentHash& other) const { return !(*this == other); }
 };
 
+// The hash of so many bytes, by the same keys: two different sequences of one size share it with
+// probability below 2^-60, whoever chose them.
+ContentHash hash_bytes(const char* bytes, int64_t size);
+
 // Rows of a matrix in memory of their own.
 struct HeldRows {
   int64_t first = 0;
@@ -25,10 +29,10 @@ struct HeldRows {
   std::vector<char> bytes;
 };
 
-// The hash of a matrix with those of its blocks, 16 bytes for each 4 KB of it.
+// The hash of a matrix with those of its blocks, 16 bytes for each of at most 4 KB.
 //
 // Of the elements' bits in order, whatever the strides: -0.0 is not 0.0, and of NaNs each is
-// itself. A matrix whose columns lie one behind the other has a hash of its own, so that it too is
+// itself. A matrix each of whose columns lies in one piece has a hash of its own, so that it too is
 // read at the speed of memory. Two different matrices of one type and size share a hash with
 // probability below 2^-60, whatever they hold; type and size are not part of it. Holds within this
 // process only, whose keys are drawn when the first is needed.

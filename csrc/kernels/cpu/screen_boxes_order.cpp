@@ -211,31 +211,35 @@ void order(CodeList list, int64_t num_codes, int64_t leaf_codes, int64_t group_l
   });
 }
 
+decltype(&order<1>) order_for(int stride) {
+  switch (stride) {
+    case 1:
+      return order<1>;
+    case 2:
+      return order<2>;
+    case 3:
+      return order<3>;
+    case 4:
+      return order<4>;
+    case 6:
+      return order<6>;
+    case 8:
+      return order<8>;
+    case 12:
+      return order<12>;
+    case 16:
+      return order<16>;
+    default:
+      throw std::logic_error("no padded dimension: " + std::to_string(stride));
+  }
+}
+
 }  // namespace
 
 void order_codes(CodeList list, int64_t num_codes, int64_t leaf_codes, int64_t group_leaves,
                  const Parallel& parallel,
                  const std::function<void(int64_t first, int64_t end)>& leaf) {
-  switch (list.stride) {
-    case 1:
-      return order<1>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 2:
-      return order<2>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 3:
-      return order<3>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 4:
-      return order<4>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 6:
-      return order<6>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 8:
-      return order<8>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 12:
-      return order<12>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    case 16:
-      return order<16>(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
-    default:
-      throw std::logic_error("no padded dimension: " + std::to_string(list.stride));
-  }
+  order_for(list.stride)(list, num_codes, leaf_codes, group_leaves, parallel, leaf);
 }
 
 }  // namespace vqgan_fast

@@ -33,9 +33,9 @@ class CodeTable {
   // Whether no code that was added before equals this one; then it is kept.
   bool add(int64_t code) {
     const char* bytes = reader_.bytes(code);
-    const uint64_t hash = hash_of(bytes);
+    const ContentHash hash = hash_bytes(bytes, code_bytes_);
     const size_t mask = slots_.size() - 1;
-    for (size_t slot = hash & mask;; slot = (slot + 1) & mask) {
+    for (size_t slot = hash.low & mask;; slot = (slot + 1) & mask) {
       const int32_t kept = slots_[slot];
       if (kept < 0) {
         slots_[slot] = static_cast<int32_t>(codes_.size());
@@ -43,8 +43,9 @@ class CodeTable {
         hashes_.push_back(hash);
         return true;
       }
-      // The hash is of what the reader checked. The code that was kept is read where it lies: its
-      // block again, for each code that equals it, would be too much.
+      // The code that was kept is read where it lies: its block again, for each code that equals
+      // it, would be too much. If it was written to meanwhile, the hashes tell, which are of what
+      // the reader checked.
       if (hashes_[kept] == hash &&
           std::memcmp(kept_reader_.bytes(codes_[kept]), bytes, code_bytes_) == 0) {
         return false;
@@ -56,34 +57,11 @@ class CodeTable {
   std::vector<int64_t> take_codes() { return std::move(codes_); }
 
  private:
-  static uint64_t mix(uint64_t hash, uint64_t word) {
-    hash = (hash ^ word) * 0xd6e8feb86659fd93u;
-    return hash ^ hash >> 32;
-  }
-
-  // Four chains side by side, because each waits for its last product.
-  uint64_t hash_of(const char* bytes) const {
-    constexpr int kChains = 4;
-    uint64_t hash[kChains] = {1, 2, 3, 4};
-    int64_t i = 0;
-    for (; i + 8 * kChains <= code_bytes_; i += 8 * kChains) {
-      uint64_t words[kChains];
-      std::memcpy(words, bytes + i, sizeof words);
-      for (int chain = 0; chain < kChains; ++chain) hash[chain] = mix(hash[chain], words[chain]);
-    }
-    for (; i < code_bytes_; i += 8) {
-      uint64_t word = 0;
-      std::memcpy(&word, bytes + i, code_bytes_ - i < 8 ? code_bytes_ - i : 8);
-      hash[0] = mix(hash[0], word);
-    }
-    return mix(mix(mix(hash[0], hash[1]), hash[2]), hash[3]);
-  }
-
   CodeReader reader_, kept_reader_;
   const int64_t code_bytes_;
   std::vector<int32_t> slots_;  // places in the lists of what is kept, or -1
   std::vector<int64_t> codes_;
-  std::vector<uint64_t> hashes_;
+  std::vector<ContentHash> hashes_;
 };
 
 // Codes at 2 sqrt(K) random places: where each code is there c times, about 2 (c - 1) pairs of them

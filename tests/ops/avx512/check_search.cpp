@@ -99,6 +99,8 @@ int check_search() {
     for (const int64_t dim : {1, 2, 3, 4, 8, 16}) check(dim == 4 ? 9000 : 4500, dim, data);
   }
   check_that_screens_decide();
+  check_hashes_of_signs();
+  check_hashes_of_sizes();
   const NearestCodeCounters& counters = nearest_code_counters();
   std::printf(
       "searches: %lld direct, %lld fp32, %lld int16, %lld boxes\n",

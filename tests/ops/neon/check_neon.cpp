@@ -51,6 +51,7 @@ int main() {
       }
     }
   }
+  check_hashes_of_sizes();
   for (const auto& [name, count] : screened) {
     std::printf("%s: %d codebooks screened\n", name.c_str(), count);
   }
