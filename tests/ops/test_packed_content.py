@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -55,6 +56,24 @@ def test_every_layout_is_kept(
     assert ops.nearest_code_counters()["calls_cached"] == 1
 
 
+@contextlib.contextmanager
+def writing(codebook: Tensor, codes: slice, contents: list[Tensor]) -> Iterator[None]:
+    """Another thread gives these codes one content after the other, all the time."""
+    stopped = threading.Event()
+
+    def write() -> None:
+        while not stopped.is_set():
+            for content in contents:
+                codebook[codes] = content
+                time.sleep(5e-4)  # a fraction of what packing takes
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    yield
+    stopped.set()
+    writer.join()
+
+
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize(
     ("way", "d", "far"),
@@ -64,8 +83,8 @@ def test_every_layout_is_kept(
 def test_a_codebook_that_is_written_while_it_is_packed(
     way: str, d: int, far: float, by_columns: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another thread moves some codes away and back again, all the time. Whatever was packed from a
-    mixture must not be taken for the codebook as it is before and after."""
+    """Some codes are moved away and back again. Whatever was packed from a mixture must not be
+    taken for the codebook as it is before and after."""
     monkeypatch.setenv("VQGAN_FAST_SCREEN", way)
     torch.set_num_threads(1)
     k, moved = 100000, slice(50000, 50064)
@@ -78,18 +97,66 @@ def test_a_codebook_that_is_written_while_it_is_packed(
         codebook.mul_(-1.0)  # a content that was not met before
         here.mul_(-1.0)
         z.mul_(-1.01)
-        stopped = threading.Event()
-
-        def write(stopped: threading.Event = stopped) -> None:
-            while not stopped.is_set():
-                for content in (away, here):
-                    codebook[moved] = content
-                    time.sleep(5e-4)  # a fraction of what packing takes
-
-        writer = threading.Thread(target=write)
-        writer.start()
-        for _ in range(6):
-            ops.nearest_code(z, codebook)
-        stopped.set()
-        writer.join()
+        with writing(codebook, moved, [away, here]):
+            for _ in range(6):
+                ops.nearest_code(z, codebook)
         check_on(z, codebook, calls=3)
+
+
+@pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize(("way", "d"), [("boxes", 8), ("int16", 33), ("fp32", 16)])
+@pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
+def test_equal_codes_that_are_written_while_they_are_packed(
+    way: str, d: int, by_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some codes equal others now and others then. None may be left out for one that it equals in a
+    mixture alone."""
+    monkeypatch.setenv("VQGAN_FAST_SCREEN", way)
+    torch.set_num_threads(1)
+    k, moved = 40000, slice(0, 64)
+    codebook = torch.randn(k // 4, d)[torch.randint(k // 4, (k,))]
+    contents = [codebook[k // 2 : k // 2 + 64].clone(), codebook[moved].clone()]
+    if by_columns:
+        codebook = codebook.t().contiguous().t()
+    z = torch.cat(contents) + 1e-3
+    for _ in range(6):
+        for tensor in (codebook, *contents, z):
+            tensor.mul_(-1.0)  # a content that was not met before
+        with writing(codebook, moved, contents):
+            for _ in range(6):
+                ops.nearest_code(z, codebook)
+        for content in contents:
+            codebook[moved] = content
+            check_on(z, codebook, calls=3)
+
+
+@pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
+def test_every_part_of_a_large_codebook_is_content(
+    by_columns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.2 MB: more blocks than one sum of sums takes up, and a last one that is not full."""
+    monkeypatch.setenv("VQGAN_FAST_SCREEN", "boxes")
+    k = 100000
+    codebook = torch.randn(k, 8)
+    if by_columns:
+        codebook = codebook.t().contiguous().t()
+    codes = torch.linspace(0, k - 1, 40).long()
+    z = codebook[codes].clone()
+    for _ in range(3):  # packed, kept, found
+        assert torch.equal(ops.nearest_code(z, codebook, return_distance=False), codes)
+    for code, row in zip(codes, z, strict=True):
+        codebook[code] += 1.0
+        assert ops.nearest_code(row[None], codebook, return_distance=False) != code
+        codebook[code] = row
+    assert torch.equal(ops.nearest_code(z, codebook, return_distance=False), codes)
+
+
+def test_rows_and_columns_of_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One block each: as many elements as a tile of columns has."""
+    monkeypatch.setenv("VQGAN_FAST_SCREEN", "fp32")
+    numbers = torch.randn(1024)
+    rows, columns = numbers.view(64, 16), numbers.view(16, 64).t()
+    z = latents_on(torch.cat([rows, columns]))
+    for _ in range(3):
+        for codebook in (rows, columns):
+            check_on(z, codebook, calls=1)

@@ -181,6 +181,39 @@ def test_more_ties_than_candidates_one_in_a_lane(lanes: int, way: str) -> None:
     check(z, codebook)
 
 
+@functools.cache
+def sieve_worst(d: int) -> tuple[Tensor, Tensor]:
+    """Codes that tie, of which rounding moves the first away from its row by nearly one step in
+    each dimension. Corners of the box around all codes make one the step of int16 images."""
+    rows, others, nearly_half = 400, 6000, 0.5 - 2.0**-6
+    generator = torch.Generator().manual_seed(d)
+    signs = torch.randint(2, (4, rows, d), generator=generator) * 2.0 - 1.0
+    z = torch.randint(-2800, 2801, (rows, d), generator=generator) + nearly_half * signs[0]
+    tied = z + signs * (torch.randint(300, 1200, (rows, 1), generator=generator) + 2.0**-5)
+    moved = (tied[0].round() - z.round()).norm(dim=1) - (tied[0] - z).norm(dim=1)
+    assert moved.min() > 0.95 * math.sqrt(d)
+    corners = torch.tensor([[4094.0], [-4094.0]]).expand(2, d)
+    between = torch.randint(-4094, 4095, (others, d), generator=generator)
+    return z, torch.cat([tied.flatten(0, 1), corners, between])
+
+
+@pytest.mark.parametrize("scale", (1.0, 2.0**-90, 2.0**50))
+@pytest.mark.parametrize("d", (7, 8))
+def test_sieve_worst_case(d: int, scale: float, way: str) -> None:
+    """The first of the tied codes must win, though the others lie in leaves visited before."""
+    z, codebook = sieve_worst(d)
+    check(scale * z, scale * codebook)
+
+
+def test_rows_beside_the_codes(way: str) -> None:
+    """Up to eight times as far from their middle as the codes: too far for an int16 image."""
+    torch.manual_seed(0)
+    codebook = torch.rand(8192, 8) * 2 - 1
+    directions = torch.nn.functional.normalize(torch.randn(400, 8), dim=1)
+    for middle in (0.0, 100.0):
+        check(directions * torch.linspace(1, 8, 400)[:, None] + middle, codebook + middle)
+
+
 @pytest.mark.parametrize("count", (16, 17, 18, 65, 300))
 def test_more_ties_than_candidates(count: int, way: str) -> None:
     """A screen hands on 16 candidates, a box row 64: with one more the row must stay open."""

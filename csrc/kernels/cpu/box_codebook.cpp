@@ -5,6 +5,7 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cpu/box_sieve.h"
 #include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
 
@@ -105,7 +106,7 @@ bool out_of(double largest, double least, double most) {
 
 }  // namespace
 
-bool BoxCodebook::pack(const CodeSource& source, const Parallel& parallel) {
+bool BoxCodebook::pack(const CodeSource& source, bool with_sieve, const Parallel& parallel) {
   const int64_t num_codes = source.num_codes, dim = source.dim;
   if (dim > kMostBoxDim || num_codes > kMostCodes) return false;
   const DefaultFloatMode float_mode;
@@ -158,6 +159,7 @@ bool BoxCodebook::pack(const CodeSource& source, const Parallel& parallel) {
   tree_.leaf_boxes = leaf_boxes_.get();
   tree_.branch_boxes = branch_boxes_.get();
   find_middle();
+  if (with_sieve && has_sieve(tree_.padded_dim)) sieve_ = make_sieve(count, parallel, &tree_);
   return true;
 }
 
@@ -223,7 +225,10 @@ void BoxCodebook::find_middle() {
 
 size_t BoxCodebook::bytes() const {
   const int64_t groups = tree_.num_groups + tree_.num_branch_groups;
-  return (room_ * (tree_.padded_dim + 1) + groups * kGroupBoxes * 2 * tree_.padded_dim) * 4;
+  const int64_t sieve =
+      tree_.sieve == nullptr ? 0 : tree_.num_leaves * sieve_leaf_size(tree_.padded_dim);
+  return (room_ * (tree_.padded_dim + 1) + groups * kGroupBoxes * 2 * tree_.padded_dim) * 4 +
+         sieve * 2;
 }
 
 int padded_box_dim(int64_t dim) {

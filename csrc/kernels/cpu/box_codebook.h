@@ -17,7 +17,7 @@ namespace vqgan_fast {
 class BoxCodebook {
  public:
   // Whether the screen's bound holds for the codebook.
-  bool pack(const CodeSource& source, const Parallel& parallel);
+  bool pack(const CodeSource& source, bool with_sieve, const Parallel& parallel);
 
   const BoxTree& tree() const { return tree_; }
   size_t bytes() const;
@@ -32,6 +32,7 @@ class BoxCodebook {
   AlignedArray<int32_t> codes_;
   int64_t room_ = 0;  // codes that these two have memory for
   AlignedArray<float> leaf_boxes_, branch_boxes_;
+  AlignedArray<int16_t> sieve_;
 };
 
 }  // namespace vqgan_fast

@@ -11,8 +11,8 @@
 namespace vqgan_fast {
 
 // What is packed to be kept must be what was hashed, even if another thread writes to the codebook
-// meanwhile. A block, or where columns lie in memory a row of blocks, is copied, compared with its
-// hash and packed before the next one, so that no more than that is ever held twice.
+// meanwhile. The blocks of a few codes, or where columns lie in memory a row of blocks, are copied,
+// compared with their hashes and packed before the next ones: no more than that is held twice.
 struct ContentCheck {
   const ContentTree& tree;
   std::atomic<bool> changed{false};  // something that was read differed

@@ -3,7 +3,8 @@
 //     sum_i (w[2i] + k[2i] mod 2^64) * (w[2i+1] + k[2i+1] mod 2^64)  mod 2^128,
 // and two different blocks of one length get the same sum with probability at most 2^-64 over the
 // keys. A level of the tree turns each block of 4 KB into these 16 bytes, with keys of its own,
-// until one is left: at most 8 levels for any size, so that a union bound gives 8 * 2^-64. One
+// until one is left: at most 8 levels for any size, so that a union bound gives 8 * 2^-64. (Trees
+// of different heights, of rows and of tiles of one matrix, end in keys of their own levels.) One
 // multiplication for 16 bytes keeps up with the caches on any 64-bit machine without SIMD.
 #include "kernels/cpu/content_hash.h"
 
@@ -107,7 +108,8 @@ class Blocks {
     const bool one_group = matrix.inner_rows >= num_rows;
     const bool groups_touch = one_group || matrix.outer_stride == matrix.inner_rows * dim;
     contiguous_ = elements_touch && rows_touch && groups_touch;
-    if (contiguous_ || !one_group || num_rows < 2 || matrix.inner_stride != 1) return;
+    if (contiguous_ || !one_group || matrix.inner_stride != 1) return;
+    if (num_rows < kLeastTileRows) return;  // tiles would be empty for the most part
     block_columns_ = 1;
     while (block_columns_ < dim && block_columns_ * kLeastTileRows * size_ < kBlockBytes) {
       block_columns_ *= 2;

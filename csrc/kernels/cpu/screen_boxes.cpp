@@ -29,7 +29,7 @@ ScreenBoxesFn kernel_of(SimdLevel level, int padded_dim) {
 class BoxScreen final : public CodeScreen {
  public:
   bool pack(const CodeSource& codes, SimdLevel level, const Parallel& parallel) {
-    if (!codebook_.pack(codes, parallel)) return false;
+    if (!codebook_.pack(codes, level >= SimdLevel::kAvx2, parallel)) return false;
     kernel_ = kernel_of(level, tree().padded_dim);
     return true;
   }

@@ -69,6 +69,23 @@ struct Avx2 {
     return _mm256_blendv_epi8(least, no_places(), mask);
   }
 
+  static constexpr bool kHasSieve = true;
+  using Ints = __m256i;
+  static Ints load_ints(const void* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static void store_ints(int32_t* p, Ints v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+  }
+  static Ints broadcast_int(int32_t x) { return _mm256_set1_epi32(x); }
+  static Ints min_ints(Ints a, Ints b) { return _mm256_min_epi32(a, b); }
+  static Ints add_products(Ints sum, Ints a, Ints b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+  }
+  static bool any_at_most(Ints v, Ints limit) {
+    return _mm256_movemask_epi8(_mm256_cmpgt_epi32(v, limit)) != -1;
+  }
+
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {
     const int mask = within(scores, limit);
     const __m256i lanes = set_lanes(mask);

@@ -44,6 +44,17 @@ struct Avx512 {
     return _mm512_mask_mov_epi32(no_places(), others, least);
   }
 
+  static constexpr bool kHasSieve = true;
+  using Ints = __m512i;
+  static Ints load_ints(const void* p) { return _mm512_loadu_si512(p); }
+  static void store_ints(int32_t* p, Ints v) { _mm512_storeu_si512(p, v); }
+  static Ints broadcast_int(int32_t x) { return _mm512_set1_epi32(x); }
+  static Ints min_ints(Ints a, Ints b) { return _mm512_min_epi32(a, b); }
+  static Ints add_products(Ints sum, Ints a, Ints b) {
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(a, b));
+  }
+  static bool any_at_most(Ints v, Ints limit) { return _mm512_cmple_epi32_mask(v, limit) != 0; }
+
   // A compressing store to memory is microcoded on some CPUs: compressed in a register, all lanes
   // are stored.
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {

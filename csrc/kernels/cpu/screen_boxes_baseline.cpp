@@ -54,6 +54,8 @@ struct Baseline {
     return least == place ? no_places() : least;
   }
 
+  static constexpr bool kHasSieve = false;
+
   static int keep(Float scores, Float limit, int32_t first, float* kept, int32_t* places) {
     const Places within = scores <= limit;
     int count = 0;

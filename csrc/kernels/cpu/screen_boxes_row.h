@@ -90,6 +90,7 @@ inline const float* upper_sides(const float* boxes, int d) {
 // Squared distances |x - y|^2. docs/numerics.md, "The screen by boxes".
 template <class V, int kDim>
 struct NearScores {
+  static constexpr bool kSifts = V::kHasSieve;
   using Float = typename V::Float;
   Float x[kDim];
 
@@ -145,6 +146,7 @@ struct NearScores {
 // rounding what they differ by. docs/numerics.md, "Far rows".
 template <class V, int kDim>
 struct FarScores {
+  static constexpr bool kSifts = false;
   using Float = typename V::Float;
   Float x[kDim], twice_x[kDim], middle[kDim], shift;
 

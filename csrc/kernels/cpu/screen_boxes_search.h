@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/screen_boxes.h"
 #include "kernels/cpu/screen_boxes_row.h"
+#include "kernels/cpu/screen_boxes_visit.h"
 
 namespace vqgan_fast {
 namespace {
@@ -50,67 +51,6 @@ void take_homes(typename V::Places least, int64_t first_leaf, float* bounds, Box
     bounds[place] = kStruck;
     row->homes[row->num_homes++] = static_cast<int32_t>(first_leaf) + place;
     if (n + 1 < kHomes<kDim>) least = V::without(least, nearest);
-  }
-}
-
-template <int kDim>
-void drop_above_limit(BoxRow<kDim>* row) {
-  int kept = 0;
-  for (int i = 0; i < row->num_kept; ++i) {
-    row->kept->places[kept] = row->kept->places[i];
-    row->kept->scores[kept] = row->kept->scores[i];
-    kept += row->kept->scores[i] <= row->limit;
-  }
-  row->num_kept = kept;
-}
-
-// Takes up the scores of some leaves, of which at least one is within the limit: least has their
-// smallest ones. A call, for it is rare behind the first leaves of a row.
-template <class V, int kDim>
-[[gnu::noinline]] void take_scores(const float* scores, const int32_t* leaves, int num_leaves,
-                                   typename V::Float least, BoxRow<kDim>* row) {
-  const float best = V::least(least);
-  if (best < row->best) {
-    row->best = best;
-    const float limit = best * row->factor + row->slack;
-    row->limit = limit < FLT_MAX ? limit : FLT_MAX;
-  }
-  if (row->num_kept > kKeptCodes) {
-    drop_above_limit(row);
-    if (row->num_kept > kKeptCodes) {
-      row->open = true;
-      row->num_kept = 0;
-    }
-  }
-  const auto limit = V::broadcast(row->limit);
-  int kept = row->num_kept;
-  for (int n = 0; n < num_leaves; ++n) {
-    for (int lane = 0; lane < kLeafCodes; lane += V::kLanes) {
-      kept += V::keep(V::load(scores + n * kLeafCodes + lane), limit, leaves[n] * kLeafCodes + lane,
-                      row->kept->scores + kept, row->kept->places + kept);
-    }
-  }
-  row->num_kept = kept;
-}
-
-// Measures the codes of at most kLeavesAtOnce leaves, and keeps those within the limit. One test
-// for all of them: each that goes another way than was foreseen costs as much as some leaves.
-template <class V, class Scores, int kDim>
-[[gnu::always_inline]] inline void visit_leaves(const BoxTree& tree, const int32_t* leaves,
-                                                int num_leaves, const Scores& of_row,
-                                                BoxRow<kDim>* row) {
-  alignas(64) float scores[kLeavesAtOnce * kLeafCodes];
-  auto least = V::broadcast(FLT_MAX);
-  for (int n = 0; n < num_leaves; ++n) {
-    const float* panel = tree.panels + int64_t{leaves[n]} * kDim * kLeafCodes;
-    for (int lane = 0; lane < kLeafCodes; lane += V::kLanes) {
-      const auto some = of_row.of_codes(panel + lane);
-      V::store(scores + n * kLeafCodes + lane, some);
-      least = V::min(least, some);
-    }
-  }
-  if (V::any_within(least, V::broadcast(row->limit))) {
-    take_scores<V, kDim>(scores, leaves, num_leaves, least, row);
   }
 }
 
@@ -214,24 +154,14 @@ void list_leaves_by_branch(BoxSearch* search, BoxRow<kDim>* rows, int num_rows) 
 // Visits the leaves that were listed.
 template <class V, class Scores, int kDim>
 void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) {
-  const BoxTree& tree = *search->tree;
-  int64_t i = 0;
+  int64_t begin = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
-    BoxRow<kDim>* row = rows + r;
-    const Scores of_row(tree, *row);
-    int64_t visited = row->num_homes;
-    while (i < row->near_end) {
-      // Without those that the limit has come to exclude.
-      int32_t leaves[kLeavesAtOnce];
-      int count = 0;
-      for (int64_t end = std::min(i + kLeavesAtOnce, row->near_end); i < end; ++i) {
-        leaves[count] = search->near_leaves[i];
-        count += search->near_bounds[i] <= row->limit;
-      }
-      visit_leaves<V>(tree, leaves, count, of_row, row);
-      visited += count;
-    }
-    search->leaves_visited += visited;
+    const int64_t end = rows[r].near_end;
+    search->leaves_visited +=
+        rows[r].num_homes +
+        visit_listed<V, Scores>(*search->tree, search->near_leaves + begin,
+                                search->near_bounds + begin, end - begin, &rows[r]);
+    begin = end;
   }
   search->num_near = 0;
 }
