@@ -15,8 +15,7 @@ constexpr float kLeastHalfWidth = 0x1p-60f;
 float widest_half(const BoxTree& tree) {
   float widest = 0.0f;
   for (int64_t leaf = 0; leaf < tree.num_leaves; ++leaf) {
-    const float* boxes = tree.leaf_boxes +
-                         leaf / kGroupBoxes * tree.padded_dim * 2 * kGroupBoxes +
+    const float* boxes = tree.leaf_boxes + leaf / kGroupBoxes * tree.padded_dim * 2 * kGroupBoxes +
                          leaf % kGroupBoxes;
     for (int d = 0; d < tree.dim; ++d) {
       const float* sides = boxes + d * 2 * kGroupBoxes;
@@ -26,21 +25,29 @@ float widest_half(const BoxTree& tree) {
   return widest;
 }
 
-void sift_leaf(const BoxTree& tree, int64_t leaf, int64_t num_codes, int16_t* out) {
-  const float* const panel = tree.panels + leaf * tree.padded_dim * kLeafCodes;
+void image_column(const float* column, float middle, float scale, int64_t num_codes,
+                  int32_t* images) {
+  for (int i = 0; i < kLeafCodes; ++i) images[i] = round_image((column[i] - middle) * scale);
+  std::fill(images + num_codes, images + kLeafCodes, 0);  // behind the last code they are infinite
+}
+
+// Of a leaf with num_codes codes.
+void image_leaf(const BoxTree& tree, const float* panel, int64_t num_codes, int16_t* out) {
+  const int padded_dim = tree.padded_dim;
   int32_t norms[kLeafCodes] = {};
-  for (int d = 0; d < tree.padded_dim; ++d) {
-    // Pairs of columns lie together, as a multiplication that adds pairs wants them.
-    int16_t* const pairs = out + d / 2 * 2 * kLeafCodes + d % 2;
+  for (int d = 0; d < padded_dim; d += 2) {
+    int32_t low[kLeafCodes], high[kLeafCodes], pairs[kLeafCodes];
+    image_column(panel + d * kLeafCodes, tree.middle[d], tree.sieve_scale, num_codes, low);
+    image_column(panel + (d + 1) * kLeafCodes, tree.middle[d + 1], tree.sieve_scale, num_codes,
+                 high);
     for (int i = 0; i < kLeafCodes; ++i) {
-      const float element = i < num_codes ? panel[d * kLeafCodes + i] : tree.middle[d];
-      const int32_t image = round_image((element - tree.middle[d]) * tree.sieve_scale);
-      norms[i] += image * image;
-      pairs[i * 2] = static_cast<int16_t>(image);
+      norms[i] += low[i] * low[i] + high[i] * high[i];
+      pairs[i] = pair_of_images(low[i], high[i]);
     }
+    std::memcpy(out + d * kLeafCodes, pairs, sizeof pairs);
   }
-  for (int64_t i = num_codes; i < kLeafCodes; ++i) norms[i] = INT32_MAX;
-  std::memcpy(out + tree.padded_dim * kLeafCodes, norms, sizeof norms);
+  std::fill(norms + num_codes, norms + kLeafCodes, INT32_MAX);
+  std::memcpy(out + padded_dim * kLeafCodes, norms, sizeof norms);
 }
 
 }  // namespace
@@ -55,7 +62,8 @@ AlignedArray<int16_t> make_sieve(int64_t num_codes, const Parallel& parallel, Bo
     const DefaultFloatMode float_mode;
     for (int64_t leaf = begin; leaf < end; ++leaf) {
       const int64_t here = std::min<int64_t>(num_codes - leaf * kLeafCodes, kLeafCodes);
-      sift_leaf(*tree, leaf, here, sieve.get() + leaf * leaf_size);
+      image_leaf(*tree, tree->panels + leaf * tree->padded_dim * kLeafCodes, here,
+                 sieve.get() + leaf * leaf_size);
     }
   });
   tree->sieve = sieve.get();

@@ -33,6 +33,12 @@ static inline int32_t round_image(float u) {
   return bits - bits_of_ones;
 }
 
+// Two int16 as a multiplication that adds the products of pairs wants them.
+static inline int32_t pair_of_images(int32_t low, int32_t high) {
+  return static_cast<int32_t>((static_cast<uint32_t>(low) & 0xffff) | static_cast<uint32_t>(high)
+                                                                          << 16);
+}
+
 // The images of the codes in the tree's panels, the first num_codes; enters them in the tree. None
 // (null) where the codes are too close together.
 AlignedArray<int16_t> make_sieve(int64_t num_codes, const Parallel& parallel, BoxTree* tree);

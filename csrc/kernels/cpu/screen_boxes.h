@@ -32,7 +32,8 @@ struct BoxTree {
   const float* leaf_boxes = nullptr;
   const float* branch_boxes = nullptr;
   // int16 images of the codes (box_sieve.h), null where there are none. Of a leaf: element d + i of
-  // the code in a lane at [d * kLeafCodes + lane * 2 + i], d even; behind them squared norms, int32.
+  // the code in a lane at [d * kLeafCodes + lane * 2 + i], d even; behind them squared norms,
+  // int32.
   const int16_t* sieve = nullptr;
   float sieve_scale = 0.0f;
   int64_t num_leaves = 0;

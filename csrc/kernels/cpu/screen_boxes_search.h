@@ -158,9 +158,9 @@ void visit_near_leaves(BoxSearch* search, BoxRow<kDim>* rows, int64_t num_rows) 
   for (int64_t r = 0; r < num_rows; ++r) {
     const int64_t end = rows[r].near_end;
     search->leaves_visited +=
-        rows[r].num_homes +
-        visit_listed<V, Scores>(*search->tree, search->near_leaves + begin,
-                                search->near_bounds + begin, end - begin, &rows[r]);
+        rows[r].num_homes + visit_listed<V, Scores>(*search->tree, search->near_leaves + begin,
+                                                    search->near_bounds + begin, end - begin,
+                                                    &rows[r]);
     begin = end;
   }
   search->num_near = 0;

@@ -40,9 +40,7 @@ class Sieve {
       twice[d] = -2 * image;
     }
     for (int d = 0; d < kDim; d += 2) {
-      const uint32_t pair = (static_cast<uint32_t>(twice[d]) & 0xffff) |
-                            static_cast<uint32_t>(twice[d + 1]) << 16;
-      twice_[d / 2] = V::broadcast_int(static_cast<int32_t>(pair));
+      twice_[d / 2] = V::broadcast_int(pair_of_images(twice[d], twice[d + 1]));
     }
     norm2_ = norm2;
     set_limit(row);
@@ -66,7 +64,8 @@ class Sieve {
       for (int lane = 0; lane < kLeafCodes; lane += V::kLanes) {
         auto sum = V::load_ints(images + kDim * kLeafCodes + lane * 2);
         for (int d = 0; d < kDim; d += 2) {
-          sum = V::add_products(sum, twice_[d / 2], V::load_ints(images + d * kLeafCodes + lane * 2));
+          sum =
+              V::add_products(sum, twice_[d / 2], V::load_ints(images + d * kLeafCodes + lane * 2));
         }
         leaf_least = V::min_ints(leaf_least, sum);
       }
