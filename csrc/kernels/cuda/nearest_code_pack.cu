@@ -1,12 +1,13 @@
 // The fp16 images of codes and rows, and what of them is not in the images: docs/numerics.md, "On
 // CUDA".
 //
-// Three launches, because each needs the last one's result: the centre of the codes, their largest
-// element, the images. Maxima do not depend on the order in which blocks come.
+// Three launches, because each needs the last one's result: the centre of the codes and their
+// largest element (nearest_code_facts.cu), then the images.
 #include <cstdint>
 
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/nearest_code_centred.cuh"
 #include "kernels/cuda/nearest_code_stages.cuh"
 #include "kernels/cuda/ptx.cuh"
 
@@ -14,122 +15,11 @@ namespace vqgan_fast {
 namespace cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kWarp = 32;
-constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kCentreSample = 256;  // codes, of which the centre is the mean
-constexpr int kCentreColumns = 32;  // of a block
-constexpr int kCentreLanes = kThreads / kCentreColumns;
 // The largest element of an image lies in [2^13, 2^14): far from fp16's largest, and as far as may
 // be from its smallest.
 constexpr int kImageExponent = 13;
 constexpr int kMostRowExponent = 40;    // of 2^r: below, half norms times 2^r stay in fp32
 constexpr int kLeastRowExponent = -60;  // beyond, fp64 itself hardly tells the codes apart
-
-__device__ bool finite(float x) { return x - x == 0.0f; }
-
-// centre[d] = the mean of column d over a sample of codes, where codes lie to one side of the
-// origin by more than they spread. Else 0: then centring rounds nothing.
-__global__ void __launch_bounds__(kThreads)
-    centre_kernel(Rows codebook, int64_t num_codes, int64_t dim, float* centre,
-                  CodebookFacts* facts) {
-  __shared__ float sums[kCentreLanes][kCentreColumns];
-  __shared__ float squares[kCentreLanes][kCentreColumns];
-  __shared__ int counts[kCentreLanes][kCentreColumns];
-  const int x = threadIdx.x % kCentreColumns;
-  const int lane = threadIdx.x / kCentreColumns;
-  const int64_t d = static_cast<int64_t>(blockIdx.x) * kCentreColumns + x;
-  if (blockIdx.x == 0 && threadIdx.x == 0) *facts = CodebookFacts{};
-  const int64_t sample = num_codes < kCentreSample ? num_codes : kCentreSample;
-  float sum = 0.0f;
-  float square = 0.0f;
-  int count = 0;
-  for (int64_t i = lane; i < sample && d < dim; i += kCentreLanes) {
-    const int64_t offset = row_offset(codebook, i * (num_codes / sample));
-    const float e = load_float(codebook.data, codebook.dtype, offset + d * codebook.element_stride);
-    if (!finite(e)) continue;
-    sum += e;
-    square = fmaf(e, e, square);
-    ++count;
-  }
-  sums[lane][x] = sum;
-  squares[lane][x] = square;
-  counts[lane][x] = count;
-  __syncthreads();
-  if (lane != 0 || d >= dim) return;
-  for (int i = 1; i < kCentreLanes; ++i) {
-    sum += sums[i][x];
-    square += squares[i][x];
-    count += counts[i][x];
-  }
-  const float mean = sum / static_cast<float>(count > 0 ? count : 1);
-  const bool aside = mean * mean > 0.25f * (square / static_cast<float>(count > 0 ? count : 1));
-  centre[d] = aside && finite(mean) ? mean : 0.0f;
-}
-
-// The largest of the values of a warp's lanes, in lane 0.
-__device__ unsigned warp_max(unsigned value) {
-  for (int step = kWarp / 2; step > 0; step /= 2) {
-    const unsigned other = __shfl_down_sync(kAllLanes, value, step, kWarp);
-    value = other > value ? other : value;
-  }
-  return value;
-}
-
-// Columns 8 unit .. 8 unit + 7 of a row, less the centre; 0 behind the last column. A value that is
-// not finite becomes 0 and is told: 1 for an element, 2 for a difference.
-__device__ int load_centred(const Rows& rows, int64_t offset, bool aligned, int unit, int64_t dim,
-                            const float* centre, float (&t)[8]) {
-  const int64_t first = static_cast<int64_t>(unit) * kUnitColumns;
-  int told = 0;
-  if (first + kUnitColumns <= dim) {
-    load_eight_floats(rows, offset + first * rows.element_stride, aligned, t);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      t[i] = first + i < dim
-                 ? load_float(rows.data, rows.dtype, offset + (first + i) * rows.element_stride)
-                 : 0.0f;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    if (!finite(t[i])) told |= 1;
-    t[i] -= first + i < dim ? centre[first + i] : 0.0f;
-    if (!finite(t[i])) {
-      told |= 2;
-      t[i] = 0.0f;
-    }
-  }
-  return told;
-}
-
-// facts->largest, over the finite elements of all codes.
-__global__ void __launch_bounds__(kThreads)
-    largest_kernel(Rows codebook, bool aligned, int64_t num_codes, int64_t dim, const float* centre,
-                   CodebookFacts* facts) {
-  const int units = static_cast<int>(ceil_div(dim, kUnitColumns));
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  float largest = 0.0f;
-  int told = 0;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < num_codes * units;
-       i += step) {
-    const bool adjoin = codebook.element_stride == 1;
-    const int64_t code = adjoin ? i / units : i % num_codes;
-    const int unit = static_cast<int>(adjoin ? i % units : i / num_codes);
-    float t[8];
-    const int here =
-        load_centred(codebook, row_offset(codebook, code), aligned, unit, dim, centre, t);
-    if (here == 2) told = 1;
-#pragma unroll
-    for (int j = 0; j < 8; ++j) largest = fmaxf(largest, fabsf(t[j]));
-  }
-  const unsigned most = warp_max(bits_of_float(largest));
-  const unsigned overflow = warp_max(static_cast<unsigned>(told));
-  if (threadIdx.x % kWarp != 0) return;
-  if (most > 0) atomicMax(&facts->largest, most);
-  if (overflow > 0) atomicMax(&facts->overflow, overflow);
-}
 
 // The exponent of a positive number: 2^exponent <= x < 2^(exponent + 1).
 __device__ int exponent_of(float x) {
@@ -173,7 +63,7 @@ __device__ void add_squares(Squares* sums, float value, float high, float low) {
 // whether columns or rows lie side by side.
 template <int kPanel>
 struct PanelPacker {
-  static constexpr int kParts = kThreads / kPanel;
+  static constexpr int kParts = kPackThreads / kPanel;
 
   const Rows& rows;
   bool aligned;
@@ -262,8 +152,8 @@ struct PanelPacker {
 };
 
 __device__ void pack_codes(const SearchArgs& args, bool aligned, int64_t panel) {
-  __shared__ float parts[3][kThreads];
-  __shared__ int told_parts[kThreads];
+  __shared__ float parts[3][kPackThreads];
+  __shared__ int told_parts[kPackThreads];
   const PanelPacker<kCodePanel> packer(args.codebook, aligned, 0, panel, args.num_codes, args.dim,
                                        args.centre);
   constexpr int kParts = PanelPacker<kCodePanel>::kParts;
@@ -303,8 +193,8 @@ __device__ void pack_codes(const SearchArgs& args, bool aligned, int64_t panel) 
 }
 
 __device__ void pack_rows(const SearchArgs& args, bool aligned, int64_t panel) {
-  __shared__ float parts[3][kThreads];
-  __shared__ int told_parts[kThreads];
+  __shared__ float parts[3][kPackThreads];
+  __shared__ int told_parts[kPackThreads];
   const PanelPacker<kRowPanel> packer(args.z, aligned, args.first_row, panel, args.num_rows,
                                       args.dim, args.centre);
   constexpr int kParts = PanelPacker<kRowPanel>::kParts;
@@ -349,7 +239,7 @@ __device__ void pack_rows(const SearchArgs& args, bool aligned, int64_t panel) {
 }
 
 // The first `code_panels` blocks pack codes, the others rows.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kPackThreads)
     pack_kernel(SearchArgs args, int64_t code_panels, bool codes_aligned, bool rows_aligned) {
   if (blockIdx.x == 0 && threadIdx.x == 0) args.facts->open_rows = 0;
   const int64_t panel = blockIdx.x;
@@ -363,24 +253,15 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 cudaError_t pack_images(const SearchArgs& args, bool codes, cudaStream_t stream) {
-  const bool codes_aligned = eights_allowed(args.codebook);
-  cudaError_t error = cudaSuccess;
   if (codes) {
-    error = launch(centre_kernel, ceil_div(args.dim, kCentreColumns), 1, kThreads, stream,
-                   args.codebook, args.num_codes, args.dim, args.centre, args.facts);
-    if (error != cudaSuccess) return error;
-    const int64_t units = args.num_codes * ceil_div(args.dim, kUnitColumns);
-    const int64_t blocks = ceil_div(units, kThreads);
-    error = launch(largest_kernel, blocks < 4 * args.blocks ? blocks : 4 * args.blocks, 1, kThreads,
-                   stream, args.codebook, codes_aligned, args.num_codes, args.dim, args.centre,
-                   args.facts);
+    const cudaError_t error = find_facts(args, stream);
     if (error != cudaSuccess) return error;
   }
   const int64_t code_panels = codes ? args.plan.code_tiles : 0;
   // Images are whole row tiles, so that no block reads what nothing wrote.
   const int64_t row_panels = ceil_div(args.num_rows, kWgmmaRows) * (kWgmmaRows / kRowPanel);
-  return launch(pack_kernel, code_panels + row_panels, 1, kThreads, stream, args, code_panels,
-                codes_aligned, eights_allowed(args.z));
+  return launch(pack_kernel, code_panels + row_panels, 1, kPackThreads, stream, args, code_panels,
+                eights_allowed(args.codebook), eights_allowed(args.z));
 }
 
 }  // namespace cuda

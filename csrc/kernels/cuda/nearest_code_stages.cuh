@@ -61,8 +61,10 @@ struct SearchArgs {
   DType distance_dtype = DType::kFloat32;
 };
 
-// Centre and largest element of the codes, then both images. `codes`: the codebook's too, as the
-// first chunk wants it.
+// Centre and largest element of the codes.
+cudaError_t find_facts(const SearchArgs& args, cudaStream_t stream);
+
+// Both images. `codes`: the codebook's too, as the first chunk wants it, with its facts.
 cudaError_t pack_images(const SearchArgs& args, bool codes, cudaStream_t stream);
 
 // One of these fills records and losers.
