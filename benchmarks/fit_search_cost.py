@@ -167,7 +167,7 @@ def search_features(way: str, n: int, k: int, d: int) -> list[float]:
 
 
 def pack_features(way: str, k: int, d: int) -> list[float]:
-    """What the time of packing is linear in; the first is kPackCall, whatever is packed."""
+    """What the time of packing is linear in; nearest_code_cost.cpp has the same."""
     if way == "boxes":
         return [1, k, k * max(0, np.log2(k / 32)), k * d]
     far = 1.9 if 4 * k * d > 2 << 20 else 1
@@ -191,7 +191,7 @@ def fit(
 
 def fit_level(measured: dict[Size, Times], file: Path) -> None:
     call_time = statistics.median(times["call", True] for times in measured.values())
-    print("call, row, row_element, pair, pair_element, code, code_element")
+    print("call, row, row_element, pair, pair_element, code, code_element; pack_call, code, ...")
     packed, anew = {}, {}  # curves of the correction, by way
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]

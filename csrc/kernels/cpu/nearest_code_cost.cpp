@@ -13,6 +13,7 @@ struct DenseCost {
   double call;                // once, beyond what every way costs
   double row, row_element;    // for each row, for each of its elements
   double pair, pair_element;  // for each pair, for each element of both
+  double pack_call;           // whatever is packed
   double code, code_element;  // for each code that is packed (the direct way: turned), each element
 };
 
@@ -20,8 +21,8 @@ struct DenseCost {
 struct BoxesCost {
   double call;
   double row, row_element, cycle;  // for each row, each element, each of boxes_cycles
-  double code, code_level,
-      code_element;  // packing: for each code, for each level of the tree above
+  // Packing: whatever it is, for each code, for each level of the tree above it, each element.
+  double pack_call, code, code_level, code_element;
 };
 
 struct LevelCost {
@@ -32,33 +33,32 @@ struct LevelCost {
 // Fitted by benchmarks/fit_search_cost.py on one core of an AMD EPYC: AVX2 on Zen 3, which has no
 // more, AVX-512 with VNNI on Zen 5, the other levels on Zen 4; NEON is an estimate.
 // nearest_code_correction has by how much the first two differ from this.
-constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
-                                 {560, 30, 4.37, 0.12, 0.0503, 6.16, 1.03},
-                                 {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
-                                 {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
-constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0.944, 0},
-                             {560, 30, 2, 0.03, 0.035, 6.16, 1.03},
-                             {1310, 48.7, 1.79, 0.273, 0.185, 13.2, 1.27},
-                             {620, 12, 2.46, 0.711, 6.9, 4.59, 2.55}};
-constexpr LevelCost kAvx2 = {{2110, 183, 1.34, 0.0604, 0.0228, 0.566, 0.0465},
-                             {2970, 22.4, 1.37, 0.00821, 0.0172, 4.31, 0.405},
-                             {3530, 60, 0.464, 0.0239, 0.0128, 24, 0.526},
-                             {3170, 20.7, 2.46, 0.243, 11.7, 4.31, 4.67}};
-constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0.437, 0.0269},
-                               {730, 36.6, 1.11, 0.0182, 0.0174, 4.29, 0.337},
-                               {1050, 41, 1.08, 0.0715, 0.0101, 20.3, 0.619},
-                               {590, 19.8, 1.63, 0.232, 6.88, 4.62, 2.55}};
-constexpr LevelCost kAvx512Vnni = {{1450, 294, 1.71, 0.0425, 0.0201, 0.898, 0.0593},
-                                   {3240, 29.4, 1.71, 0.00442, 0.0163, 5.89, 0.485},
-                                   {3640, 67.5, 0.703, 0.0235, 0.00871, 23.8, 0.496},
-                                   {3730, 13, 3.92, 0.306, 4.79, 8.38, 7.84}};
+constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
+                                 {560, 30, 4.37, 0.12, 0.0503, 2500, 6.16, 1.03},
+                                 {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
+                                 {620, 12, 2.46, 0.711, 2500, 6.9, 4.59, 2.55}};
+constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
+                             {560, 30, 2, 0.03, 0.035, 2500, 6.16, 1.03},
+                             {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
+                             {620, 12, 2.46, 0.711, 2500, 6.9, 4.59, 2.55}};
+constexpr LevelCost kAvx2 = {{2110, 183, 1.34, 0.0604, 0.0228, 0, 0.566, 0.0465},
+                             {2970, 22.4, 1.37, 0.00821, 0.0172, 2500, 4.31, 0.405},
+                             {3530, 60, 0.464, 0.0239, 0.0128, 2500, 24, 0.526},
+                             {3170, 20.7, 2.46, 0.243, 2500, 11.7, 4.31, 4.67}};
+constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0, 0.437, 0.0269},
+                               {730, 36.6, 1.11, 0.0182, 0.0174, 2500, 4.29, 0.337},
+                               {1050, 41, 1.08, 0.0715, 0.0101, 2500, 20.3, 0.619},
+                               {590, 19.8, 1.63, 0.232, 2500, 6.88, 4.62, 2.55}};
+constexpr LevelCost kAvx512Vnni = {{1715, 270.5, 1.959, 0.03369, 0.02024, 0, 0.8333, 0.06592},
+                                   {3708, 30.42, 1.831, 0.002304, 0.01693, 3340, 6.217, 0.4371},
+                                   {4172, 70.07, 0.7368, 0.02004, 0.009209, 4094, 31.35, 0.542},
+                                   {4071, 19.88, 4.298, 0.3098, 665, 14.62, 4.121, 7.402}};
 
 // On a line so many codes lie so close that their scores often cannot be told apart.
 constexpr double kCrowdedLine = 128;
 
-// What packing costs whatever is packed, and how much more an element costs that has to come from
-// behind the second-level cache, twice.
-constexpr double kPackCall = 2500;
+// How much more packing an element costs that has to come from behind the second-level cache,
+// twice.
 constexpr double kFarBytes = 2 << 20;
 constexpr double kFarFactor = 1.9;
 
@@ -137,12 +137,12 @@ double SearchCost::pack_formula(SearchWay way) const {
   if (way == SearchWay::kDirect) return 0.0;
   if (way == SearchWay::kBoxes) {
     const double levels = std::max(0.0, std::log2(num_codes_ / 32));
-    return kPackCall + num_codes_ * (cost.boxes.code + levels * cost.boxes.code_level +
-                                     dim_ * cost.boxes.code_element);
+    return cost.boxes.pack_call + num_codes_ * (cost.boxes.code + levels * cost.boxes.code_level +
+                                                dim_ * cost.boxes.code_element);
   }
   const DenseCost& dense = dense_cost(cost, way);
   const double far = 4 * num_codes_ * dim_ > kFarBytes ? kFarFactor : 1.0;
-  return kPackCall + num_codes_ * (dense.code + far * dim_ * dense.code_element);
+  return dense.pack_call + num_codes_ * (dense.code + far * dim_ * dense.code_element);
 }
 
 double SearchCost::hash() const { return 100.0 + 0.2 * num_codes_ * dim_; }
