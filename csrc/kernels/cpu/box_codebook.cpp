@@ -217,6 +217,7 @@ void BoxCodebook::find_middle() {
         std::max(static_cast<double>(upper) - middle, middle - static_cast<double>(lower));
     tree_.middle[d] = middle;
     radius2 += half * half;
+    tree_.half_width = std::max(tree_.half_width, half);
   }
   tree_.radius = std::sqrt(radius2) * (1.0 + 0x1p-20);
   if (tree_.radius < kLeastRadius) return;

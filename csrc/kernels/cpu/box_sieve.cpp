@@ -9,21 +9,7 @@ namespace vqgan_fast {
 namespace {
 
 // Closer together the scale might overflow.
-constexpr float kLeastHalfWidth = 0x1p-60f;
-
-// Half the width of the box around all codes in the dimension where it is widest.
-float widest_half(const BoxTree& tree) {
-  float widest = 0.0f;
-  for (int64_t leaf = 0; leaf < tree.num_leaves; ++leaf) {
-    const float* boxes = tree.leaf_boxes + leaf / kGroupBoxes * tree.padded_dim * 2 * kGroupBoxes +
-                         leaf % kGroupBoxes;
-    for (int d = 0; d < tree.dim; ++d) {
-      const float* sides = boxes + d * 2 * kGroupBoxes;
-      widest = std::max({widest, tree.middle[d] - sides[0], sides[kGroupBoxes] - tree.middle[d]});
-    }
-  }
-  return widest;
-}
+constexpr double kLeastHalfWidth = 0x1p-60;
 
 void image_column(const float* column, float middle, float scale, int64_t num_codes,
                   int32_t* images) {
@@ -53,9 +39,8 @@ void image_leaf(const BoxTree& tree, const float* panel, int64_t num_codes, int1
 }  // namespace
 
 AlignedArray<int16_t> make_sieve(int64_t num_codes, const Parallel& parallel, BoxTree* tree) {
-  const float half_width = widest_half(*tree);
-  if (!(half_width >= kLeastHalfWidth)) return nullptr;
-  tree->sieve_scale = kMostCodeImage / half_width;
+  if (tree->half_width < kLeastHalfWidth) return nullptr;
+  tree->sieve_scale = static_cast<float>(kMostCodeImage / tree->half_width);
   const int64_t leaf_size = sieve_leaf_size(tree->padded_dim);
   auto sieve = allocate_array<int16_t>(tree->num_leaves * leaf_size);
   parallel.run(0, tree->num_leaves, 64, [&](int64_t begin, int64_t end) {

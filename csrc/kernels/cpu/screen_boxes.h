@@ -45,9 +45,10 @@ struct BoxTree {
   double scale = 1.0;       // a power of two
   double code_error = 0.0;  // largest |y rounded to fp32 - y|, 0 if all codes are exact in fp32
   bool centred = false;
-  // The middle of the box around all codes, and half its diagonal. Rows from far_norm2 on, squared
-  // distance from the middle, are scored by products.
+  // The middle of the box around all codes, half its largest width and half its diagonal. Rows from
+  // far_norm2 on, squared distance from the middle, are scored by products.
   float middle[kMostBoxDim] = {};
+  double half_width = 0.0;
   double radius = 0.0;
   double far_norm2 = std::numeric_limits<double>::infinity();
 };

@@ -3,8 +3,6 @@
 // compiled with its own flags.
 #pragma once
 
-#include <algorithm>
-#include <cfloat>
 #include <cstdint>
 #include <limits>
 
