@@ -69,9 +69,11 @@ def writing(codebook: Tensor, codes: slice, contents: list[Tensor]) -> Iterator[
 
     writer = threading.Thread(target=write)
     writer.start()
-    yield
-    stopped.set()
-    writer.join()
+    try:
+        yield
+    finally:
+        stopped.set()
+        writer.join()
 
 
 @pytest.mark.usefixtures("restore_threads")
@@ -94,9 +96,8 @@ def test_a_codebook_that_is_written_while_it_is_packed(
     here, away = codebook[moved].clone(), far * torch.randn_like(codebook[moved])
     z = here + 1e-3
     for _ in range(5):
-        codebook.mul_(-1.0)  # a content that was not met before
-        here.mul_(-1.0)
-        z.mul_(-1.01)
+        for tensor in (codebook, here, z):
+            tensor.mul_(-1.01)  # a content that was not met before
         with writing(codebook, moved, [away, here]):
             for _ in range(6):
                 ops.nearest_code(z, codebook)
@@ -121,7 +122,7 @@ def test_equal_codes_that_are_written_while_they_are_packed(
     z = torch.cat(contents) + 1e-3
     for _ in range(6):
         for tensor in (codebook, *contents, z):
-            tensor.mul_(-1.0)  # a content that was not met before
+            tensor.mul_(-1.01)  # a content that was not met before
         with writing(codebook, moved, contents):
             for _ in range(6):
                 ops.nearest_code(z, codebook)
