@@ -32,6 +32,14 @@ std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& ind
 }  // namespace
 }  // namespace vqgan_fast::ops
 
+// Once more, for calls of which no gradient is asked: see _nearest_code_no_grad.
+STABLE_TORCH_LIBRARY_FRAGMENT(vqgan_fast, m) {
+  m.def(
+      "_codebook_stats_no_grad(Tensor z, Tensor indices, int num_codes) -> (Tensor counts, Tensor "
+      "sums)");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CPU, m) {
+  m.impl("_codebook_stats_no_grad", TORCH_BOX(&vqgan_fast::ops::codebook_stats_cpu));
   m.impl("codebook_stats", TORCH_BOX(&vqgan_fast::ops::codebook_stats_cpu));
 }

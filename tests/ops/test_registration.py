@@ -157,3 +157,21 @@ def test_nearest_code_without_gradients_is_the_same() -> None:
     with torch._subclasses.FakeTensorMode() as mode:
         fake = ops.nearest_code(mode.from_tensor(z), mode.from_tensor(codebook))
     assert fake[0].shape == (20,)
+
+
+def test_codebook_stats_without_gradients_is_the_same() -> None:
+    z, indices = torch.randn(20, 4), torch.randint(7, (20,))
+    expected = torch.ops.vqgan_fast.codebook_stats(z, indices, 7)
+    differentiable = ops.codebook_stats(z.clone().requires_grad_(), indices, 7)
+    assert differentiable[1].requires_grad
+    with torch.no_grad():
+        held = ops.codebook_stats(torch.nn.Parameter(z), indices, 7)
+    with torch.inference_mode():
+        inferred = ops.codebook_stats(z.clone(), indices, 7)
+    for found in (ops.codebook_stats(z, indices, 7), held, inferred, differentiable):
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1].detach(), expected[1])
+    assert not held[1].requires_grad
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = ops.codebook_stats(mode.from_tensor(z), mode.from_tensor(indices), 7)
+    assert fake[1].shape == (7, 4)

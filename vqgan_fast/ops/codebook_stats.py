@@ -9,9 +9,10 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_stats
-from .registration import register_fallback
+from .registration import may_skip_autograd, register_fallback
 
 _OP = "vqgan_fast::codebook_stats"
+_NO_GRAD = "vqgan_fast::_codebook_stats_no_grad"
 
 
 def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
@@ -33,12 +34,17 @@ def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, 
     Raises:
         RuntimeError: sizes, types or devices do not fit; an index is out of range.
     """
-    return torch.ops.vqgan_fast.codebook_stats(z, indices, num_codes)
+    skips = may_skip_autograd(z, indices)
+    ops = torch.ops.vqgan_fast
+    op = ops._codebook_stats_no_grad.default if skips else ops.codebook_stats.default
+    return op(z, indices, num_codes)
 
 
-register_fallback(_OP, reference.codebook_stats)
+for _op in (_OP, _NO_GRAD):
+    register_fallback(_op, reference.codebook_stats)
 
 
+@torch.library.register_fake(_NO_GRAD)
 @torch.library.register_fake(_OP)
 def _fake(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
     check_stats(z, indices, num_codes)

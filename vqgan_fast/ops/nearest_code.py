@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_search, is_exact
-from .registration import register_fallback
+from .registration import may_skip_autograd, register_fallback
 
 _OP = "vqgan_fast::nearest_code"
 _NO_GRAD = "vqgan_fast::_nearest_code_no_grad"
@@ -61,25 +60,11 @@ def nearest_code(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
-    op = _op_for(z, codebook)
+    skips = may_skip_autograd(z, codebook)
+    ops = torch.ops.vqgan_fast
+    op = ops._nearest_code_no_grad.default if skips else ops.nearest_code.default
     indices, distances = op(z, codebook, is_exact(precision))
     return (indices, distances) if return_distance else indices
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
-
-
-def _op_for(z: Tensor, codebook: Tensor) -> Callable[..., tuple[Tensor, Tensor]]:
-    """The op; on the CPU, where no gradient is asked for, its twin without autograd."""
-    if (
-        not torch.compiler.is_compiling()
-        and type(z) in _PLAIN
-        and type(codebook) in _PLAIN
-        and z.is_cpu
-        and not (torch.is_grad_enabled() and (z.requires_grad or codebook.requires_grad))
-    ):
-        return torch.ops.vqgan_fast._nearest_code_no_grad.default
-    return torch.ops.vqgan_fast.nearest_code.default
 
 
 # In the order of NearestCodeCounters in csrc/kernels/cpu/nearest_code_counters.h.

@@ -35,6 +35,23 @@ def register_fallback(op: str, definition: Callable) -> None:
     torch.library.register_kernel(op, None, fallback)
 
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
+
+def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether an op's twin without autograd may stand for it: on the CPU, with no gradient asked.
+
+    Autograd of ops like ours is Python, which takes longer than a small call.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and type(z) in _PLAIN
+        and type(other) in _PLAIN
+        and z.is_cpu
+        and not (torch.is_grad_enabled() and (z.requires_grad or other.requires_grad))
+    )
+
+
 def has_kernel(op: str, device_type: str) -> bool:
     """Whether an op of ours has a kernel of its own for a type of device, such as "cuda"."""
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)

@@ -12,16 +12,6 @@ std::unique_ptr<int64_t[]> uninitialised(int64_t size) {
   return std::unique_ptr<int64_t[]>(new int64_t[size]);
 }
 
-// A bit for each code that has rows.
-std::vector<UsedCodes> used_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
-  std::vector<UsedCodes> codes(num_codes / 64 + 1);
-  for (int64_t n = 0; n < num_rows; ++n) {
-    const auto code = static_cast<uint64_t>(indices[n]);
-    codes[code / 64].used |= uint64_t{1} << code % 64;
-  }
-  return codes;
-}
-
 }  // namespace
 
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
@@ -29,11 +19,14 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
   constexpr int64_t kBlock = 256;
   for (int64_t begin = 0; begin < num_rows; begin += kBlock) {
     const int64_t end = std::min(begin + kBlock, num_rows);
-    bool bad = false;
+    // The sign of the first term is set where an index is negative, that of the other where it is
+    // too large.
+    uint64_t bad = 0;
     for (int64_t n = begin; n < end; ++n) {
-      bad |= static_cast<uint64_t>(indices[n]) >= static_cast<uint64_t>(num_codes);
+      const auto index = static_cast<uint64_t>(indices[n]);
+      bad |= index | (static_cast<uint64_t>(num_codes - 1) - index);
     }
-    if (!bad) continue;
+    if (bad >> 63 == 0) continue;
     for (int64_t n = begin; n < end; ++n) {
       if (indices[n] < 0 || indices[n] >= num_codes) return n;
     }
@@ -41,31 +34,27 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
   return -1;
 }
 
-CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
+                       int64_t* counts) {
   CodeGroups groups;
   groups.num_codes = num_codes;
   groups.num_rows = num_rows;
-  std::vector<UsedCodes> used = used_codes(indices, num_rows, num_codes);
-  groups.codes = uninitialised(std::min(num_rows, num_codes));
-  int64_t* code = groups.codes.get();
-  for (size_t i = 0; i < used.size(); ++i) {
-    used[i].before = code - groups.codes.get();
-    for (uint64_t bits = used[i].used; bits != 0; bits &= bits - 1) {
-      *code++ = static_cast<int64_t>(i) * 64 + __builtin_ctzll(bits);
-    }
-  }
-  groups.num_groups = code - groups.codes.get();
-  // first[g + 1] is the number of rows of group g, then where they begin, and when they are all in
-  // their places, where they end.
-  const auto group = uninitialised(num_rows);
-  groups.first.assign(groups.num_groups + 2, 0);
-  int64_t* next = groups.first.data() + 1;
-  code_sums(simd_level()).find_groups(used.data(), indices, num_rows, group.get(), next + 1);
-  for (int64_t g = 0; g < groups.num_groups; ++g) next[g + 1] += next[g];
+  std::fill_n(counts, num_codes, 0);
+  for (int64_t n = 0; n < num_rows; ++n) ++counts[indices[n]];
+  const int64_t most_groups = std::min(num_rows, num_codes);
+  groups.codes = uninitialised(most_groups);
+  groups.first = uninitialised(most_groups + 1);
   groups.rows = uninitialised(num_rows + CodeSums::kRowsAhead);
+  const int64_t* codes = groups.codes.get();
+  int64_t* first = groups.first.get();
+  groups.num_groups =
+      code_sums(simd_level()).list_groups(counts, num_codes, groups.codes.get(), first);
+  first[groups.num_groups] = num_rows;
+  // A count is for a while the place of the code's next row.
+  for (int64_t g = 0; g < groups.num_groups; ++g) counts[codes[g]] = first[g];
+  for (int64_t n = 0; n < num_rows; ++n) groups.rows[counts[indices[n]]++] = n;
+  for (int64_t g = 0; g < groups.num_groups; ++g) counts[codes[g]] = groups.count(g);
   std::fill_n(groups.rows.get() + num_rows, CodeSums::kRowsAhead, 0);
-  for (int64_t n = 0; n < num_rows; ++n) groups.rows[next[group[n]]++] = n;
-  groups.first.pop_back();
   return groups;
 }
 

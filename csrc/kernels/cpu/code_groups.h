@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <vector>
 
 namespace vqgan_fast {
 
@@ -14,7 +13,7 @@ struct CodeGroups {
   int64_t num_groups = 0;
   std::unique_ptr<int64_t[]> codes;
   // Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1].
-  std::vector<int64_t> first;
+  std::unique_ptr<int64_t[]> first;
   // With some more behind the last, which are asked for but not used.
   std::unique_ptr<int64_t[]> rows;
 
@@ -24,7 +23,8 @@ struct CodeGroups {
 // The first row whose index is not in [0, num_codes), or -1.
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
-// Every index must be in [0, num_codes).
-CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes);
+// counts[k] = the number of rows of code k. Every index must be in [0, num_codes).
+CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
+                       int64_t* counts);
 
 }  // namespace vqgan_fast

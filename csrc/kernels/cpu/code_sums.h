@@ -9,23 +9,17 @@
 
 namespace vqgan_fast {
 
-// 64 codes: which of them have rows, and how many codes before them have.
-struct UsedCodes {
-  uint64_t used;
-  int64_t before;
-};
-
 // Codes that have rows are numbered in ascending order: group g is the code codes[g] and has the
 // rows rows[first[g]] .. rows[first[g + 1] - 1]. Tables are indexed by DType.
 struct CodeSums {
   static constexpr int kTypes = 4;
   // The rows of a code lie anywhere in z, so that no hardware foresees the next one: row numbers
   // are read this far behind the last.
-  static constexpr int64_t kRowsAhead = 8;
+  static constexpr int64_t kRowsAhead = 32;
 
-  // group[n] = the group of indices[n]; ++count[group[n]].
-  void (*find_groups)(const UsedCodes* codes, const int64_t* indices, int64_t num_rows,
-                      int64_t* group, int64_t* count);
+  // codes[g] = the g-th code that has rows, first[g] = how many rows the codes before it have.
+  // Returns the number of those codes.
+  int64_t (*list_groups)(const int64_t* counts, int64_t num_codes, int64_t* codes, int64_t* first);
 
   // sums[g * columns + c] = the sum of z[row * row_stride + c] over the rows of group g in their
   // order, in fp64, from 0 on.

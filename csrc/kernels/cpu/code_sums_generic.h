@@ -83,16 +83,38 @@ struct Vector<Fp32> {
 };
 #endif
 
-void find_groups(const UsedCodes* codes, const int64_t* indices, int64_t num_rows, int64_t* group,
-                 int64_t* count) {
-  for (int64_t n = 0; n < num_rows; ++n) {
-    const auto code = static_cast<uint64_t>(indices[n]);
-    const UsedCodes& word = codes[code / 64];
-    const uint64_t lower = word.used & ((uint64_t{1} << code % 64) - 1);
-    const int64_t g = word.before + __builtin_popcountll(lower);
-    group[n] = g;
-    ++count[g];
+// Bit i: whether counts[i] is not 0, for 64 of them.
+uint64_t used_of_64(const int64_t* counts) {
+  uint64_t used = 0;
+#ifdef __AVX2__
+  for (int64_t i = 0; i < 64; i += 4) {
+    const __m256i four = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(counts + i));
+    const __m256d unused = _mm256_castsi256_pd(_mm256_cmpeq_epi64(four, _mm256_setzero_si256()));
+    used |= uint64_t(_mm256_movemask_pd(unused) ^ 15) << i;
   }
+#else
+  for (int64_t i = 0; i < 64; ++i) used |= uint64_t{counts[i] != 0} << i;
+#endif
+  return used;
+}
+
+int64_t list_groups(const int64_t* counts, int64_t num_codes, int64_t* codes, int64_t* first) {
+  int64_t num_groups = 0, num_rows = 0;
+  const auto add = [&](int64_t code) {
+    codes[num_groups] = code;
+    first[num_groups++] = num_rows;
+    num_rows += counts[code];
+  };
+  int64_t begin = 0;
+  for (; begin + 64 <= num_codes; begin += 64) {
+    for (uint64_t used = used_of_64(counts + begin); used != 0; used &= used - 1) {
+      add(begin + __builtin_ctzll(used));
+    }
+  }
+  for (; begin < num_codes; ++begin) {
+    if (counts[begin] != 0) add(begin);
+  }
+  return num_groups;
 }
 
 // Some columns of some rows, in registers.
@@ -113,30 +135,65 @@ void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t
   for (int64_t v = 0; v < kVectors; ++v) Vector<Fp64>::store(total[v], sums + v * kLanes);
 }
 
+// Rows rows[0] .. rows[num_rows - 1] are added to `sums`, which counts as 0 if they are the first.
+template <class E>
+void add_block(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
+                      int64_t num_rows, int64_t columns, bool is_first, double* sums) {
+  int64_t c = 0;
+  const auto add = [&](auto vectors) {
+    add_columns<E, vectors>(z + c, row_stride, rows, num_rows, is_first, sums + c);
+    c += vectors * kLanes;
+  };
+  while (c + 8 * kLanes <= columns) add(std::integral_constant<int64_t, 8>());
+  if (c + 4 * kLanes <= columns) add(std::integral_constant<int64_t, 4>());
+  if (c + 2 * kLanes <= columns) add(std::integral_constant<int64_t, 2>());
+  if (c + kLanes <= columns) add(std::integral_constant<int64_t, 1>());
+  for (; c < columns; ++c) {
+    double total = is_first ? 0.0 : sums[c];
+    for (int64_t r = 0; r < num_rows; ++r) total += E::load(z[rows[r] * row_stride + c]);
+    sums[c] = total;
+  }
+}
+
+// A few whole vectors of columns: every code's first row, then what further rows some have. Codes of
+// one row and of more follow each other as they come, and a branch on it would be foreseen too
+// seldom.
+template <class E, int64_t kVectors>
+void add_narrow_rows(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
+                     const int64_t* first, int64_t num_groups, double* sums) {
+  constexpr int64_t kColumns = kVectors * kLanes, kGroups = 64;
+  for (int64_t begin = 0; begin < num_groups; begin += kGroups) {
+    const int64_t end = std::min(begin + kGroups, num_groups);
+    int64_t longer[kGroups], num_longer = 0;
+    for (int64_t g = begin; g < end; ++g) {
+      add_columns<E, kVectors>(z, row_stride, rows + first[g], 1, true, sums + g * kColumns);
+      longer[num_longer] = g;
+      num_longer += first[g + 1] - first[g] > 1;
+    }
+    for (int64_t i = 0; i < num_longer; ++i) {
+      const int64_t g = longer[i], row = first[g] + 1;
+      add_columns<E, kVectors>(z, row_stride, rows + row, first[g + 1] - row, false,
+                               sums + g * kColumns);
+    }
+  }
+}
+
 template <class E>
 void add_rows(const void* latents, int64_t row_stride, const int64_t* rows, const int64_t* first,
               int64_t num_groups, int64_t columns, double* sums) {
   // Rows whose columns are gone through together: they stay in L1.
   constexpr int64_t kBlockRows = 16;
   const auto* z = static_cast<const typename E::Storage*>(latents);
+  if (columns == 4) {
+    return add_narrow_rows<E, 4 / kLanes>(z, row_stride, rows, first, num_groups, sums);
+  }
+  if (columns == 8) {
+    return add_narrow_rows<E, 8 / kLanes>(z, row_stride, rows, first, num_groups, sums);
+  }
   for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
     for (int64_t i = first[g]; i < first[g + 1]; i += kBlockRows) {
       const int64_t count = std::min(kBlockRows, first[g + 1] - i);
-      const bool is_first = i == first[g];
-      int64_t c = 0;
-      const auto add = [&](auto vectors) {
-        add_columns<E, vectors>(z + c, row_stride, rows + i, count, is_first, sums + c);
-        c += vectors * kLanes;
-      };
-      while (c + 8 * kLanes <= columns) add(std::integral_constant<int64_t, 8>());
-      if (c + 4 * kLanes <= columns) add(std::integral_constant<int64_t, 4>());
-      if (c + 2 * kLanes <= columns) add(std::integral_constant<int64_t, 2>());
-      if (c + kLanes <= columns) add(std::integral_constant<int64_t, 1>());
-      for (; c < columns; ++c) {
-        double total = is_first ? 0.0 : sums[c];
-        for (int64_t r = i; r < i + count; ++r) total += E::load(z[rows[r] * row_stride + c]);
-        sums[c] = total;
-      }
+      add_block<E>(z, row_stride, rows + i, count, columns, i == first[g], sums);
     }
   }
 }
@@ -184,7 +241,7 @@ void store_gradients(const double* sums, const int64_t* codes, const int64_t* fi
 template <class... Elements>
 constexpr CodeSums make_sums() {
   CodeSums loops{};
-  loops.find_groups = find_groups;
+  loops.list_groups = list_groups;
   ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
   ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
   ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);

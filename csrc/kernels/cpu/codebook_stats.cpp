@@ -141,7 +141,7 @@ class SumByCode {
     for (int64_t column = first; begin < end && column < last; column += kMostColumns) {
       const int64_t count = std::min(kMostColumns, last - column);
       const char* data = static_cast<const char*>(z.data) + column * bytes_of(dtype_);
-      add_rows_(data, z.row_stride, groups_.rows.get(), groups_.first.data() + begin, end - begin,
+      add_rows_(data, z.row_stride, groups_.rows.get(), groups_.first.get() + begin, end - begin,
                 count, sums);
       sink_.take(begin, end, z.first + column, count, sums);
     }
@@ -237,9 +237,7 @@ void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,
                     int64_t dim, int64_t* counts, DType sums_dtype, void* sums,
                     const Parallel& parallel) {
-  const CodeGroups groups = group_codes(indices, num_rows, num_codes);
-  std::fill(counts, counts + num_codes, 0);
-  for (int64_t g = 0; g < groups.num_groups; ++g) counts[groups.codes[g]] = groups.count(g);
+  const CodeGroups groups = group_codes(indices, num_rows, num_codes, counts);
   const auto store = code_sums(simd_level()).store_sums[as_int(sums_dtype)];
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,

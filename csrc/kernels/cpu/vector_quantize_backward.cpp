@@ -174,7 +174,9 @@ void vector_quantize_grad_z(const VectorQuantizeBackwardArgs& args, const Rows& 
 
 void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, double scale,
                                    const Rows& grad_codebook, const Parallel& parallel) {
-  const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes);
+  const std::unique_ptr<int64_t[]> counts(new int64_t[args.num_codes]);
+  const CodeGroups groups =
+      group_codes(args.indices, args.num_rows, args.num_codes, counts.get());
   const Rows& codebook = args.codebook;
   const auto store = code_sums(simd_level()).store_gradients[static_cast<int>(codebook.dtype)];
   const bool in_place = codebook.element_stride == 1 && grad_codebook.element_stride == 1;
@@ -182,7 +184,7 @@ void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, doubl
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,
                   int64_t num_columns, const double* sums) {
     const int64_t* codes = groups.codes.get();
-    const int64_t* first = groups.first.data();
+    const int64_t* first = groups.first.get();
     if (in_place) {
       const int64_t column = first_column * bytes_of(codebook.dtype);
       return store(sums, codes + first_group, first + first_group, last_group - first_group,
