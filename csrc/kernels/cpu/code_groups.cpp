@@ -12,6 +12,10 @@ std::unique_ptr<int64_t[]> uninitialised(int64_t size) {
   return std::unique_ptr<int64_t[]>(new int64_t[size]);
 }
 
+void restore_counts(const CodeGroups& groups) {
+  for (int64_t g = 0; g < groups.num_groups; ++g) groups.counts[groups.codes[g]] = groups.count(g);
+}
+
 }  // namespace
 
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes) {
@@ -37,6 +41,8 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
 CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
                        int64_t* counts) {
   CodeGroups groups;
+  groups.indices = indices;
+  groups.counts = counts;
   groups.num_codes = num_codes;
   groups.num_rows = num_rows;
   std::fill_n(counts, num_codes, 0);
@@ -44,18 +50,31 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
   const int64_t most_groups = std::min(num_rows, num_codes);
   groups.codes = uninitialised(most_groups);
   groups.first = uninitialised(most_groups + 1);
-  groups.rows = uninitialised(num_rows + CodeSums::kRowsAhead);
-  const int64_t* codes = groups.codes.get();
-  int64_t* first = groups.first.get();
-  groups.num_groups =
-      code_sums(simd_level()).list_groups(counts, num_codes, groups.codes.get(), first);
-  first[groups.num_groups] = num_rows;
-  // A count is for a while the place of the code's next row.
-  for (int64_t g = 0; g < groups.num_groups; ++g) counts[codes[g]] = first[g];
-  for (int64_t n = 0; n < num_rows; ++n) groups.rows[counts[indices[n]]++] = n;
-  for (int64_t g = 0; g < groups.num_groups; ++g) counts[codes[g]] = groups.count(g);
-  std::fill_n(groups.rows.get() + num_rows, CodeSums::kRowsAhead, 0);
+  groups.num_groups = code_sums(simd_level())
+                          .list_groups(counts, num_codes, groups.codes.get(), groups.first.get());
+  groups.first[groups.num_groups] = num_rows;
   return groups;
+}
+
+std::unique_ptr<int64_t[]> rows_of_groups(const CodeGroups& groups) {
+  auto rows = uninitialised(groups.num_rows + CodeSums::kRowsAhead);
+  // A count is for a while the place of the code's next row.
+  int64_t* next = groups.counts;
+  for (int64_t g = 0; g < groups.num_groups; ++g) next[groups.codes[g]] = groups.first[g];
+  for (int64_t n = 0; n < groups.num_rows; ++n) rows[next[groups.indices[n]]++] = n;
+  std::fill_n(rows.get() + groups.num_rows, CodeSums::kRowsAhead, 0);
+  restore_counts(groups);
+  return rows;
+}
+
+std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups) {
+  auto group = uninitialised(groups.num_rows);
+  // A count is for a while the code's group.
+  int64_t* group_of_code = groups.counts;
+  for (int64_t g = 0; g < groups.num_groups; ++g) group_of_code[groups.codes[g]] = g;
+  for (int64_t n = 0; n < groups.num_rows; ++n) group[n] = group_of_code[groups.indices[n]];
+  restore_counts(groups);
+  return group;
 }
 
 }  // namespace vqgan_fast

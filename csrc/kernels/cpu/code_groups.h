@@ -6,16 +6,17 @@
 
 namespace vqgan_fast {
 
-// The codes that have rows, in ascending order, and their rows, each code's in ascending order.
+// The codes that have rows, in ascending order.
 struct CodeGroups {
+  const int64_t* indices = nullptr;
+  // counts[k] = the number of rows of code k.
+  int64_t* counts = nullptr;
   int64_t num_codes = 0;
   int64_t num_rows = 0;
   int64_t num_groups = 0;
   std::unique_ptr<int64_t[]> codes;
-  // Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1].
+  // first[g] = how many rows the codes before codes[g] have.
   std::unique_ptr<int64_t[]> first;
-  // With some more behind the last, which are asked for but not used.
-  std::unique_ptr<int64_t[]> rows;
 
   int64_t count(int64_t g) const { return first[g + 1] - first[g]; }
 };
@@ -23,8 +24,15 @@ struct CodeGroups {
 // The first row whose index is not in [0, num_codes), or -1.
 int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_codes);
 
-// counts[k] = the number of rows of code k. Every index must be in [0, num_codes).
+// Fills `counts` (num_codes). Every index must be in [0, num_codes).
 CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
                        int64_t* counts);
+
+// Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1], in ascending order. Some more stand
+// behind the last, which may be asked for but not used. `counts` changes meanwhile.
+std::unique_ptr<int64_t[]> rows_of_groups(const CodeGroups& groups);
+
+// The group of each row. `counts` changes meanwhile.
+std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups);
 
 }  // namespace vqgan_fast

@@ -9,8 +9,7 @@
 
 namespace vqgan_fast {
 
-// Codes that have rows are numbered in ascending order: group g is the code codes[g] and has the
-// rows rows[first[g]] .. rows[first[g + 1] - 1]. Tables are indexed by DType.
+// Groups, their codes and rows are those of code_groups.h. Tables are indexed by DType.
 struct CodeSums {
   static constexpr int kTypes = 4;
   // The rows of a code lie anywhere in z, so that no hardware foresees the next one: row numbers
@@ -25,6 +24,10 @@ struct CodeSums {
   // order, in fp64, from 0 on.
   void (*add_rows[kTypes])(const void* z, int64_t row_stride, const int64_t* rows,
                            const int64_t* first, int64_t num_groups, int64_t columns, double* sums);
+
+  // sums[group[r] * columns + c] += z[r * columns + c], r ascending, in fp64.
+  void (*add_in_order[kTypes])(const void* z, const int64_t* group, int64_t num_rows,
+                               int64_t columns, double* sums);
 
   // out[codes[g] * stride + c] = sums[g * columns + c], rounded.
   void (*store_sums[kTypes])(const double* sums, const int64_t* codes, int64_t num_groups,

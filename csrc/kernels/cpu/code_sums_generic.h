@@ -198,6 +198,33 @@ void add_rows(const void* latents, int64_t row_stride, const int64_t* rows, cons
   }
 }
 
+template <class E, int64_t kVectors>
+void add_vectors(const typename E::Storage* z, const int64_t* group, int64_t num_rows,
+                 double* sums) {
+  constexpr int64_t kColumns = kVectors * kLanes;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    double* sum = sums + group[r] * kColumns;
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const Doubles x = Vector<E>::load(z + r * kColumns + v * kLanes);
+      Vector<Fp64>::store(Vector<Fp64>::load(sum + v * kLanes) + x, sum + v * kLanes);
+    }
+  }
+}
+
+template <class E>
+void add_in_order(const void* latents, const int64_t* group, int64_t num_rows, int64_t columns,
+                  double* sums) {
+  const auto* z = static_cast<const typename E::Storage*>(latents);
+  if (columns == 16) return add_vectors<E, 16 / kLanes>(z, group, num_rows, sums);
+  if (columns == 8) return add_vectors<E, 8 / kLanes>(z, group, num_rows, sums);
+  if (columns == 4) return add_vectors<E, 4 / kLanes>(z, group, num_rows, sums);
+  for (int64_t r = 0; r < num_rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      sums[group[r] * columns + c] += E::load(z[r * columns + c]);
+    }
+  }
+}
+
 template <class E>
 void store_sums(const double* sums, const int64_t* codes, int64_t num_groups, int64_t columns,
                 void* result, int64_t stride) {
@@ -243,6 +270,7 @@ constexpr CodeSums make_sums() {
   CodeSums loops{};
   loops.list_groups = list_groups;
   ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
+  ((loops.add_in_order[static_cast<int>(Elements::kType)] = add_in_order<Elements>), ...);
   ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
   ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);
   return loops;

@@ -20,23 +20,18 @@ constexpr int64_t kMostColumns = 256;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
-// Columns first .. first + count - 1 of rows that lie one behind the other, whole or turned.
-struct Columns {
-  const void* data;
-  int64_t row_stride;
-  int64_t first;
-  int64_t count;
-};
-
-class SumByCode {
+// For rows that lie one behind the other: each code's rows are gathered.
+class SumOfRows {
  public:
-  SumByCode(const CodeGroups& groups, DType dtype, int64_t dim, const Parallel& parallel,
+  SumOfRows(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
             const SumSink& sink)
       : groups_(groups),
-        dtype_(dtype),
+        rows_(rows_of_groups(groups)),
+        z_(z),
+        dim_(dim),
         sink_(sink),
         parallel_(parallel),
-        add_rows_(code_sums(simd_level()).add_rows[as_int(dtype)]) {
+        add_rows_(code_sums(simd_level()).add_rows[as_int(z.dtype)]) {
     const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
     // A code that has a part's rows or more would keep its thread busy alone: every part takes some
@@ -46,35 +41,20 @@ class SumByCode {
     }
   }
 
-  // The first columns: codes are cleared with them.
-  void run(const Columns& z) const {
+  void run() const {
     parallel_.run(0, parts_, 1, [&](int64_t begin, int64_t end) {
       const DefaultFloatMode float_mode;
-      for (int64_t part = begin; part < end; ++part) run_part(z, part);
+      for (int64_t part = begin; part < end; ++part) run_part(part);
     });
     if (heavy_.empty()) return;
     // Not before all codes were cleared.
     parallel_.run(0, parts_, 1, [&](int64_t begin, int64_t end) {
       const DefaultFloatMode float_mode;
-      for (const int64_t g : heavy_) {
-        take(z, g, g + 1, slice(z.count, begin), slice(z.count, end));
-      }
+      for (const int64_t g : heavy_) take(g, g + 1, slice(begin), slice(end));
     });
   }
 
-  // Later columns than the first, on this thread.
-  void run_alone(const Columns& z) const {
-    const int64_t step = groups_at_once(z);
-    for (int64_t g = 0; g < groups_.num_groups; g += step) {
-      take(z, g, std::min(g + step, groups_.num_groups), 0, z.count);
-    }
-  }
-
  private:
-  static int64_t groups_at_once(const Columns& z) {
-    return std::max<int64_t>(1, kMostSums / std::min(z.count, kMostColumns));
-  }
-
   // What groups before g cost: the codes written and the rows read.
   int64_t cost(int64_t g) const {
     if (g == groups_.num_groups) --g;
@@ -101,9 +81,9 @@ class SumByCode {
   }
 
   // Where a part's columns begin: whole cache lines of what they are written to.
-  int64_t slice(int64_t columns, int64_t part) const {
+  int64_t slice(int64_t part) const {
     constexpr int64_t kLine = 16;
-    return part == parts_ ? columns : columns * part / parts_ / kLine * kLine;
+    return part == parts_ ? dim_ : dim_ * part / parts_ / kLine * kLine;
   }
 
   // One behind the last code before group g.
@@ -119,36 +99,37 @@ class SumByCode {
     sink_.clear(first_code, last_code);
   }
 
-  void run_part(const Columns& z, int64_t part) const {
+  void run_part(int64_t part) const {
     const int64_t last = first_group(part + 1);
-    const int64_t step = groups_at_once(z);
+    const int64_t step = std::max<int64_t>(1, kMostSums / std::min(dim_, kMostColumns));
     for (int64_t g = first_group(part); g < last; g += step) {
       const int64_t end = std::min(g + step, last);
       clear_gaps(g, end);
       int64_t from = g;
       for (const int64_t h : heavy_) {
         if (h < g || h >= end) continue;
-        take(z, from, h, 0, z.count);
+        take(from, h, 0, dim_);
         from = h + 1;
       }
-      take(z, from, end, 0, z.count);
+      take(from, end, 0, dim_);
     }
     if (part + 1 == parts_) sink_.clear(end_of_code(groups_.num_groups), groups_.num_codes);
   }
 
-  void take(const Columns& z, int64_t begin, int64_t end, int64_t first, int64_t last) const {
+  void take(int64_t begin, int64_t end, int64_t first, int64_t last) const {
     alignas(64) double sums[kMostSums];
     for (int64_t column = first; begin < end && column < last; column += kMostColumns) {
       const int64_t count = std::min(kMostColumns, last - column);
-      const char* data = static_cast<const char*>(z.data) + column * bytes_of(dtype_);
-      add_rows_(data, z.row_stride, groups_.rows.get(), groups_.first.get() + begin, end - begin,
-                count, sums);
-      sink_.take(begin, end, z.first + column, count, sums);
+      add_rows_(element_at(z_, column), z_.inner_stride, rows_.get(), groups_.first.get() + begin,
+                end - begin, count, sums);
+      sink_.take(begin, end, column, count, sums);
     }
   }
 
   const CodeGroups& groups_;
-  DType dtype_;
+  std::unique_ptr<int64_t[]> rows_;
+  const Rows& z_;
+  int64_t dim_;
   const SumSink& sink_;
   const Parallel& parallel_;
   std::remove_reference_t<decltype(CodeSums::add_rows[0])> add_rows_;
@@ -156,67 +137,82 @@ class SumByCode {
   std::vector<int64_t> heavy_;
 };
 
-// Rows first .. last - 1: to[n * num_columns + c] = z[n][first_column + c]
-void turn_columns(const Rows& z, int64_t first, int64_t last, int64_t first_column,
-                  int64_t num_columns, char* to) {
-  for (int64_t row = first; row < last;) {
-    const int64_t count = std::min({kTileRows, last - row, rows_in_run(z, row)});
-    if (row + count < last) prefetch_tile(z, row + count, first_column, num_columns);
-    read_rows(z, {row, count, first_column, num_columns},
-              to + row * num_columns * bytes_of(z.dtype));
-    row += count;
-  }
-}
+// For rows in any other layout: some columns at a time are brought into rows, tile by tile, and added
+// to their codes' sums in order.
+class SumOfColumns {
+ public:
+  SumOfColumns(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
+               const SumSink& sink)
+      : groups_(groups),
+        group_(group_of_rows(groups)),
+        z_(z),
+        dim_(dim),
+        sink_(sink),
+        parallel_(parallel),
+        add_(code_sums(simd_level()).add_in_order[as_int(z.dtype)]) {}
 
-// For rows that do not lie one behind the other: they are copied to where they do, as many columns
-// at a time as the cache holds.
-void sum_turned(const SumByCode& sum, const Rows& z, int64_t num_rows, int64_t dim,
-                const Parallel& parallel) {
-  constexpr int64_t kTurnedBytes = int64_t{4} << 20;
-  constexpr int64_t kLeastColumns = 16, kMostTurned = 64;
-  const int64_t threads = std::max(1, parallel.num_threads);
-  const int64_t column_bytes = num_rows * bytes_of(z.dtype);
-  const int64_t fitting = kTurnedBytes / (threads * column_bytes) / kLeastColumns * kLeastColumns;
-  const int64_t columns = std::min(dim, std::clamp(fitting, kLeastColumns, kMostTurned));
-  const auto allocate = [&] {
-    return std::unique_ptr<char, FreeMemory>(
-        static_cast<char*>(allocate_aligned(columns * column_bytes)));
-  };
-  {
-    const auto turned = allocate();
-    const int64_t num_blocks = (num_rows + kTileRows - 1) / kTileRows;
-    const int64_t grain = std::max<int64_t>(1, kLeastElements / (kTileRows * columns));
-    parallel.run(0, num_blocks, grain, [&](int64_t begin, int64_t end) {
-      turn_columns(z, begin * kTileRows, std::min(end * kTileRows, num_rows), 0, columns,
-                   turned.get());
-    });
-    sum.run({turned.get(), columns, 0, columns});
-  }
-  // All codes are cleared by now: no thread waits for another any more.
-  const int64_t num_chunks = (dim + columns - 1) / columns;
-  const int64_t grain = std::max<int64_t>(1, kLeastElements / (num_rows * columns));
-  parallel.run(1, num_chunks, grain, [&](int64_t begin, int64_t end) {
-    const DefaultFloatMode float_mode;
-    const auto turned = allocate();
-    for (int64_t column = begin * columns; column < std::min(end * columns, dim);
-         column += columns) {
-      const int64_t count = std::min(columns, dim - column);
-      turn_columns(z, 0, num_rows, column, count, turned.get());
-      sum.run_alone({turned.get(), count, column, count});
+  void run() const {
+    const int64_t num_codes = groups_.num_codes;
+    if (groups_.num_groups < num_codes) {
+      parallel_.run(0, num_codes, std::max<int64_t>(1, kLeastElements / dim_), sink_.clear);
     }
-  });
-}
+    const int64_t columns = columns_at_once();
+    const int64_t num_parts = (dim_ + columns - 1) / columns;
+    const int64_t grain = std::max<int64_t>(1, kLeastElements / (groups_.num_rows * columns));
+    parallel_.run(0, num_parts, grain, [&](int64_t begin, int64_t end) {
+      const DefaultFloatMode float_mode;
+      const std::unique_ptr<double, FreeMemory> sums(static_cast<double*>(
+          allocate_aligned(groups_.num_groups * columns * bytes_of(DType::kFloat64))));
+      for (int64_t part = begin; part < end; ++part) {
+        const int64_t column = part * columns;
+        run_part(column, std::min(columns, dim_ - column), sums.get());
+      }
+    });
+  }
+
+ private:
+  // Whole lines of the results where the sums stay in the caches with that, and every thread busy.
+  int64_t columns_at_once() const {
+    constexpr int64_t kMost = 16, kLeast = 4, kMostBytes = int64_t{1} << 22;
+    int64_t columns = kMost;
+    while (columns > kLeast && (groups_.num_groups * columns * 8 > kMostBytes ||
+                                columns * parallel_.num_threads > dim_)) {
+      columns /= 2;
+    }
+    return columns;
+  }
+
+  void run_part(int64_t column, int64_t columns, double* sums) const {
+    std::fill_n(sums, groups_.num_groups * columns, 0.0);
+    alignas(64) TileBuffer buffer;
+    for (int64_t row = 0; row < groups_.num_rows;) {
+      const int64_t count = std::min({kTileRows, groups_.num_rows - row, rows_in_run(z_, row)});
+      if (row + count < groups_.num_rows) prefetch_tile(z_, row + count, column, columns);
+      read_rows(z_, {row, count, column, columns}, buffer.bytes);
+      add_(buffer.bytes, group_.get() + row, count, columns, sums);
+      row += count;
+    }
+    sink_.take(0, groups_.num_groups, column, columns, sums);
+  }
+
+  const CodeGroups& groups_;
+  std::unique_ptr<int64_t[]> group_;
+  const Rows& z_;
+  int64_t dim_;
+  const SumSink& sink_;
+  const Parallel& parallel_;
+  std::remove_reference_t<decltype(CodeSums::add_in_order[0])> add_;
+};
 
 }  // namespace
 
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
   if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
-  const SumByCode sum(groups, z.dtype, dim, parallel, sink);
   if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
-    return sum.run({z.data, z.inner_stride, 0, dim});
+    return SumOfRows(groups, z, dim, parallel, sink).run();
   }
-  sum_turned(sum, z, groups.num_rows, dim, parallel);
+  SumOfColumns(groups, z, dim, parallel, sink).run();
 }
 
 void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
