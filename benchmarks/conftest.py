@@ -84,6 +84,7 @@ def compare(
         peers: dict[str, Any],
         variants: dict[str, Any] | None = None,
         gflop: float | None = None,
+        gigabytes: float | None = None,
         dtype: str = "fp32",
         **further: object,
     ) -> dict[str, Any]:
@@ -119,6 +120,13 @@ def compare(
                 "fma_peak_gflop_per_s": peak,
                 "share_of_peak": rate / peak,
             }
+        if gigabytes is not None:
+            rate, peak = gigabytes / medians["ours"], machine.read_peak(threads) / 1e9
+            figures |= {
+                "gb_per_s": rate,
+                "read_gb_per_s": peak,
+                "share_of_reading": rate / peak,
+            }
         benchmark.extra_info.update(figures)
         # For pytest-benchmark's own table; the figures above are the ones that are comparable.
         benchmark.pedantic(calls["ours"].call, rounds=3 if medians["ours"] < 0.1 else 1)
@@ -145,6 +153,8 @@ def line(figures: dict[str, Any]) -> str:
     text += f"±{100 * figures['spread']['ours']:2.0f}% "
     if "share_of_peak" in figures:
         text += f"{figures['gflop_per_s']:7.1f} GFLOP/s {100 * figures['share_of_peak']:4.0f}% "
+    if "share_of_reading" in figures:
+        text += f"{figures['gb_per_s']:6.1f} GB/s {100 * figures['share_of_reading']:4.0f}% "
     text += "  " + "  ".join(f"{name} {ratio:.2f}x" for name, ratio in figures["ratios"].items())
     if figures["path"]:
         text += "  [" + ", ".join(f"{name} {n}" for name, n in figures["path"].items()) + "]"

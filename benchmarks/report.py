@@ -68,14 +68,18 @@ def ratio_table(cases: list[Case], first: Callable[[Case], str] = shape) -> list
     """Our time, and each other's as a multiple of it; bold where it is smaller."""
     names = list(dict.fromkeys(name for case in cases for name in case["ratios"]))
     rated = any("share_of_peak" in case for case in cases)
+    moved = any("share_of_reading" in case for case in cases)
     paths = any(case["path"] for case in cases)
-    head = ["N x K x D", "ms", "±%", *(["GFLOP/s", "of peak"] if rated else []), *names]
+    head = ["N x K x D", "ms", "±%", *(["GFLOP/s", "of peak"] if rated else [])]
+    head += [*(["GB/s", "of reading"] if moved else []), *names]
     rows = []
     for case in cases:
         row = [first(case), f"{1e3 * case['seconds']['ours']:.3g}"]
         row.append(f"{100 * case['spread']['ours']:.0f}")
         if rated:
             row += [f"{case['gflop_per_s']:.0f}", f"{case['share_of_peak']:.0%}"]
+        if moved:
+            row += [f"{case['gb_per_s']:.1f}", f"{case['share_of_reading']:.0%}"]
         row += [ratio(case, name) for name in names]
         if paths:
             row.append(", ".join(f"{name} {count}" for name, count in case["path"].items()))
@@ -171,7 +175,8 @@ def markdown(report: dict[str, Any], plot: str) -> str:
         "",
         "Times are medians, ± half the range between the quartiles. A peer's column is its time as "
         "a multiple of ours in the same rounds: above 1, we are faster; **bold** below. "
-        "`new codebook` is ours with a codebook that changed since the last call.",
+        "`new codebook` is ours with a codebook that changed since the last call; `of reading`: the "
+        "bytes of all inputs and outputs over the time, beside what is read from memory at most.",
         "",
         f"![times and shares of the peak]({plot})",
         "",

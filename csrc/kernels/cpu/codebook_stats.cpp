@@ -187,7 +187,9 @@ class SumOfColumns {
     alignas(64) TileBuffer buffer;
     for (int64_t row = 0; row < groups_.num_rows;) {
       const int64_t count = std::min({kTileRows, groups_.num_rows - row, rows_in_run(z_, row)});
-      if (row + count < groups_.num_rows) prefetch_tile(z_, row + count, column, columns);
+      // The memory takes longer to answer than a tile takes.
+      const int64_t later = row + 2 * kTileRows;
+      if (later < groups_.num_rows) prefetch_tile(z_, later, column, columns);
       read_rows(z_, {row, count, column, columns}, buffer.bytes);
       add_(buffer.bytes, group_.get() + row, count, columns, sums);
       row += count;
