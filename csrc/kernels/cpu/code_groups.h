@@ -28,8 +28,8 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
 CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
                        int64_t* counts);
 
-// Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1], in ascending order. Some more stand
-// behind the last, which may be asked for but not used. `counts` changes meanwhile.
+// Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1], in ascending order. Some more
+// stand behind the last, which may be asked for but not used. `counts` changes meanwhile.
 std::unique_ptr<int64_t[]> rows_of_groups(const CodeGroups& groups);
 
 // The group of each row. `counts` changes meanwhile.

@@ -138,7 +138,7 @@ void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t
 // Rows rows[0] .. rows[num_rows - 1] are added to `sums`, which counts as 0 if they are the first.
 template <class E>
 void add_block(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
-                      int64_t num_rows, int64_t columns, bool is_first, double* sums) {
+               int64_t num_rows, int64_t columns, bool is_first, double* sums) {
   int64_t c = 0;
   const auto add = [&](auto vectors) {
     add_columns<E, vectors>(z + c, row_stride, rows, num_rows, is_first, sums + c);
@@ -155,8 +155,8 @@ void add_block(const typename E::Storage* z, int64_t row_stride, const int64_t* 
   }
 }
 
-// A few whole vectors of columns: every code's first row, then what further rows some have. Codes of
-// one row and of more follow each other as they come, and a branch on it would be foreseen too
+// A few whole vectors of columns: every code's first row, then what further rows some have. Codes
+// of one row and of more follow each other as they come, and a branch on it would be foreseen too
 // seldom.
 template <class E, int64_t kVectors>
 void add_narrow_rows(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,

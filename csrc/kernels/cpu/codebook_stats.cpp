@@ -137,8 +137,8 @@ class SumOfRows {
   std::vector<int64_t> heavy_;
 };
 
-// For rows in any other layout: some columns at a time are brought into rows, tile by tile, and added
-// to their codes' sums in order.
+// For rows in any other layout: some columns at a time are brought into rows, tile by tile, and
+// added to their codes' sums in order.
 class SumOfColumns {
  public:
   SumOfColumns(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,

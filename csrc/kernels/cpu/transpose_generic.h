@@ -55,8 +55,7 @@ struct Vector {
   template <int kFirst, int... kLanes>
   static Type shuffle(Type a, Type b, std::integer_sequence<int, kLanes...>) {
     return __builtin_shufflevector(
-        a, b,
-        (kLanes / kSize * kSize + kFirst + kLanes % kSize / 2 + kLanes % 2 * kAll)...);
+        a, b, (kLanes / kSize * kSize + kFirst + kLanes % kSize / 2 + kLanes % 2 * kAll)...);
   }
 };
 
@@ -97,7 +96,8 @@ void transpose_as(const void* const* lines, int64_t num_lines, int64_t length, v
     constexpr int64_t step = blocks * n;
     const auto squares = [&](int64_t i, int64_t begin, int64_t end) {
       const T* some[step];
-      for (int64_t line = 0; line < step; ++line) some[line] = static_cast<const T*>(lines[i + line]);
+      for (int64_t line = 0; line < step; ++line)
+        some[line] = static_cast<const T*>(lines[i + line]);
       for (int64_t j = begin; j < end; j += n) {
         transpose_squares<T, blocks>(some, j, to + j * to_stride + i, to_stride);
       }

@@ -119,7 +119,20 @@ class GradZ {
       length *= num_lines;
       num_lines = 1;
     }
+    const auto prefetch_next = [&](const Lines& lines, const Rows& rows, int64_t i) {
+      const char* next = lines.first + (i + num_lines) * lines.step;
+      for (int64_t b = 0; b < length * bytes_of(rows.dtype); b += 64) __builtin_prefetch(next + b);
+    };
+    // Hardware does not foresee what lies on other pages. The next tile is most often that of the
+    // next columns.
+    constexpr int64_t kPage = 4096;
+    const bool far = by_columns_ && 2 * out.step >= kPage;
     for (int64_t i = 0; i < num_lines; ++i) {
+      if (far) {
+        prefetch_next(z, args_.z, i);
+        if (!constant_) prefetch_next(grad_z_q, grad_z_q_, i);
+        prefetch_next(out, grad_z_, i);
+      }
       line(z.first + i * z.step, codes.first + i * codes.step, grad_z_q.first + i * grad_z_q.step,
            length, out.first + i * out.step);
     }
@@ -175,8 +188,7 @@ void vector_quantize_grad_z(const VectorQuantizeBackwardArgs& args, const Rows& 
 void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, double scale,
                                    const Rows& grad_codebook, const Parallel& parallel) {
   const std::unique_ptr<int64_t[]> counts(new int64_t[args.num_codes]);
-  const CodeGroups groups =
-      group_codes(args.indices, args.num_rows, args.num_codes, counts.get());
+  const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes, counts.get());
   const Rows& codebook = args.codebook;
   const auto store = code_sums(simd_level()).store_gradients[static_cast<int>(codebook.dtype)];
   const bool in_place = codebook.element_stride == 1 && grad_codebook.element_stride == 1;
