@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from search_cases import DTYPES
@@ -25,9 +30,9 @@ def assert_is_plain(z: Tensor, indices: Tensor, num_codes: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("d", [1, 3, 8, 16, 17, 64, 65, 130])
+@pytest.mark.parametrize("d", [1, 3, 4, 8, 16, 17, 64, 65, 130])
 def test_sizes_and_types(dtype: torch.dtype, d: int) -> None:
-    for n, num_codes in ((0, 4), (1, 1), (50, 7), (200, 300)):
+    for n, num_codes in ((0, 4), (1, 1), (50, 7), (200, 300), (400, 128)):
         z = torch.randn(n, d).to(dtype)
         assert_is_plain(z, torch.randint(num_codes, (n,)), num_codes)
 
@@ -56,11 +61,13 @@ def test_images_of_every_type(dtype: torch.dtype) -> None:
         assert_is_plain(images.movedim(1, -1), torch.randint(9, (2, side, side)), 9)
 
 
-# Rows sorted by code, or in their own order with a few columns at a time, or all of them; one code
-# with nearly all rows; far more codes than rows, so that few sums are open at a time.
+# Many blocks of columns or one; whole vectors of columns, which have loops of their own; far more
+# codes than rows; sums that outgrow the caches.
 SPREADS = {
     "wide": (6000, 100, 90),
     "narrow": (6000, 100, 7),
+    "four columns": (6000, 5000, 4),
+    "eight columns": (6000, 5000, 8),
     "more codes than rows": (700, 50000, 33),
     "many open sums": (40000, 60000, 6),
 }
@@ -80,6 +87,29 @@ def test_the_same_bits_at_every_thread_count_and_layout(spread: str, collapsed: 
             torch.set_num_threads(threads)
             torch.full((num_codes, d), torch.nan)  # memory that comes again is not all zeros
             assert_is_plain(z, indices, num_codes)
+
+
+def test_no_sum_is_minus_zero() -> None:
+    """Sums begin at 0, and 0 + -0 is 0."""
+    for d in (3, 4, 8, 40):
+        z, indices = torch.full((70, d), -0.0), torch.arange(70) // 2
+        for layout in (z, z.T.contiguous().T):
+            assert not ops.codebook_stats(layout, indices, 40)[1].signbit().any()
+
+
+def test_a_process_that_knows_no_more_than_the_baseline() -> None:
+    """Loops over tiles take their SIMD level once in a process, so `level` does not reach them."""
+    names = ["test_codebook_stats.py", "test_vector_quantize.py"]
+    here = Path(__file__).parent
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    chosen = "layout or images or types"
+    done = subprocess.run(
+        [*command, "-k", chosen, *(str(here / name) for name in names)],
+        env=os.environ | {"VQGAN_FAST_ISA": "baseline"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_last_codes_have_no_rows() -> None:
