@@ -175,8 +175,8 @@ def markdown(report: dict[str, Any], plot: str) -> str:
         "",
         "Times are medians, ± half the range between the quartiles. A peer's column is its time as "
         "a multiple of ours in the same rounds: above 1, we are faster; **bold** below. "
-        "`new codebook` is ours with a codebook that changed since the last call; `of reading`: "
-        "the bytes of all inputs and outputs over the time, beside what is read from memory at most.",
+        "`new codebook` is ours with a codebook that changed since the last call; `of reading` is "
+        "the bytes of all inputs and outputs over the time, beside what memory gives to a reader.",
         "",
         f"![times and shares of the peak]({plot})",
         "",
