@@ -50,6 +50,10 @@ def test_memory_layouts() -> None:
     assert_is_plain(images.movedim(1, -1), codes.movedim(0, -1).contiguous().movedim(-1, 0), 9)
     assert_is_plain(torch.randn(1, 6).expand(60, 6), torch.randint(9, (60,)), 9)
     assert_is_plain(torch.randn(6, 1).expand(6, 40), torch.randint(9, (6,)), 9)
+    # Contiguous latents that do not follow each other at equal distances.
+    assert_is_plain(torch.randn(4, 9, 20)[:, 1:], torch.randint(9, (4, 8)), 9)
+    cropped = torch.randn(3, 20, 9, 9).to(memory_format=torch.channels_last)[:, :, 2:6, 1:6]
+    assert_is_plain(cropped.movedim(1, -1), codes, 9)
     assert_is_plain(torch.randn(300, 80)[::3, ::2], torch.randint(9, (100,)), 9)
     assert_is_plain(torch.randn(70, 300).T[:, ::2], torch.randint(9, (300,)), 9)
 
@@ -95,6 +99,32 @@ def test_no_sum_is_minus_zero() -> None:
         z, indices = torch.full((70, d), -0.0), torch.arange(70) // 2
         for layout in (z, z.T.contiguous().T):
             assert not ops.codebook_stats(layout, indices, 40)[1].signbit().any()
+
+
+def test_flushing_subnormals_does_not_matter() -> None:
+    z = 1e-40 * torch.randn(2, 40, 30, 30)
+    indices = torch.randint(9, (2, 30, 30))
+    expected = ops.codebook_stats(z.double().movedim(1, -1), indices, 9)[1].float()
+    assert (expected.abs() < torch.finfo(torch.float32).tiny).any()
+    assert torch.set_flush_denormal(True)
+    try:
+        found = [
+            ops.codebook_stats(layout, indices, 9)[1]
+            for layout in (z.movedim(1, -1), z.movedim(1, -1).contiguous())
+        ]
+    finally:
+        torch.set_flush_denormal(False)
+    assert all(torch.equal(one, expected) for one in found)
+
+
+def test_latents_that_are_not_finite_stay_with_their_codes() -> None:
+    z = torch.randn(2, 21, 6, 6)
+    z[0, 3, 1, 1], z[1, 20, 5, 5] = torch.nan, torch.inf
+    indices = (torch.arange(72) % 7).view(2, 6, 6)
+    for layout in (z.movedim(1, -1), z.movedim(1, -1).contiguous()):
+        found = ops.codebook_stats(layout, indices, 9)[1]
+        torch.testing.assert_close(found, plain(layout, indices, 9)[1].float(), equal_nan=True)
+        assert not found[indices[0, 1, 1], 3].isfinite()
 
 
 def test_a_process_that_knows_no_more_than_the_baseline() -> None:

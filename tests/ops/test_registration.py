@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch._inductor.config
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from vqgan_fast import ops
 from vqgan_fast.ops.registration import register_fallback
@@ -175,3 +176,26 @@ def test_codebook_stats_without_gradients_is_the_same() -> None:
     with torch._subclasses.FakeTensorMode() as mode:
         fake = ops.codebook_stats(mode.from_tensor(z), mode.from_tensor(indices), 7)
     assert fake[1].shape == (7, 4)
+
+
+# Of six latents, a number that depends on every one of them in another way.
+NUMBERS = {
+    "nearest_code": lambda z: (
+        ops.nearest_code(z, torch.arange(28.0).view(7, 4))[1] * torch.arange(6.0)
+    ).sum(),
+    "codebook_stats": lambda z: (
+        ops.codebook_stats(z, torch.arange(6) % 4, 7)[1] * torch.arange(28.0).view(7, 4)
+    ).sum(),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_what_is_transformed_or_traced_keeps_its_gradient(name: str) -> None:
+    """No tensor says within vmap, or while it is traced, that a gradient is asked for."""
+    number = NUMBERS[name]
+    z = torch.randn(3, 6, 4, requires_grad=True)
+    expected = torch.stack([torch.autograd.grad(number(one), one)[0] for one in z.unbind()])
+    assert torch.equal(torch.autograd.grad(torch.func.vmap(number)(z).sum(), z)[0], expected)
+    traced = make_fx(number)(z[0].detach())
+    one = z[1].detach().requires_grad_()
+    assert torch.equal(torch.autograd.grad(traced(one), one)[0], expected[1])

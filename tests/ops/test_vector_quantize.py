@@ -297,6 +297,25 @@ def test_the_gradient_of_the_codebook_at_every_thread_count(collapsed: bool) -> 
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 
+def test_the_gradient_of_a_codebook_in_any_layout() -> None:
+    """Of more columns than are summed at a time, for latents in rows and in columns."""
+    books = {
+        "turned": torch.randn(300, 50).T,
+        "a slice": torch.randn(50, 303)[:, 2:302],
+        "every other": torch.randn(100, 600)[::2, ::2],
+    }
+    indices = torch.randint(40, (2, 9, 9))
+    one, zero = torch.ones(()), torch.zeros(())
+    backward = torch.ops.vqgan_fast.vector_quantize_backward
+    images = torch.randn(2, 300, 9, 9).movedim(1, -1)
+    counts, sums = ops.codebook_stats(images.double(), indices, 50)
+    for name, book in books.items():
+        expected = 2.0 / images.numel() * (counts[:, None] * book.double() - sums)
+        for z in (images, images.contiguous()):
+            found = backward(None, zero, one, z, book, indices, False, True)[1]
+            assert torch.equal(found, expected.float()), name
+
+
 def test_no_rows() -> None:
     z = torch.zeros(2, 0, 8, requires_grad=True)
     codebook = torch.randn(5, 8, requires_grad=True)

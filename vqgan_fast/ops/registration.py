@@ -41,7 +41,9 @@ _PLAIN = (torch.Tensor, torch.nn.Parameter)
 def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether an op's twin without autograd may stand for it: on the CPU, with no gradient asked.
 
-    Autograd of ops like ours is Python, which takes longer than a small call.
+    Autograd of ops like ours is Python, which takes longer than a small call. What is traced or
+    transformed may be differentiated later or elsewhere: under vmap no tensor says that it requires
+    a gradient.
     """
     return (
         not torch.compiler.is_compiling()
@@ -49,6 +51,9 @@ def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
         and type(other) in _PLAIN
         and z.is_cpu
         and not (torch.is_grad_enabled() and (z.requires_grad or other.requires_grad))
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._get_tracing_state()
+        and not torch._C._len_torch_dispatch_stack()
     )
 
 

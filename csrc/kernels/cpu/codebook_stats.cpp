@@ -171,7 +171,9 @@ class SumOfColumns {
   }
 
  private:
-  // Whole lines of the results where the sums stay in the caches with that, and every thread busy.
+  // Whole lines of the results, where the sums stay in the caches with that and there are columns
+  // enough for the threads. Of 4 or fewer, one thread sums all: listing the codes takes about as
+  // long, and cannot be shared out.
   int64_t columns_at_once() const {
     constexpr int64_t kMost = 16, kLeast = 4, kMostBytes = int64_t{1} << 22;
     int64_t columns = kMost;

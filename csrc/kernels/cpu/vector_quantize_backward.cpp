@@ -129,8 +129,8 @@ class GradZ {
     const bool far = by_columns_ && 2 * out.step >= kPage;
     for (int64_t i = 0; i < num_lines; ++i) {
       if (far) {
-        prefetch_next(z, args_.z, i);
-        if (!constant_) prefetch_next(grad_z_q, grad_z_q_, i);
+        if (is_line(args_.z)) prefetch_next(z, args_.z, i);
+        if (!constant_ && is_line(grad_z_q_)) prefetch_next(grad_z_q, grad_z_q_, i);
         prefetch_next(out, grad_z_, i);
       }
       line(z.first + i * z.step, codes.first + i * codes.step, grad_z_q.first + i * grad_z_q.step,
