@@ -56,12 +56,12 @@ BOXES = {
 }
 
 # The sizes of the correction, as nearest_code_correction.cpp has them.
-ROWS = (1, 4, 16, 64, 256, 1024, 4096)
+ROWS = (1, 2, 4, 16, 64, 256, 1024, 4096)
 CODES = (64, 256, 1024, 4096, 16384, 262144)
-DIMS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
+DIMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 # Others, at which the choice is interpolated.
-ROWS_BETWEEN, CODES_BETWEEN = (2, 8, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
-DIMS_BETWEEN = (5, 7, 9, 14, 20, 48, 100)
+ROWS_BETWEEN, CODES_BETWEEN = (3, 8, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
+DIMS_BETWEEN = (7, 9, 11, 14, 20, 48, 100)
 
 Size = tuple[int, int, int]
 # Nanoseconds by way and by whether the codebook was packed before.
