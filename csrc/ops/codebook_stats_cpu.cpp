@@ -20,8 +20,10 @@ std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& ind
   STD_TORCH_CHECK(bad < 0, "indices must lie in [0, ", num_codes, "), got ", index[bad],
                   " at flat position ", bad);
   const ScalarType sums_type = accumulation_type(z, z);
-  Tensor counts = torch::stable::new_empty(z, {num_codes}, ScalarType::Long);
+  // The large one first: the small one could take the place where the last call's large one lay,
+  // and new pages would be asked of the system.
   Tensor sums = torch::stable::new_empty(z, {num_codes, sizes.dim}, sums_type);
+  Tensor counts = torch::stable::new_empty(z, {num_codes}, ScalarType::Long);
   Tensor holder;
   codebook_stats(rows_of(z, &holder), index, sizes.num_rows, num_codes, sizes.dim,
                  static_cast<int64_t*>(counts.data_ptr()), dtype_of(sums_type), sums.data_ptr(),
