@@ -4,6 +4,7 @@
 #include <cstring>
 #include <memory>
 #include <type_traits>
+#include <vector>
 
 #include "kernels/cpu/aligned_memory.h"
 #include "kernels/cpu/code_sums.h"
@@ -161,8 +162,7 @@ class SumOfColumns {
     const int64_t grain = std::max<int64_t>(1, kLeastElements / (groups_.num_rows * columns));
     parallel_.run(0, num_parts, grain, [&](int64_t begin, int64_t end) {
       const DefaultFloatMode float_mode;
-      const std::unique_ptr<double, FreeMemory> sums(static_cast<double*>(
-          allocate_aligned(groups_.num_groups * columns * bytes_of(DType::kFloat64))));
+      const auto sums = allocate_array<double>(groups_.num_groups * columns);
       for (int64_t part = begin; part < end; ++part) {
         const int64_t column = part * columns;
         run_part(column, std::min(columns, dim_ - column), sums.get());
