@@ -24,8 +24,10 @@ constexpr int kPanelBytes = kStageColumns * kRowPanel * 2;
 constexpr int kRowBytes = kStageColumns * kMmaRows * 2;
 constexpr int kCodeBytes = kStageColumns * kCodePanel * 2;
 constexpr int kStageBytes = kRowBytes + kCodeBytes;
+constexpr int kScaleBytes = kMmaRows * 4;
 
 static_assert(kMmaRows == 2 * kRowPanel && kCodePanel == 2 * kWarpCodes, "two by two warps");
+static_assert(kMmaRows == kThreads, "a thread fetches a row's scale and writes its loser");
 
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 
@@ -38,46 +40,45 @@ __device__ void copy_contiguous(unsigned char* shared, const unsigned char* glob
 // The stages of one block's work, in the order it needs them: for each tile of codes, all columns.
 struct StageSource {
   const unsigned char* rows;
-  const unsigned char* codes;  // of the first tile
+  const unsigned char* codes;  // of the tile that is requested next
   int depth;
-  int per_tile;  // stages
-  int total;
-
-  __device__ int columns(int in_tile) const {
-    const int rest = depth - in_tile * kStageColumns;
-    return rest < kStageColumns ? rest : kStageColumns;
-  }
-
-  // Of the columns that a lane has of the codes behind first_code, in the tile of `stage`.
-  __device__ void half_norms(int stage, int first_code, int lane,
-                             float2 (&norms)[kCodeFragments]) const {
-    const unsigned char* tile = codes + stage / per_tile * code_panel_bytes(depth);
-    const float* all = reinterpret_cast<const float*>(tile + code_columns_bytes(depth));
-#pragma unroll
-    for (int j = 0; j < kCodeFragments; ++j) {
-      norms[j] = *reinterpret_cast<const float2*>(all + first_code + fragment_column(lane, j, 0));
-    }
-  }
+  int first;  // column that is requested next
+  int left;   // stages not yet requested
 
   // A group of copies is committed for every stage, one behind the last too: the count of groups is
   // what is waited for.
-  __device__ void request(int stage, unsigned char* shared) const {
-    if (stage < total) {
-      const int in_tile = stage % per_tile;
-      const int first = in_tile * kStageColumns;
+  __device__ void request_next(unsigned char* shared) {
+    if (left > 0) {
+      const int rest = depth - first;
+      const int columns = rest < kStageColumns ? rest : kStageColumns;
       for (int panel = 0; panel < kMmaRows / kRowPanel; ++panel) {
         copy_contiguous(
             shared + panel * kPanelBytes,
             rows + panel * row_panel_bytes(depth) + unit_offset(kRowPanel, first / 8, 0),
-            columns(in_tile) * kRowPanel * 2);
+            columns * kRowPanel * 2);
       }
-      const unsigned char* tile = codes + stage / per_tile * code_panel_bytes(depth);
-      copy_contiguous(shared + kRowBytes, tile + unit_offset(kCodePanel, first / 8, 0),
-                      columns(in_tile) * kCodePanel * 2);
+      copy_contiguous(shared + kRowBytes, codes + unit_offset(kCodePanel, first / 8, 0),
+                      columns * kCodePanel * 2);
+      --left;
+      first += kStageColumns;
+      if (first >= depth) {
+        first = 0;
+        codes += code_panel_bytes(depth);
+      }
     }
     ptx::commit_copies();
   }
 };
+
+// Of the columns that a lane has of the codes behind first_code of a tile.
+__device__ void half_norms_of(const unsigned char* tile, int depth, int first_code, int lane,
+                              float2 (&norms)[kCodeFragments]) {
+  const float* all = reinterpret_cast<const float*>(tile + code_columns_bytes(depth));
+#pragma unroll
+  for (int j = 0; j < kCodeFragments; ++j) {
+    norms[j] = *reinterpret_cast<const float2*>(all + first_code + fragment_column(lane, j, 0));
+  }
+}
 
 // products += rows codes^T over the columns of one stage.
 __device__ void multiply_stage(float (&products)[kRowFragments][4 * kCodeFragments],
@@ -124,53 +125,52 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(SearchArgs args) {
   const int64_t rest = args.plan.code_tiles - first_tile;
   const int64_t tiles = rest < args.plan.tiles_per_split ? rest : args.plan.tiles_per_split;
 
-  StageSource source;
-  source.depth = args.plan.depth;
-  source.rows = args.row_image + row_tile * (kMmaRows / kRowPanel) * row_panel_bytes(source.depth);
-  source.codes = args.code_image + first_tile * code_panel_bytes(source.depth);
-  source.per_tile = static_cast<int>(ceil_div(source.depth, kStageColumns));
-  source.total = static_cast<int>(tiles) * source.per_tile;
+  const int depth = args.plan.depth;
+  const unsigned char* codes = args.code_image + first_tile * code_panel_bytes(depth);
+  const int per_tile = static_cast<int>(ceil_div(depth, kStageColumns));
+  const int total = static_cast<int>(tiles) * per_tile;
+  StageSource source{args.row_image + row_tile * (kMmaRows / kRowPanel) * row_panel_bytes(depth),
+                     codes, depth, 0, total};
 
-  float scales[kRowFragments][2];
+  // Not in registers, of which the products leave none to spare. They are read where a tile ends,
+  // behind a barrier.
+  float* const scales = reinterpret_cast<float*>(shared + kStages * kStageBytes);
+  scales[threadIdx.x] = row_scale(args, row_tile * kMmaRows + threadIdx.x);
   ClassRecord<kGroups> records[kRowFragments][2];
 #pragma unroll
   for (int m = 0; m < kRowFragments; ++m) {
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      scales[m][half] = row_scale(args, first_row + 16 * m + fragment_row(lane, half));
-      records[m][half].clear();
-    }
+    for (int half = 0; half < 2; ++half) records[m][half].clear();
   }
 
   for (int stage = 0; stage < kStages - 1; ++stage) {
-    source.request(stage, shared + stage * kStageBytes);
+    source.request_next(shared + stage * kStageBytes);
   }
   float products[kRowFragments][4 * kCodeFragments] = {};
-  int in_tile = 0;
+  int rest_columns = depth;
   int tile = static_cast<int>(first_tile);
   int slot = 0;
-  for (int stage = 0; stage < source.total; ++stage) {
+  for (int stage = 0; stage < total; ++stage) {
     ptx::wait_for_copies<kStages - 2>();
     __syncthreads();  // everyone's copies have landed, and the stage before this one is free
-    const int next = stage + kStages - 1;
-    source.request(next, shared + (slot + kStages - 1) % kStages * kStageBytes);
-    const bool last = in_tile == source.per_tile - 1;
+    source.request_next(shared + (slot + kStages - 1) % kStages * kStageBytes);
+    const bool last = rest_columns <= kStageColumns;
     // Read before the products that hide the wait; in shared memory they would keep a second block
     // from a consumer card's multiprocessor.
     float2 half_norms[kCodeFragments];
-    if (last) source.half_norms(stage, warp_code * kWarpCodes, lane, half_norms);
+    if (last) half_norms_of(codes, depth, warp_code * kWarpCodes, lane, half_norms);
     const unsigned char* here = shared + slot * kStageBytes;
     multiply_stage(products, here + warp_row * kPanelBytes,
-                   here + kRowBytes + warp_code * kWarpCodes * kUnitBytes, source.columns(in_tile),
-                   lane);
+                   here + kRowBytes + warp_code * kWarpCodes * kUnitBytes, rest_columns, lane);
     if (last) {
 #pragma unroll
       for (int m = 0; m < kRowFragments; ++m) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
+          const float scale = scales[warp_row * kWarpRows + 16 * m + fragment_row(lane, half)];
           fold_tile<kGroups, kWarpCodes>(
-              &records[m][half], products[m], half, [&](int j) { return half_norms[j]; },
-              scales[m][half], tile);
+              &records[m][half], products[m], half, [&](int j) { return half_norms[j]; }, scale,
+              tile);
         }
       }
 #pragma unroll
@@ -179,8 +179,9 @@ __global__ void __launch_bounds__(kThreads, 2) mma_kernel(SearchArgs args) {
         for (int i = 0; i < 4 * kCodeFragments; ++i) products[m][i] = 0.0f;
       }
       ++tile;
+      codes += code_panel_bytes(depth);
     }
-    in_tile = last ? 0 : in_tile + 1;
+    rest_columns = last ? depth : rest_columns - kStageColumns;
     slot = slot == kStages - 1 ? 0 : slot + 1;
   }
   ptx::wait_for_copies<0>();
@@ -221,7 +222,7 @@ cudaError_t launch_groups(const SearchArgs& args, cudaStream_t stream) {
   SearchArgs now = args;
   now.plan.row_tiles = ceil_div(args.num_rows, kMmaRows);
   return launch_shared(mma_kernel<kGroups>, now.plan.row_tiles * args.plan.splits, kThreads,
-                       kStages * kStageBytes, stream, now);
+                       kStages * kStageBytes + kScaleBytes, stream, now);
 }
 
 }  // namespace

@@ -202,7 +202,7 @@ __device__ void consume(const SearchArgs& args, const Ring& ring, unsigned char*
   if (warpgroup == 1) ptx::arrive_named(other_turn, kConsumers * kWarpgroup);
 
   const uint32_t row_panel = static_cast<uint32_t>(row_panel_bytes(ring.depth));
-  float products[kPanels][64];
+  float products[kPanels][64] = {};
   Turn stage;
   Turn rows;
   for (int item = blockIdx.x; item < items; item += gridDim.x) {
