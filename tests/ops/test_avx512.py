@@ -14,10 +14,7 @@ from kernel_program import ROOT, compile_program, definitions, kernel_sources
 
 HERE = Path(__file__).parent / "avx512"
 # These have no AVX-512 kernels.
-OTHER_OPS = re.compile(
-    r"^(cache_attention|code_groups|code_sums|codebook_stats|decode_layers|layer_norm"
-    r"|sample_logits|vector_quantize)"
-)
+OTHER_OPS = re.compile(r"^(cache_attention|decode_layers|layer_norm|sample_logits|vector_quantize)")
 HEADERS = (
     "immintrin.h",
     "algorithm",

@@ -56,15 +56,20 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
   return groups;
 }
 
-std::unique_ptr<int64_t[]> rows_of_groups(const CodeGroups& groups) {
-  auto rows = uninitialised(groups.num_rows + CodeSums::kRowsAhead);
+std::unique_ptr<int64_t[]> offsets_of_groups(const CodeGroups& groups, const Rows& z) {
+  auto offsets = uninitialised(groups.num_rows + CodeSums::kRowsAhead);
   // A count is for a while the place of the code's next row.
   int64_t* next = groups.counts;
   for (int64_t g = 0; g < groups.num_groups; ++g) next[groups.codes[g]] = groups.first[g];
-  for (int64_t n = 0; n < groups.num_rows; ++n) rows[next[groups.indices[n]]++] = n;
-  std::fill_n(rows.get() + groups.num_rows, CodeSums::kRowsAhead, 0);
+  for (int64_t n = 0; n < groups.num_rows;) {
+    const int64_t end = std::min(n + z.inner_rows, groups.num_rows);
+    for (int64_t offset = z.offset(n); n < end; ++n, offset += z.inner_stride) {
+      offsets[next[groups.indices[n]]++] = offset;
+    }
+  }
+  std::fill_n(offsets.get() + groups.num_rows, CodeSums::kRowsAhead, 0);
   restore_counts(groups);
-  return rows;
+  return offsets;
 }
 
 std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups) {

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "kernels/cpu/rows.h"
+
 namespace vqgan_fast {
 
 // The codes that have rows, in ascending order.
@@ -28,9 +30,10 @@ int64_t find_bad_index(const int64_t* indices, int64_t num_rows, int64_t num_cod
 CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_codes,
                        int64_t* counts);
 
-// Group g has the rows rows[first[g]] .. rows[first[g + 1] - 1], in ascending order. Some more
-// stand behind the last, which may be asked for but not used. `counts` changes meanwhile.
-std::unique_ptr<int64_t[]> rows_of_groups(const CodeGroups& groups);
+// Where the rows of z begin, in elements behind its data: those of group g stand at first[g] ..
+// first[g + 1] - 1, in the order of the rows. Some more stand behind the last, which may be asked
+// for but not used. `counts` changes meanwhile.
+std::unique_ptr<int64_t[]> offsets_of_groups(const CodeGroups& groups, const Rows& z);
 
 // The group of each row. `counts` changes meanwhile.
 std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups);

@@ -12,22 +12,25 @@ namespace vqgan_fast {
 // Groups, their codes and rows are those of code_groups.h. Tables are indexed by DType.
 struct CodeSums {
   static constexpr int kTypes = 4;
-  // The rows of a code lie anywhere in z, so that no hardware foresees the next one: row numbers
-  // are read this far behind the last.
-  static constexpr int64_t kRowsAhead = 32;
+  // The rows of a code lie anywhere in z, so that no hardware foresees the next one: their offsets
+  // are read this far behind the last. Nearer, the memory has not answered yet; farther, wide rows
+  // would leave L1 again, few places of which are theirs.
+  static constexpr int64_t kRowsAhead = 20;
 
   // codes[g] = the g-th code that has rows, first[g] = how many rows the codes before it have.
   // Returns the number of those codes.
   int64_t (*list_groups)(const int64_t* counts, int64_t num_codes, int64_t* codes, int64_t* first);
 
-  // sums[g * columns + c] = the sum of z[row * row_stride + c] over the rows of group g in their
-  // order, in fp64, from 0 on.
-  void (*add_rows[kTypes])(const void* z, int64_t row_stride, const int64_t* rows,
-                           const int64_t* first, int64_t num_groups, int64_t columns, double* sums);
+  // sums[g * columns + c] = the sum of z[offsets[i] + c] over the rows i of group g in their order,
+  // in fp64, from 0 on.
+  void (*add_rows[kTypes])(const void* z, const int64_t* offsets, const int64_t* first,
+                           int64_t num_groups, int64_t columns, double* sums);
 
-  // sums[group[r] * columns + c] += z[r * columns + c], r ascending, in fp64.
-  void (*add_in_order[kTypes])(const void* z, const int64_t* group, int64_t num_rows,
-                               int64_t columns, double* sums);
+  // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64. What lies at
+  // `later` as z lies at z is wanted soon, and asked for on the way; it is not used.
+  void (*add_columns[kTypes])(const void* z, int64_t column_stride, const void* later,
+                              const int64_t* group, int64_t num_rows, int64_t columns,
+                              double* sums);
 
   // out[codes[g] * stride + c] = sums[g * columns + c], rounded.
   void (*store_sums[kTypes])(const double* sums, const int64_t* codes, int64_t num_groups,
@@ -43,9 +46,15 @@ extern const CodeSums kCodeSumsBaseline;
 #ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX2
 extern const CodeSums kCodeSumsAvx2;
 #endif
+#ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX512
+extern const CodeSums kCodeSumsAvx512;
+#endif
 
 // The loops of the highest level that is compiled in and not above `level`.
 inline const CodeSums& code_sums(SimdLevel level) {
+#ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX512
+  if (level >= SimdLevel::kAvx512) return kCodeSumsAvx512;
+#endif
 #ifdef VQGAN_FAST_HAS_CODE_SUMS_AVX2
   if (level >= SimdLevel::kAvx2) return kCodeSumsAvx2;
 #endif

@@ -2,6 +2,6 @@
 
 namespace vqgan_fast {
 
-const CodeSums kCodeSumsAvx2 = kSums;
+const CodeSums kCodeSumsAvx2 = make_sums<4>();
 
 }  // namespace vqgan_fast

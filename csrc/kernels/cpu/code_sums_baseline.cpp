@@ -2,6 +2,6 @@
 
 namespace vqgan_fast {
 
-const CodeSums kCodeSumsBaseline = kSums;
+const CodeSums kCodeSumsBaseline = make_sums<2>();
 
 }  // namespace vqgan_fast

@@ -2,86 +2,22 @@
 // compiled with its own flags, so everything is in an anonymous namespace.
 #pragma once
 
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/code_sums.h"
-#include "kernels/cpu/element.h"
+#include "kernels/cpu/double_vectors.h"
 
 namespace vqgan_fast {
 namespace {
 
-// As wide as the conversions of the level, which compilers would put together from halves.
-#ifdef __AVX2__
-constexpr int64_t kLanes = 4;
-#else
-constexpr int64_t kLanes = 2;
-#endif
-typedef double Doubles __attribute__((vector_size(kLanes * 8), aligned(8), may_alias));
-typedef float Floats __attribute__((vector_size(kLanes * 4), aligned(4), may_alias));
+template <int64_t kValue>
+using Constant = std::integral_constant<int64_t, kValue>;
 
-// kLanes elements as doubles, and back.
-template <class E>
-struct Vector {
-  static Doubles load(const typename E::Storage* from) {
-    Doubles x;
-    for (int64_t i = 0; i < kLanes; ++i) x[i] = E::load(from[i]);
-    return x;
-  }
-  static void store(const Doubles& x, typename E::Storage* to) {
-    for (int64_t i = 0; i < kLanes; ++i) to[i] = E::store(x[i]);
-  }
-};
-
-template <>
-struct Vector<Fp64> {
-  static Doubles load(const double* from) { return *reinterpret_cast<const Doubles*>(from); }
-  static void store(const Doubles& x, double* to) { *reinterpret_cast<Doubles*>(to) = x; }
-};
-
-#ifdef __AVX2__
-template <>
-struct Vector<Fp32> {
-  static Doubles load(const float* from) { return _mm256_cvtps_pd(_mm_loadu_ps(from)); }
-  static void store(const Doubles& x, float* to) { _mm_storeu_ps(to, _mm256_cvtpd_ps(x)); }
-};
-
-template <>
-struct Vector<Bf16> {
-  static Doubles load(const uint16_t* from) {
-    const __m128i x = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
-    return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(x, 16)));
-  }
-  static void store(const Doubles& x, uint16_t* to) {
-    for (int64_t i = 0; i < kLanes; ++i) to[i] = Bf16::store(x[i]);
-  }
-};
-
-template <>
-struct Vector<Fp16> {
-  static Doubles load(const uint16_t* from) {
-    return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
-  }
-  static void store(const Doubles& x, uint16_t* to) {
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
-                     _mm_cvtps_ph(_mm256_cvtpd_ps(x), _MM_FROUND_TO_NEAREST_INT));
-  }
-};
-#else
-template <>
-struct Vector<Fp32> {
-  static Doubles load(const float* from) {
-    return __builtin_convertvector(*reinterpret_cast<const Floats*>(from), Doubles);
-  }
-  static void store(const Doubles& x, float* to) {
-    *reinterpret_cast<Floats*>(to) = __builtin_convertvector(x, Floats);
-  }
-};
-#endif
+// Of 4 columns, where kMost is the level's.
+template <int64_t kMost>
+constexpr int64_t kFewLanes = std::min<int64_t>(kMost, 4);
 
 // Bit i: whether counts[i] is not 0, for 64 of them.
 uint64_t used_of_64(const int64_t* counts) {
@@ -118,39 +54,45 @@ int64_t list_groups(const int64_t* counts, int64_t num_codes, int64_t* codes, in
 }
 
 // Some columns of some rows, in registers.
-template <class E, int64_t kVectors>
-void add_columns(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
-                 int64_t num_rows, bool is_first, double* sums) {
+template <class E, int64_t kLanes, int64_t kVectors>
+void add_row_columns(const typename E::Storage* z, const int64_t* offsets, int64_t num_rows,
+                     bool is_first, double* sums) {
   constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
-  Doubles total[kVectors];
+  Doubles<kLanes> total[kVectors];
   for (int64_t v = 0; v < kVectors; ++v) {
-    total[v] = is_first ? Doubles{} : Vector<Fp64>::load(sums + v * kLanes);
+    total[v] = is_first ? Doubles<kLanes>{} : Vector<Fp64, kLanes>::load(sums + v * kLanes);
   }
   for (int64_t r = 0; r < num_rows; ++r) {
-    const auto* row = z + rows[r] * row_stride;
-    const auto* later = z + rows[r + CodeSums::kRowsAhead] * row_stride;
+    const auto* row = z + offsets[r];
+    const auto* later = z + offsets[r + CodeSums::kRowsAhead];
     for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c);
-    for (int64_t v = 0; v < kVectors; ++v) total[v] += Vector<E>::load(row + v * kLanes);
+    for (int64_t v = 0; v < kVectors; ++v) total[v] += Vector<E, kLanes>::load(row + v * kLanes);
   }
-  for (int64_t v = 0; v < kVectors; ++v) Vector<Fp64>::store(total[v], sums + v * kLanes);
+  for (int64_t v = 0; v < kVectors; ++v) {
+    Vector<Fp64, kLanes>::store(total[v], sums + v * kLanes);
+  }
 }
 
-// Rows rows[0] .. rows[num_rows - 1] are added to `sums`, which counts as 0 if they are the first.
-template <class E>
-void add_block(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
-               int64_t num_rows, int64_t columns, bool is_first, double* sums) {
+// The rows at the first num_rows offsets are added to `sums`, which counts as 0 if they are the
+// code's first.
+template <class E, int64_t kMost>
+void add_block(const typename E::Storage* z, const int64_t* offsets, int64_t num_rows,
+               int64_t columns, bool is_first, double* sums) {
   int64_t c = 0;
-  const auto add = [&](auto vectors) {
-    add_columns<E, vectors>(z + c, row_stride, rows, num_rows, is_first, sums + c);
-    c += vectors * kLanes;
+  const auto add = [&](auto lanes, auto vectors) {
+    add_row_columns<E, lanes, vectors>(z + c, offsets, num_rows, is_first, sums + c);
+    c += lanes * vectors;
   };
-  while (c + 8 * kLanes <= columns) add(std::integral_constant<int64_t, 8>());
-  if (c + 4 * kLanes <= columns) add(std::integral_constant<int64_t, 4>());
-  if (c + 2 * kLanes <= columns) add(std::integral_constant<int64_t, 2>());
-  if (c + kLanes <= columns) add(std::integral_constant<int64_t, 1>());
+  constexpr Constant<kMost> lanes;
+  while (c + 8 * lanes <= columns) add(lanes, Constant<8>());
+  if (c + 4 * lanes <= columns) add(lanes, Constant<4>());
+  if (c + 2 * lanes <= columns) add(lanes, Constant<2>());
+  if (c + lanes <= columns) add(lanes, Constant<1>());
+  constexpr Constant<kFewLanes<kMost>> few;
+  if (c + few <= columns) add(few, Constant<1>());
   for (; c < columns; ++c) {
     double total = is_first ? 0.0 : sums[c];
-    for (int64_t r = 0; r < num_rows; ++r) total += E::load(z[rows[r] * row_stride + c]);
+    for (int64_t r = 0; r < num_rows; ++r) total += E::load(z[offsets[r] + c]);
     sums[c] = total;
   }
 }
@@ -158,88 +100,116 @@ void add_block(const typename E::Storage* z, int64_t row_stride, const int64_t* 
 // A few whole vectors of columns: every code's first row, then what further rows some have. Codes
 // of one row and of more follow each other as they come, and a branch on it would be foreseen too
 // seldom.
-template <class E, int64_t kVectors>
-void add_narrow_rows(const typename E::Storage* z, int64_t row_stride, const int64_t* rows,
-                     const int64_t* first, int64_t num_groups, double* sums) {
+template <class E, int64_t kLanes, int64_t kVectors>
+void add_narrow_rows(const typename E::Storage* z, const int64_t* offsets, const int64_t* first,
+                     int64_t num_groups, double* sums) {
   constexpr int64_t kColumns = kVectors * kLanes, kGroups = 64;
   for (int64_t begin = 0; begin < num_groups; begin += kGroups) {
     const int64_t end = std::min(begin + kGroups, num_groups);
     int64_t longer[kGroups], num_longer = 0;
     for (int64_t g = begin; g < end; ++g) {
-      add_columns<E, kVectors>(z, row_stride, rows + first[g], 1, true, sums + g * kColumns);
+      add_row_columns<E, kLanes, kVectors>(z, offsets + first[g], 1, true, sums + g * kColumns);
       longer[num_longer] = g;
       num_longer += first[g + 1] - first[g] > 1;
     }
     for (int64_t i = 0; i < num_longer; ++i) {
       const int64_t g = longer[i], row = first[g] + 1;
-      add_columns<E, kVectors>(z, row_stride, rows + row, first[g + 1] - row, false,
-                               sums + g * kColumns);
+      add_row_columns<E, kLanes, kVectors>(z, offsets + row, first[g + 1] - row, false,
+                                           sums + g * kColumns);
     }
   }
 }
 
-template <class E>
-void add_rows(const void* latents, int64_t row_stride, const int64_t* rows, const int64_t* first,
-              int64_t num_groups, int64_t columns, double* sums) {
+template <class E, int64_t kMost>
+void add_rows(const void* latents, const int64_t* offsets, const int64_t* first, int64_t num_groups,
+              int64_t columns, double* sums) {
   // Rows whose columns are gone through together: they stay in L1.
   constexpr int64_t kBlockRows = 16;
   const auto* z = static_cast<const typename E::Storage*>(latents);
   if (columns == 4) {
-    return add_narrow_rows<E, 4 / kLanes>(z, row_stride, rows, first, num_groups, sums);
+    constexpr int64_t kLanes = kFewLanes<kMost>;
+    return add_narrow_rows<E, kLanes, 4 / kLanes>(z, offsets, first, num_groups, sums);
   }
   if (columns == 8) {
-    return add_narrow_rows<E, 8 / kLanes>(z, row_stride, rows, first, num_groups, sums);
+    return add_narrow_rows<E, kMost, 8 / kMost>(z, offsets, first, num_groups, sums);
   }
   for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
     for (int64_t i = first[g]; i < first[g + 1]; i += kBlockRows) {
       const int64_t count = std::min(kBlockRows, first[g + 1] - i);
-      add_block<E>(z, row_stride, rows + i, count, columns, i == first[g], sums);
+      add_block<E, kMost>(z, offsets + i, count, columns, i == first[g], sums);
     }
   }
 }
 
-template <class E, int64_t kVectors>
-void add_vectors(const typename E::Storage* z, const int64_t* group, int64_t num_rows,
-                 double* sums) {
-  constexpr int64_t kColumns = kVectors * kLanes;
-  for (int64_t r = 0; r < num_rows; ++r) {
-    double* sum = sums + group[r] * kColumns;
+// kLanes rows of kVectors kLanes columns: squares of a register's width, turned in registers.
+template <class E, int64_t kLanes, int64_t kVectors>
+void add_squares(const typename E::Storage* z, int64_t column_stride, const int64_t* group,
+                 int64_t columns, double* sums) {
+  Doubles<kLanes> rows[kVectors][kLanes];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    for (int64_t i = 0; i < kLanes; ++i) {
+      rows[v][i] = Vector<E, kLanes>::load(z + (v * kLanes + i) * column_stride);
+    }
+    turn_square(rows[v]);
+  }
+  for (int64_t i = 0; i < kLanes; ++i) {
+    double* sum = sums + group[i] * columns;
     for (int64_t v = 0; v < kVectors; ++v) {
-      const Doubles x = Vector<E>::load(z + r * kColumns + v * kLanes);
-      Vector<Fp64>::store(Vector<Fp64>::load(sum + v * kLanes) + x, sum + v * kLanes);
+      const Doubles<kLanes> before = Vector<Fp64, kLanes>::load(sum + v * kLanes);
+      Vector<Fp64, kLanes>::store(before + rows[v][i], sum + v * kLanes);
     }
   }
 }
 
-template <class E>
-void add_in_order(const void* latents, const int64_t* group, int64_t num_rows, int64_t columns,
-                  double* sums) {
+template <class E, int64_t kMost>
+void add_columns(const void* latents, int64_t column_stride, const void* later,
+                 const int64_t* group, int64_t num_rows, int64_t columns, double* sums) {
+  // Rows that are gone through together: a line of each column, as columns may lie so that few of
+  // their lines fit into L1 at a time.
+  constexpr int64_t kLine = 64 / sizeof(typename E::Storage);
   const auto* z = static_cast<const typename E::Storage*>(latents);
-  if (columns == 16) return add_vectors<E, 16 / kLanes>(z, group, num_rows, sums);
-  if (columns == 8) return add_vectors<E, 8 / kLanes>(z, group, num_rows, sums);
-  if (columns == 4) return add_vectors<E, 4 / kLanes>(z, group, num_rows, sums);
-  for (int64_t r = 0; r < num_rows; ++r) {
-    for (int64_t c = 0; c < columns; ++c) {
-      sums[group[r] * columns + c] += E::load(z[r * columns + c]);
-    }
+  const auto* ahead = static_cast<const typename E::Storage*>(later);
+  for (int64_t first = 0; first < num_rows; first += kLine) {
+    const int64_t end = std::min(first + kLine, num_rows);
+    int64_t c = 0;
+    const auto add = [&](auto some) {
+      constexpr int64_t kColumns = some;
+      for (int64_t i = 0; i < kColumns; ++i) {
+        __builtin_prefetch(ahead + (c + i) * column_stride + first);
+      }
+      int64_t r = first;
+      const auto squares = [&](auto lanes) {
+        for (; r + lanes <= end; r += lanes) {
+          add_squares<E, lanes, kColumns / lanes>(z + c * column_stride + r, column_stride,
+                                                  group + r, columns, sums + c);
+        }
+      };
+      squares(Constant<std::min(kMost, kColumns)>());
+      squares(Constant<std::min(kFewLanes<kMost>, kColumns)>());
+      squares(Constant<1>());
+      c += kColumns;
+    };
+    while (c + 8 <= columns) add(Constant<8>());
+    if (c + 4 <= columns) add(Constant<4>());
+    while (c < columns) add(Constant<1>());
   }
 }
 
-template <class E>
+template <class E, int64_t kMost>
 void store_sums(const double* sums, const int64_t* codes, int64_t num_groups, int64_t columns,
                 void* result, int64_t stride) {
   auto* out = static_cast<typename E::Storage*>(result);
   for (int64_t g = 0; g < num_groups; ++g, sums += columns) {
     auto* to = out + codes[g] * stride;
     int64_t c = 0;
-    for (; c + kLanes <= columns; c += kLanes) {
-      Vector<E>::store(Vector<Fp64>::load(sums + c), to + c);
+    for (; c + kMost <= columns; c += kMost) {
+      Vector<E, kMost>::store(Vector<Fp64, kMost>::load(sums + c), to + c);
     }
     for (; c < columns; ++c) to[c] = E::store(sums[c]);
   }
 }
 
-template <class E>
+template <class E, int64_t kMost>
 void store_gradients(const double* sums, const int64_t* codes, const int64_t* first,
                      int64_t num_groups, int64_t columns, double scale, const void* codebook,
                      int64_t e_stride, void* result, int64_t stride) {
@@ -254,9 +224,9 @@ void store_gradients(const double* sums, const int64_t* codes, const int64_t* fi
     auto* to = out + codes[g] * stride;
     const double count = static_cast<double>(first[g + 1] - first[g]);
     int64_t c = 0;
-    for (; c + kLanes <= columns; c += kLanes) {
-      const Doubles sum = Vector<Fp64>::load(sums + c);
-      Vector<E>::store(scale * (count * Vector<E>::load(from + c) - sum), to + c);
+    for (; c + kMost <= columns; c += kMost) {
+      const Doubles<kMost> sum = Vector<Fp64, kMost>::load(sums + c);
+      Vector<E, kMost>::store(scale * (count * Vector<E, kMost>::load(from + c) - sum), to + c);
     }
     for (; c < columns; ++c) {
       const double x = E::load(from[c]);
@@ -265,18 +235,23 @@ void store_gradients(const double* sums, const int64_t* codes, const int64_t* fi
   }
 }
 
-template <class... Elements>
-constexpr CodeSums make_sums() {
+template <int64_t kMost, class... Elements>
+constexpr CodeSums make_sums_of() {
   CodeSums loops{};
   loops.list_groups = list_groups;
-  ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements>), ...);
-  ((loops.add_in_order[static_cast<int>(Elements::kType)] = add_in_order<Elements>), ...);
-  ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements>), ...);
-  ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements>), ...);
+  ((loops.add_rows[static_cast<int>(Elements::kType)] = add_rows<Elements, kMost>), ...);
+  ((loops.add_columns[static_cast<int>(Elements::kType)] = add_columns<Elements, kMost>), ...);
+  ((loops.store_sums[static_cast<int>(Elements::kType)] = store_sums<Elements, kMost>), ...);
+  ((loops.store_gradients[static_cast<int>(Elements::kType)] = store_gradients<Elements, kMost>),
+   ...);
   return loops;
 }
 
-constexpr CodeSums kSums = make_sums<Fp32, Fp64, Bf16, Fp16>();
+// kMost: the lanes of a level's widest vectors of doubles.
+template <int64_t kMost>
+constexpr CodeSums make_sums() {
+  return make_sums_of<kMost, Fp32, Fp64, Bf16, Fp16>();
+}
 
 }  // namespace
 }  // namespace vqgan_fast

@@ -21,13 +21,13 @@ constexpr int64_t kMostColumns = 256;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
-// For rows that lie one behind the other: each code's rows are gathered.
+// For rows whose elements lie side by side: each code's rows are gathered.
 class SumOfRows {
  public:
   SumOfRows(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
             const SumSink& sink)
       : groups_(groups),
-        rows_(rows_of_groups(groups)),
+        offsets_(offsets_of_groups(groups, z)),
         z_(z),
         dim_(dim),
         sink_(sink),
@@ -121,14 +121,14 @@ class SumOfRows {
     alignas(64) double sums[kMostSums];
     for (int64_t column = first; begin < end && column < last; column += kMostColumns) {
       const int64_t count = std::min(kMostColumns, last - column);
-      add_rows_(element_at(z_, column), z_.inner_stride, rows_.get(), groups_.first.get() + begin,
-                end - begin, count, sums);
+      add_rows_(element_at(z_, column), offsets_.get(), groups_.first.get() + begin, end - begin,
+                count, sums);
       sink_.take(begin, end, column, count, sums);
     }
   }
 
   const CodeGroups& groups_;
-  std::unique_ptr<int64_t[]> rows_;
+  std::unique_ptr<int64_t[]> offsets_;
   const Rows& z_;
   int64_t dim_;
   const SumSink& sink_;
@@ -138,8 +138,8 @@ class SumOfRows {
   std::vector<int64_t> heavy_;
 };
 
-// For rows in any other layout: some columns at a time are brought into rows, tile by tile, and
-// added to their codes' sums in order.
+// For columns whose elements lie side by side, and any other layout by way of a tile that does:
+// some columns at a time are added to their codes' sums, row by row.
 class SumOfColumns {
  public:
   SumOfColumns(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
@@ -150,7 +150,7 @@ class SumOfColumns {
         dim_(dim),
         sink_(sink),
         parallel_(parallel),
-        add_(code_sums(simd_level()).add_in_order[as_int(z.dtype)]) {}
+        add_(code_sums(simd_level()).add_columns[as_int(z.dtype)]) {}
 
   void run() const {
     const int64_t num_codes = groups_.num_codes;
@@ -184,16 +184,25 @@ class SumOfColumns {
     return columns;
   }
 
+  const char* first_of(int64_t row, int64_t column) const {
+    return element_at(z_, z_.offset(row) + column * z_.element_stride);
+  }
+
   void run_part(int64_t column, int64_t columns, double* sums) const {
     std::fill_n(sums, groups_.num_groups * columns, 0.0);
-    alignas(64) TileBuffer buffer;
+    TileBuffer buffer;
     for (int64_t row = 0; row < groups_.num_rows;) {
       const int64_t count = std::min({kTileRows, groups_.num_rows - row, rows_in_run(z_, row)});
-      // The memory takes longer to answer than a tile takes.
-      const int64_t later = row + 2 * kTileRows;
-      if (later < groups_.num_rows) prefetch_tile(z_, later, column, columns);
-      read_rows(z_, {row, count, column, columns}, buffer.bytes);
-      add_(buffer.bytes, group_.get() + row, count, columns, sums);
+      const int64_t* group = group_.get() + row;
+      if (z_.inner_stride == 1) {
+        // The memory takes longer to answer than a tile takes.
+        const int64_t later = std::min(row + 2 * kTileRows, groups_.num_rows - 1);
+        add_(first_of(row, column), z_.element_stride, first_of(later, column), group, count,
+             columns, sums);
+      } else {
+        read_columns(z_, {row, count, column, columns}, buffer.bytes);
+        add_(buffer.bytes, count, buffer.bytes, group, count, columns, sums);
+      }
       row += count;
     }
     sink_.take(0, groups_.num_groups, column, columns, sums);
@@ -205,7 +214,7 @@ class SumOfColumns {
   int64_t dim_;
   const SumSink& sink_;
   const Parallel& parallel_;
-  std::remove_reference_t<decltype(CodeSums::add_in_order[0])> add_;
+  std::remove_reference_t<decltype(CodeSums::add_columns[0])> add_;
 };
 
 }  // namespace
@@ -213,7 +222,7 @@ class SumOfColumns {
 void sum_rows_by_code(const CodeGroups& groups, const Rows& z, int64_t dim,
                       const Parallel& parallel, const SumSink& sink) {
   if (groups.num_groups == 0) return sink.clear(0, groups.num_codes);
-  if (z.element_stride == 1 && z.inner_rows >= groups.num_rows) {
+  if (z.element_stride == 1) {
     return SumOfRows(groups, z, dim, parallel, sink).run();
   }
   SumOfColumns(groups, z, dim, parallel, sink).run();

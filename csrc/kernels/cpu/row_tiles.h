@@ -67,20 +67,6 @@ void for_each_tile(int64_t begin, int64_t end, int64_t dim, int64_t most_columns
 void read_rows(const Rows& rows, const Tile& tile, void* to);
 // to[c * num_rows + r]
 void read_columns(const Rows& rows, const Tile& tile, void* to);
-// Asks for the first rows from `row` on to be brought near where columns lie far apart: no hardware
-// foresees so many of them.
-inline void prefetch_tile(const Rows& rows, int64_t row, int64_t first_column,
-                          int64_t num_columns) {
-  if (rows.inner_stride != 1) return;
-  const int64_t bytes = bytes_of(rows.dtype);
-  const int64_t run = std::min(kTileRows, rows_in_run(rows, row)) * bytes;
-  for (int64_t c = 0; c < num_columns; ++c) {
-    const char* first =
-        element_at(rows, rows.offset(row) + (first_column + c) * rows.element_stride);
-    for (int64_t i = 0; i < run; i += 64) __builtin_prefetch(first + i);
-  }
-}
-
 // The inverse of read_rows.
 void write_rows(const Rows& rows, const Tile& tile, const void* from);
 

@@ -5,8 +5,8 @@
 #include "checks.h"
 
 int main() {
-  const int failures =
-      check_intrinsics() + check_packed_linear() + check_soft_assign() + check_search();
+  const int failures = check_intrinsics() + check_packed_linear() + check_soft_assign() +
+                       check_codebook_stats() + check_search();
   if (failures > 0) std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }

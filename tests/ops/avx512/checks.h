@@ -5,3 +5,4 @@ int check_intrinsics();
 int check_search();
 int check_packed_linear();
 int check_soft_assign();
+int check_codebook_stats();
