@@ -56,11 +56,11 @@ BOXES = {
 }
 
 # The sizes of the correction, as nearest_code_correction.cpp has them.
-ROWS = (1, 2, 4, 16, 64, 256, 1024, 4096)
+ROWS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 32768)
 CODES = (64, 256, 1024, 4096, 16384, 262144)
 DIMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 # Others, at which the choice is interpolated.
-ROWS_BETWEEN, CODES_BETWEEN = (3, 8, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
+ROWS_BETWEEN, CODES_BETWEEN = (3, 6, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
 DIMS_BETWEEN = (7, 9, 11, 14, 20, 48, 100)
 
 Size = tuple[int, int, int]
