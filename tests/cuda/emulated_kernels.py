@@ -77,7 +77,8 @@ class Kernels:
         assert error == 0, f"{name} returned CUDA error {error}"
 
     def emulate(self, multiprocessors=4, schedule=0, capability=80):
-        """schedule: 0 runs threads in order, 1 backwards, more: shuffled with that seed."""
+        """schedule: 0 runs threads in order, 1 backwards, more: shuffled with that seed; -1 and -2
+        run a warp as long as it needs no other, in order and backwards."""
         self.multiprocessors = multiprocessors
         self.library.set_emulation(multiprocessors, schedule)
         self.library.set_capability(capability)

@@ -12,7 +12,7 @@ from decode_cases import DTYPES, HEAD_DIM, HEADS, NUM_LAYERS, WIDTH, grid_case, 
 from vqgan_fast import ops
 
 NAN = float("nan")
-SCHEDULES = (0, 1, 3)
+SCHEDULES = (0, 1, 3, -1, -2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -11,7 +11,7 @@ from search_cases import CASES
 
 ALL_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 # Threads in order, backwards, and two shuffles: a missing barrier shows as a difference.
-SCHEDULES = (0, 1, 2, 3)
+SCHEDULES = (0, 1, 2, 3, -1, -2)
 
 
 def randn(*shape, seed=0, dtype=torch.float32):

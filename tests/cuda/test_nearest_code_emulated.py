@@ -106,7 +106,7 @@ def test_strided_rows_are_read_in_place(kernels, capability):
 
 
 @KERNELS
-@pytest.mark.parametrize("schedule", [0, 1, 2, 3])
+@pytest.mark.parametrize("schedule", [0, 1, 2, 3, -1, -2])
 def test_no_order_of_threads_matters(kernels, schedule, capability):
     torch.manual_seed(0)
     kernels.emulate(2, schedule, capability)

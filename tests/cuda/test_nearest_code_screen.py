@@ -116,3 +116,20 @@ def test_few_rows_of_ordinary_data_stay_open(kernels, way, capability):
         assert open_rows.float().mean() <= most
         candidates = (found["scores"] <= limit[:, None]).sum(dim=(0, 2)).float()
         assert candidates.mean() < 1.5
+
+
+@SEARCHES
+@pytest.mark.parametrize("num_codes", [100, 300, 500, 700])
+@pytest.mark.parametrize("dim", [8, 150])
+def test_no_warp_runs_ahead_of_what_it_reads(kernels, dim, num_codes, way, capability):
+    """The images and scores themselves: exact searches would make up for wrong ones."""
+    torch.manual_seed(0)
+    z, codebook = CASES["gaussian"](300, num_codes, dim)
+    kernels.emulate(2, 0, capability)
+    expected = kernels.screen(z, codebook, way)
+    for schedule in (-1, -2, 2):
+        kernels.emulate(2, schedule, capability)
+        found = kernels.screen(z, codebook, way)
+        for name, value in expected.items():
+            same = torch.as_tensor(found[name]).equal(torch.as_tensor(value))
+            assert same, f"{name} differs with schedule {schedule}"

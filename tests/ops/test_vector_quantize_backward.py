@@ -55,8 +55,11 @@ def test_the_gradient_of_z_is_rounded_once(dtypes: tuple[torch.dtype, torch.dtyp
 
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("collapsed", [False, True])
-def test_the_gradient_of_the_codebook_at_every_thread_count(collapsed: bool) -> None:
-    images, codebook = torch.randn(3, 48, 20, 20), torch.randn(900, 48)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_gradient_of_the_codebook_at_every_thread_count(
+    dtype: torch.dtype, collapsed: bool
+) -> None:
+    images, codebook = torch.randn(3, 48, 20, 20, dtype=dtype), torch.randn(900, 48, dtype=dtype)
     indices = torch.randint(900, (3, 20, 20))
     if collapsed:
         indices[:, 1:] = 7
@@ -72,7 +75,7 @@ def test_the_gradient_of_the_codebook_at_every_thread_count(collapsed: bool) -> 
             )
     counts, sums = ops.codebook_stats(images.double().movedim(1, -1), indices, 900)
     expected = 2.0 / images.numel() * (counts[:, None] * codebook.double() - sums)
-    assert torch.equal(results[0], expected.float())
+    assert torch.equal(results[0], expected.to(dtype))
     assert all(torch.equal(results[0], other) for other in results[1:])
 
 

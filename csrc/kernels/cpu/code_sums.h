@@ -1,6 +1,6 @@
 // The innermost loops over the rows of codes, which every SIMD level writes for itself: plain
 // structs and pointers only, so that no copy compiled for one level can be linked into another.
-// Results are the same bits at every level.
+// Results are the same bits at every level, but for those of a NaN.
 #pragma once
 
 #include <cstdint>

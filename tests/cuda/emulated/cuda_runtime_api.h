@@ -10,6 +10,7 @@
 #include <setjmp.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -82,7 +83,9 @@ struct Fiber {
 };
 
 inline int multiprocessors = 4;
-inline int schedule = 0;  // 0: ascending thread numbers, 1: descending, else: the seed of a shuffle
+// 0: ascending thread numbers, 1: descending, more: the seed of a shuffle; less: one warp alone for
+// as long as it needs no other, -1 the first first, -2 the last.
+inline int schedule = 0;
 inline int capability = 80;
 inline std::vector<Fiber> fibers;
 inline jmp_buf scheduler;
@@ -150,6 +153,7 @@ inline void run_block(unsigned num_threads) {
   }
   std::vector<unsigned> order(num_threads);
   for (unsigned t = 0; t < num_threads; ++t) order[t] = schedule == 1 ? num_threads - 1 - t : t;
+  const unsigned num_warps = (num_threads + kWarp - 1) / kWarp;
   int idle = 0;  // rounds in which all who ran waited on
   for (;;) {
     if (schedule > 1) {
@@ -159,18 +163,30 @@ inline void run_block(unsigned num_threads) {
       }
     }
     bool ran = false;
-    for (const unsigned t : order) {
-      if (fibers[t].state != State::kReady && fibers[t].state != State::kSpinning) continue;
+    const auto run = [&](unsigned t) {
+      if (fibers[t].state != State::kReady && fibers[t].state != State::kSpinning) return;
       resume(t);
-      if (fibers[t].state == State::kSpinning) continue;
+      if (fibers[t].state == State::kSpinning) return;
       ran = true;
       idle = 0;
+    };
+    const auto release_warp = [&](unsigned warp) {
+      const unsigned end = std::min((warp + 1) * kWarp, num_threads);
+      return release(warp * kWarp, end, State::kAtWarpBarrier);
+    };
+    bool released = false;
+    if (schedule < 0) {
+      for (unsigned i = 0; i < num_warps; ++i) {
+        const unsigned warp = schedule == -1 ? i : num_warps - 1 - i;
+        do {
+          for (unsigned t = warp * kWarp; t < std::min((warp + 1) * kWarp, num_threads); ++t) run(t);
+        } while (release_warp(warp));
+      }
+    } else {
+      for (const unsigned t : order) run(t);
+      for (unsigned warp = 0; warp < num_warps; ++warp) released = release_warp(warp) || released;
     }
-    bool released = release(0, num_threads, State::kAtBlockBarrier);
-    for (unsigned t = 0; t < num_threads; t += kWarp) {
-      const unsigned end = t + kWarp < num_threads ? t + kWarp : num_threads;
-      if (release(t, end, State::kAtWarpBarrier)) released = true;
-    }
+    if (release(0, num_threads, State::kAtBlockBarrier)) released = true;
     if (released) continue;
     bool done = true;
     bool spinning = false;
