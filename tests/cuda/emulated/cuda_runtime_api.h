@@ -179,7 +179,8 @@ inline void run_block(unsigned num_threads) {
       for (unsigned i = 0; i < num_warps; ++i) {
         const unsigned warp = schedule == -1 ? i : num_warps - 1 - i;
         do {
-          for (unsigned t = warp * kWarp; t < std::min((warp + 1) * kWarp, num_threads); ++t) run(t);
+          for (unsigned t = warp * kWarp; t < std::min((warp + 1) * kWarp, num_threads); ++t)
+            run(t);
         } while (release_warp(warp));
       }
     } else {
