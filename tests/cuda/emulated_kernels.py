@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import torch
+from guarded_memory import GuardedMemory
 
 # The order of vqgan_fast::DType.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -27,7 +28,7 @@ UNSET = -77
 
 
 class Rows(ctypes.Structure):
-    """vqgan_fast::Rows."""
+    """vqgan_fast::Rows of a tensor."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -38,6 +39,21 @@ class Rows(ctypes.Structure):
         ("element_stride", ctypes.c_int64),
     )
 
+    def placed(self, memory):
+        self.data = memory.address(self.tensor, any_alignment=True)
+        return ctypes.byref(self)
+
+
+class Pointers:
+    """An array of the addresses of tensors."""
+
+    def __init__(self, tensors):
+        self.tensors = tensors
+
+    def placed(self, memory):
+        addresses = (memory.address(tensor) for tensor in self.tensors)
+        return (ctypes.c_void_p * len(self.tensors))(*addresses)
+
 
 def rows_of(tensor):
     """Rows of (N, D), or of (B, H, W, D) as a permuted (B, D, H, W)."""
@@ -47,11 +63,24 @@ def rows_of(tensor):
         assert tensor.stride(1) == tensor.shape[2] * tensor.stride(2)
         inner_rows = tensor.shape[1] * tensor.shape[2]
         sizes = (inner_rows, tensor.stride(0), tensor.stride(2), tensor.stride(3))
-    return Rows(tensor.data_ptr(), DTYPES.index(tensor.dtype), *sizes)
+    rows = Rows(tensor.data_ptr(), DTYPES.index(tensor.dtype), *sizes)
+    rows.tensor = tensor
+    return rows
 
 
 def pointer(tensor):
     return ctypes.c_void_p(tensor.data_ptr())
+
+
+def convert(argument, memory):
+    """For ctypes: integers and floats of 64 bits, tensors in guarded memory."""
+    if isinstance(argument, int):
+        return ctypes.c_int64(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    if isinstance(argument, torch.Tensor):
+        return ctypes.c_void_p(memory.address(argument))
+    return argument.placed(memory) if hasattr(argument, "placed") else argument
 
 
 class Kernels:
@@ -59,21 +88,13 @@ class Kernels:
 
     def __init__(self, path):
         self.library = ctypes.CDLL(str(path))
+        self.calls = 0
 
     def call(self, name, *arguments):
-        converted = [
-            ctypes.c_int64(a)
-            if isinstance(a, int)
-            else ctypes.c_double(a)
-            if isinstance(a, float)
-            else pointer(a)
-            if isinstance(a, torch.Tensor)
-            else ctypes.byref(a)
-            if isinstance(a, Rows)
-            else a
-            for a in arguments
-        ]
-        error = getattr(self.library, name)(*converted)
+        """All tensors lie in guarded memory while it runs, in each call at another end of it."""
+        self.calls += 1
+        with GuardedMemory(self.calls % 3) as memory:
+            error = getattr(self.library, name)(*(convert(a, memory) for a in arguments))
         assert error == 0, f"{name} returned CUDA error {error}"
 
     def emulate(self, multiprocessors=4, schedule=0, capability=80):

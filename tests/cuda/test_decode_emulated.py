@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 
 import pytest
 import torch
 from decode_cases import DTYPES, HEAD_DIM, HEADS, NUM_LAYERS, WIDTH, grid_case, window_case
+from emulated_kernels import Pointers
 
 from vqgan_fast import ops
 
@@ -101,10 +101,7 @@ def test_a_grid_window_wider_than_the_grid(kernels):
 def layer_arguments(layers, rows, dtype="float32"):
     """What both launchers of all layers begin with, behind x."""
     weights, scales = layers.tensors()
-    pointers = [
-        (ctypes.c_void_p * len(part))(*(tensor.data_ptr() for tensor in part)) if part else None
-        for part in (weights, scales)
-    ]
+    pointers = [Pointers(part) if part else None for part in (weights, scales)]
     sizes = (NUM_LAYERS, rows, HEADS, HEAD_DIM, 4 * WIDTH)
     return (*sizes, *pointers, DTYPES.index(dtype), layers.eps)
 

@@ -6,7 +6,7 @@ import ctypes
 
 import pytest
 import torch
-from emulated_kernels import Rows, pointer, rows_of
+from emulated_kernels import Rows, rows_of
 
 from vqgan_fast.ops import reference
 
@@ -23,30 +23,36 @@ class Arguments(ctypes.Structure):
         ("fp64", ctypes.c_int),
     )
 
+    def placed(self, memory):
+        for name, part in self.rows.items():
+            if part is not None:
+                part.placed(memory)
+                setattr(self, name, ctypes.pointer(part))
+        self.seed = None if self.seed_tensor is None else memory.address(self.seed_tensor)
+        return ctypes.byref(self)
+
 
 def rows(tensor):
     """Of a matrix or of images; a vector has rows of one element."""
     if tensor is None:
         return None
-    return ctypes.pointer(rows_of(tensor[:, None] if tensor.dim() == 1 else tensor))
+    return rows_of(tensor[:, None] if tensor.dim() == 1 else tensor)
 
 
 def arguments(z, codebook, values, bias, seed, temperature, squared):
-    tensors = [x for x in (z, codebook, values, bias) if x is not None]
-    return Arguments(
-        rows(z),
-        rows(codebook),
-        rows(values),
-        rows(bias),
-        None if seed is None else seed.data_ptr(),
-        z.shape[:-1].numel(),
-        len(codebook),
-        z.shape[-1],
-        0 if values is None else values.shape[1],
-        temperature,
-        squared,
-        any(x.dtype == torch.float64 for x in tensors),
+    tensors = {"z": z, "codebook": codebook, "values": values, "bias": bias}
+    call = Arguments(
+        num_rows=z.shape[:-1].numel(),
+        num_codes=len(codebook),
+        dim=z.shape[-1],
+        value_dim=0 if values is None else values.shape[1],
+        temperature=temperature,
+        squared=squared,
+        fp64=any(x is not None and x.dtype == torch.float64 for x in tensors.values()),
     )
+    call.rows = {name: rows(tensor) for name, tensor in tensors.items()}
+    call.seed_tensor = seed
+    return call
 
 
 def forward(kernels, *inputs):
@@ -58,16 +64,16 @@ def forward(kernels, *inputs):
     expected = torch.full((n, call.value_dim), -77.0, dtype=dtype)
     statistics = torch.full((n, 2), -77.0, dtype=torch.float64)
     indices = torch.full((n,), -77)
-    error = kernels.library.soft_assign(
-        ctypes.byref(call),
-        pointer(statistics),
+    kernels.call(
+        "soft_assign",
+        call,
+        statistics,
         rows(log_sum_exp),
         rows(entropy),
         rows(expected) if call.value_dim else None,
-        pointer(indices),
+        indices,
         rows(mean),
     )
-    assert error == 0
     return log_sum_exp, expected, entropy, mean, indices, statistics
 
 
@@ -77,9 +83,10 @@ def backward(kernels, grads, inputs, found):
     call = arguments(*inputs)
     of_lse, of_expected, of_entropy, of_mean = grads
     results = [None if x is None else torch.full_like(x, -77) for x in (z, codebook, values, bias)]
-    error = kernels.library.soft_assign_backward(
-        ctypes.byref(call),
-        pointer(found[5]),
+    kernels.call(
+        "soft_assign_backward",
+        call,
+        found[5],
         rows(of_lse),
         rows(of_expected) if call.value_dim else None,
         rows(found[1]) if call.value_dim else None,
@@ -87,7 +94,6 @@ def backward(kernels, grads, inputs, found):
         rows(of_mean),
         *map(rows, results),
     )
-    assert error == 0
     return results
 
 

@@ -1,6 +1,5 @@
 // soft_assign's launchers, put together as csrc/ops/soft_assign_cuda.cpp does.
 #include <cstdint>
-#include <vector>
 
 #include "entry.h"
 #include "kernels/cuda/soft_assign.cuh"
@@ -41,12 +40,12 @@ static SoftAssignProblem problem_of(const SoftArguments& a) {
 
 // The frame, and the memory that it lies in.
 struct Frame {
-  std::vector<double> memory;
+  Scratch<double> memory;
   cuda::SoftFrame frame;
   int error;
 
   explicit Frame(const SoftAssignProblem& problem)
-      : memory(static_cast<size_t>(cuda::soft_frame_doubles(problem)), -77.0),
+      : memory(static_cast<size_t>(cuda::soft_frame_doubles(problem))),
         error(cuda::soft_frame(problem, memory.data(), &frame, nullptr)) {}
 };
 
@@ -63,7 +62,7 @@ int soft_assign(const SoftArguments* arguments, double* statistics, const Rows* 
   if (expected != nullptr) args.expected = *expected;
   args.indices = indices;
   int error = frame.error | cuda::soft_forward(args, nullptr);
-  std::vector<double> latent_add(static_cast<size_t>(args.problem.num_rows));
+  const Scratch<double> latent_add(static_cast<size_t>(args.problem.num_rows));
   cuda::SoftLatentArgs latents;
   latents.problem = args.problem;
   latents.frame = frame.frame;
@@ -88,7 +87,7 @@ int soft_assign_backward(const SoftArguments* arguments, const double* statistic
   const SoftAssignProblem problem = problem_of(*arguments);
   const Frame frame(problem);
   const auto num_rows = static_cast<size_t>(problem.num_rows);
-  std::vector<double> code_term(static_cast<size_t>(problem.num_codes)), code_mean(num_rows),
+  const Scratch<double> code_term(static_cast<size_t>(problem.num_codes)), code_mean(num_rows),
       unused(2 * num_rows), of_latents(4 * num_rows);
   int error = frame.error;
   error |= cuda::soft_code_gradients(problem, *grad_mean, code_term.data(), nullptr);
@@ -109,13 +108,12 @@ int soft_assign_backward(const SoftArguments* arguments, const double* statistic
   terms.statistics = statistics;
   terms.grad_log_sum_exp = *grad_log_sum_exp;
   terms.grad_entropy = *grad_entropy;
-  std::vector<double> offset_memory;
-  std::vector<float> value_centre(static_cast<size_t>(problem.value_dim));
+  const Scratch<double> offset_memory(
+      static_cast<size_t>(cuda::soft_offset_doubles(problem.num_codes, problem.value_dim)));
+  const Scratch<float> value_centre(static_cast<size_t>(problem.value_dim));
   if (grad_expected != nullptr) {
     terms.grad_expected = *grad_expected;
     terms.expected = *expected;
-    offset_memory.resize(
-        static_cast<size_t>(cuda::soft_offset_doubles(problem.num_codes, problem.value_dim)));
     error |= cuda::soft_offset(problem.values, problem.num_codes, problem.value_dim,
                                offset_memory.data(), value_centre.data(), nullptr);
     terms.value_centre = value_centre.data();
