@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_stats
-from .registration import may_skip_autograd, register_fallback
+from .registration import may_skip_autograd, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::codebook_stats"
 _NO_GRAD = "vqgan_fast::_codebook_stats_no_grad"
@@ -34,6 +34,7 @@ def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, 
     Raises:
         RuntimeError: sizes, types or devices do not fit; an index is out of range.
     """
+    refuse_forward_mode("codebook_stats", z)
     skips = may_skip_autograd(z, indices)
     ops = torch.ops.vqgan_fast
     op = ops._codebook_stats_no_grad.default if skips else ops.codebook_stats.default

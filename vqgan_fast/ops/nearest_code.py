@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_search, is_exact
-from .registration import may_skip_autograd, register_fallback
+from .registration import may_skip_autograd, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::nearest_code"
 _NO_GRAD = "vqgan_fast::_nearest_code_no_grad"
@@ -19,6 +19,12 @@ _NO_GRAD = "vqgan_fast::_nearest_code_no_grad"
 def nearest_code(
     z: Tensor, codebook: Tensor, precision: str = ..., return_distance: Literal[True] = ...
 ) -> tuple[Tensor, Tensor]: ...
+
+
+@overload
+def nearest_code(
+    z: Tensor, codebook: Tensor, precision: str = ..., *, return_distance: Literal[False]
+) -> Tensor: ...
 
 
 @overload
@@ -60,6 +66,7 @@ def nearest_code(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
+    refuse_forward_mode("nearest_code", z, codebook)
     skips = may_skip_autograd(z, codebook)
     ops = torch.ops.vqgan_fast
     op = ops._nearest_code_no_grad.default if skips else ops.nearest_code.default

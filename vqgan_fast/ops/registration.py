@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 
 import torch
+from torch.autograd import forward_ad
 
 from .._library import load_libraries
 
@@ -55,6 +56,23 @@ def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
         and not torch._C._get_tracing_state()
         and not torch._C._len_torch_dispatch_stack()
     )
+
+
+def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
+    """Raises where a tensor carries a tangent, which torch drops in ops registered as ours are.
+
+    Raises:
+        NotImplementedError: there is a tangent; the result's would be zero, whatever the inputs'.
+    """
+    # Below 0 outside of every dual level, which is nearly always.
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                f"{op} has no forward-mode derivative (torch.func.jvp, jacfwd, dual tensors); "
+                f"vqgan_fast.ops.reference.{op}, its definition in plain torch, has"
+            )
 
 
 def has_kernel(op: str, device_type: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import check_soft_assign, soft_assign_type
-from .registration import register_fallback
+from .registration import refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::soft_assign"
 _BACKWARD_OP = "vqgan_fast::soft_assign_backward"
@@ -110,6 +110,7 @@ def soft_assign(
     if isinstance(seed, int):
         # As 64 bits, of which int64 holds the upper half as negative numbers.
         seed = torch.tensor((seed + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
+    refuse_forward_mode("soft_assign", z, codebook, values, bias)
     found = torch.ops.vqgan_fast.soft_assign(
         z,
         codebook,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_search, check_stats, is_exact
-from .registration import register_fallback
+from .registration import refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::vector_quantize"
 _BACKWARD_OP = "vqgan_fast::vector_quantize_backward"
@@ -54,6 +54,7 @@ def vector_quantize(
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
+    refuse_forward_mode("vector_quantize", z, codebook)
     return torch.ops.vqgan_fast.vector_quantize(z, codebook, is_exact(precision))
 
 
