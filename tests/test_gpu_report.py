@@ -127,7 +127,8 @@ def test_steps_go_on_behind_those_that_fail(run_check):
     assert steps["exactness"].startswith("passed") and "suite" not in steps
     # What may use wgmma does not, from then on.
     assert steps["search of the steps after"] == "mma"
-    assert "searches by auto: -m pytest -q -rs -p no:cacheprovider tests/cuda/test_search" in log
+    pytest = "-m pytest -v -rs -p no:cacheprovider -o faulthandler_timeout=60"
+    assert f"searches by auto: {pytest} tests/cuda/test_search" in log
     assert "searches by mma: benchmarks/gpu_speed.py" in log
     assert report["card"]["name"] == "Made up"
 

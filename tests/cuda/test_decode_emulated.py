@@ -153,6 +153,17 @@ def test_sample_logits(kernels, schedule, rule):
         assert torch.equal(found[1], expected[1])
 
 
+def test_masses_of_nearly_equal_codes_are_added_whole(kernels):
+    # Their low 32 bits are all near 2^32: in a sum without carries the cut is too far by 1 in 256.
+    rows, codes = 700, 300
+    logits = torch.randn(1, codes).expand(rows, codes).contiguous()
+    seeds, cells = torch.arange(rows), torch.zeros(rows, dtype=torch.int64)
+    options = {"temperature": 1e4, "top_p": 0.5}
+    expected = ops.sample_logits(logits, seeds, cells, **options)
+    found = run_sample(kernels, logits, seeds, cells, **options)
+    assert torch.equal(found[0], expected[0])
+
+
 def run_sample(kernels, logits, seeds, cells, uncond=None, guidance=1.0, **options):
     rows, codes = logits.shape
     drawn, logprobs = torch.full((rows,), -77), torch.full((rows,), 77.0)

@@ -185,13 +185,24 @@ def sums_in_order(z, indices, num_codes):
 def test_codebook_stats(kernels, dtype):
     z = randn(2, 35, 9, 10, dtype=dtype).movedim(1, -1)
     indices = torch.randint(9, (2, 9, 10), generator=torch.Generator().manual_seed(0)) * 2
-    indices[:, ::2] = 4  # more rows than shared memory holds at a time
+    indices[:, ::2] = 4  # more rows than registers hold at a time
     counts, sums = kernels.codebook_stats(z, indices, 20)
     assert torch.equal(counts, torch.bincount(indices.flatten(), minlength=20))
     assert torch.equal(sums, sums_in_order(z, indices, 20).to(sums.dtype))
     for schedule in SCHEDULES[1:]:
         kernels.emulate(schedule=schedule)
         assert torch.equal(kernels.codebook_stats(z, indices, 20)[1], sums)
+
+
+@pytest.mark.parametrize("dtype", ALL_DTYPES)
+@pytest.mark.parametrize("dim", [1, 4, 6, 128, 132, 300])
+def test_sums_of_rows_that_lie_side_by_side(kernels, dim, dtype):
+    for rows in (randn(90, dim, dtype=dtype), randn(90, dim + 3, dtype=dtype)[:, 1 : dim + 1]):
+        indices = torch.arange(90) ** 2 % 13  # of some codes 14 or 15 rows, of others none
+        indices[60:] = 5
+        counts, sums = kernels.codebook_stats(rows, indices, 19)
+        assert torch.equal(counts, torch.bincount(indices, minlength=19))
+        assert torch.equal(sums, sums_in_order(rows, indices, 19).to(sums.dtype))
 
 
 @pytest.mark.parametrize("bad", [-1, 20, 2**40])

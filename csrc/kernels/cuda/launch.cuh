@@ -33,15 +33,18 @@ bool compiled_for(void (*kernel)(Parameters...), int arch) {
   return attributes.ptxVersion >= arch;
 }
 
-// launch with dynamic shared memory. The attribute is set each time: it belongs to the current
-// device, and a call that changes nothing costs little beside a launch.
+// launch with dynamic shared memory, of which no call of this kernel takes more than `most_bytes`.
+// That is what the kernel is allowed, each time: the permission belongs to the kernel on the
+// current device, not to a call, and another thread may be about to launch it with more memory than
+// this.
 template <class... Parameters, class... Arguments>
 cudaError_t launch_shared(void (*kernel)(Parameters...), int64_t grid_x, int threads,
-                          int shared_bytes, cudaStream_t stream, Arguments... arguments) {
+                          int shared_bytes, int most_bytes, cudaStream_t stream,
+                          Arguments... arguments) {
   if (grid_x > kMaxGridX) return cudaErrorInvalidConfiguration;
   const cudaError_t error =
       cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, most_bytes);
   if (error != cudaSuccess) return error;
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(static_cast<unsigned>(grid_x));

@@ -31,13 +31,17 @@ __global__ void __launch_bounds__(kPackThreads)
   float sum = 0.0f;
   float square = 0.0f;
   int count = 0;
-  for (int64_t i = lane; i < sample && d < dim; i += kCentreLanes) {
-    const int64_t offset = row_offset(codebook, i * (num_codes / sample));
-    const float e = load_float(codebook.data, codebook.dtype, offset + d * codebook.element_stride);
-    if (!finite(e)) continue;
-    sum += e;
-    square = fmaf(e, e, square);
-    ++count;
+  const int64_t step = num_codes / sample;
+#pragma unroll 8
+  for (int64_t i = lane; i < sample; i += kCentreLanes) {
+    const int64_t offset = row_offset(codebook, i * step);
+    const float e =
+        d < dim ? load_float(codebook.data, codebook.dtype, offset + d * codebook.element_stride)
+                : 0.0f;
+    const float kept = finite(e) ? e : 0.0f;  // no branch: many loads are to be on their way
+    sum += kept;
+    square = fmaf(kept, kept, square);
+    count += finite(e) ? 1 : 0;
   }
   sums[lane][x] = sum;
   squares[lane][x] = square;

@@ -221,8 +221,9 @@ cudaError_t launch_groups(const SearchArgs& args, cudaStream_t stream) {
   // Of the rows at hand: the last chunk may have fewer tiles than the plan's.
   SearchArgs now = args;
   now.plan.row_tiles = ceil_div(args.num_rows, kMmaRows);
-  return launch_shared(mma_kernel<kGroups>, now.plan.row_tiles * args.plan.splits, kThreads,
-                       kStages * kStageBytes + kScaleBytes, stream, now);
+  constexpr int kBytes = kStages * kStageBytes + kScaleBytes;
+  return launch_shared(mma_kernel<kGroups>, now.plan.row_tiles * args.plan.splits, kThreads, kBytes,
+                       kBytes, stream, now);
 }
 
 }  // namespace

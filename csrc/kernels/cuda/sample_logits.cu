@@ -11,6 +11,8 @@ namespace cuda {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int kWarp = 32;
+constexpr unsigned kAllLanes = 0xffffffffu;
 static_assert(kThreads == kDigits, "a thread clears the sums of one digit");
 using Mass = unsigned long long;
 
@@ -30,8 +32,10 @@ struct Scratch {
   double values[kThreads];
   int codes[kThreads];
   Mass sums[kDigits];
-  Mass counts[kDigits];
-  Mass sum;
+  unsigned mass_low[kDigits];  // in halves: shared memory adds 32 bits by itself, 64 by trying
+  unsigned mass_high[kDigits];
+  unsigned counts[kDigits];
+  Mass partial[kThreads / kWarp];
   Mass before;
   uint64_t digits;
   int64_t ties;
@@ -74,15 +78,48 @@ __device__ inline int first_of_largest(Scratch* scratch, const double* relative,
   return best;
 }
 
-// The sum over all threads; integers, so in any order.
+// The sum over the lanes of a warp, in its first; integers, so in any order.
+__device__ inline Mass warp_sum(Mass value) {
+  for (int width = kWarp / 2; width > 0; width /= 2) {
+    value += __shfl_down_sync(kAllLanes, value, width, kWarp);
+  }
+  return value;
+}
+
+// The sum over all threads.
 __device__ inline Mass block_sum(Scratch* scratch, Mass value) {
-  if (threadIdx.x == 0) scratch->sum = 0;
+  value = warp_sum(value);
+  if (threadIdx.x % kWarp == 0) scratch->partial[threadIdx.x / kWarp] = value;
   __syncthreads();
-  atomicAdd(&scratch->sum, value);
-  __syncthreads();
-  const Mass sum = scratch->sum;
+  Mass sum = 0;
+  for (int warp = 0; warp < kThreads / kWarp; ++warp) sum += scratch->partial[warp];
   __syncthreads();
   return sum;
+}
+
+__device__ inline void add_to_digit(Scratch* scratch, int digit, unsigned count, Mass mass) {
+  atomicAdd(&scratch->counts[digit], count);
+  if (mass == 0) return;
+  const unsigned low = static_cast<unsigned>(mass);
+  const unsigned carry = atomicAdd(&scratch->mass_low[digit], low) > ~low ? 1 : 0;
+  const unsigned high = static_cast<unsigned>(mass >> 32) + carry;
+  if (high != 0) atomicAdd(&scratch->mass_high[digit], high);
+}
+
+// Adds what the lanes of a warp have, those with digit >= 0. Most often that is one digit, to which
+// a lane adds the sum: otherwise they would wait for each other.
+__device__ inline void add_of_warp(Scratch* scratch, int digit, Mass mass) {
+  const unsigned open = __ballot_sync(kAllLanes, digit >= 0);
+  if (open == 0) return;
+  const int common = __shfl_sync(kAllLanes, digit, static_cast<unsigned>(__ffs(open) - 1));
+  if (__ballot_sync(kAllLanes, digit >= 0 && digit != common) != 0) {
+    if (digit >= 0) add_to_digit(scratch, digit, 1, mass);
+    return;
+  }
+  const Mass sum = warp_sum(mass);
+  if (threadIdx.x % kWarp == 0) {
+    add_to_digit(scratch, common, static_cast<unsigned>(__popc(open)), sum);
+  }
 }
 
 // How many of `equal` candidates of one weight stay, the lowest codes first; -1 for all.
@@ -109,22 +146,30 @@ __device__ inline void cut_likeliest(Scratch* scratch, const double* scores, int
     scratch->digits = 0;
   }
   for (int shift = 64 - kDigitBits; shift >= 0; shift -= kDigitBits) {
-    scratch->sums[thread] = 0;
-    scratch->counts[thread] = 0;
+    scratch->mass_low[thread] = scratch->mass_high[thread] = scratch->counts[thread] = 0;
     if (thread == 0) scratch->chosen = 0;
     __syncthreads();
     const uint64_t digits = scratch->digits;
-    for (int v = thread; v < count; v += kThreads) {
-      const uint64_t rank = rank_of(scores[v]);
-      const bool open = shift == 64 - kDigitBits || (rank ^ digits) >> (shift + kDigitBits) == 0;
-      if (!open || !stays(scratch->cut, scores[v], v)) continue;
-      const int digit = static_cast<int>(rank >> shift) & (kDigits - 1);
-      atomicAdd(&scratch->sums[digit], by_mass ? Mass{fixed_point_mass(scores[v])} : Mass{1});
-      atomicAdd(&scratch->counts[digit], Mass{1});
+    for (int begin = 0; begin < count; begin += kThreads) {  // all lanes take as many turns
+      const int v = begin + thread;
+      int digit = -1;
+      Mass mass = 0;
+      if (v < count) {
+        const uint64_t rank = rank_of(scores[v]);
+        const bool open = shift == 64 - kDigitBits || (rank ^ digits) >> (shift + kDigitBits) == 0;
+        if (open && stays(scratch->cut, scores[v], v)) {
+          digit = static_cast<int>(rank >> shift) & (kDigits - 1);
+          if (by_mass) mass = fixed_point_mass(scores[v]);
+        }
+      }
+      add_of_warp(scratch, digit, mass);
     }
     __syncthreads();
-    const Mass own = scratch->sums[thread];
+    const Mass mass_here = Mass{scratch->mass_high[thread]} << 32 | scratch->mass_low[thread];
+    const Mass own = by_mass ? mass_here : scratch->counts[thread];
+    scratch->sums[thread] = own;
     Mass sum = scratch->before - own;
+    __syncthreads();
     for (int width = 1; width < kDigits; width *= 2) {  // sums[d] becomes that of digits up to d
       const Mass lower = thread >= width ? scratch->sums[thread - width] : 0;
       __syncthreads();

@@ -278,6 +278,7 @@ __device__ void consume(const SearchArgs& args, const Ring& ring, unsigned char*
           records[p][1].take(g, smallest[p][1], tile);
         }
       }
+      ptx::fence_generic_reads();  // of the half norms, before the copy engine may overwrite them
       release(&barriers->empty[before.slot]);
     }
     rows.advance(ring.row_slots);
@@ -340,7 +341,8 @@ cudaError_t launch_groups(const SearchArgs& args, cudaStream_t stream) {
   now.plan.row_tiles = ceil_div(args.num_rows, kWgmmaRows);
   const int64_t items = now.plan.row_tiles * args.plan.splits;  // at most 2^10 + twice the blocks
   return launch_shared(wgmma_kernel<kGroups>, items < args.blocks ? items : args.blocks, kThreads,
-                       Ring(args.plan.depth).bytes(), stream, now, static_cast<int>(items));
+                       Ring(args.plan.depth).bytes(), kSharedBytes, stream, now,
+                       static_cast<int>(items));
 }
 
 }  // namespace

@@ -60,6 +60,12 @@ __device__ inline void copy_bulk(void* shared, const void* global, int bytes, ui
       : "memory");
 }
 
+// Ordinary accesses to shared memory come before what the copy engine and products do to it later,
+// once a barrier has told them of it. What products read needs none.
+__device__ inline void fence_generic_reads() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 // --- Named barriers of the block, for some of its threads.
 
 __device__ inline void sync_named(int name, int threads) {

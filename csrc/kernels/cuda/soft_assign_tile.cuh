@@ -61,7 +61,9 @@ template <class T>
 struct SoftTile {
   union {
     struct {
-      T own[kSoftDepth][kSoftRows];
+      // Lanes that read along a row write a column each: four rows of padding spread them over the
+      // banks, and leave each warp's four numbers on an address of 16 bytes.
+      T own[kSoftDepth][kSoftRows + 4];
       T other[kSoftDepth][kSoftColumns + 1];
       SoftLines<T> values;
     };

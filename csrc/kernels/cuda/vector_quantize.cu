@@ -23,8 +23,17 @@ struct Place {
 };
 
 __device__ Place place_of(int64_t i, const Rows& rows, int64_t num_rows, int64_t dim) {
-  if (rows.element_stride == 1) return Place{i / dim, i % dim};
-  return Place{i % num_rows, i / num_rows};
+  const bool along_rows = rows.element_stride == 1;
+  const int64_t length = along_rows ? dim : num_rows;
+  int64_t line, rest;
+  if ((i | length) >> 32 == 0) {  // a division of 64 bits takes four times as long
+    line = static_cast<uint32_t>(i) / static_cast<uint32_t>(length);
+    rest = static_cast<uint32_t>(i) - static_cast<uint32_t>(line) * static_cast<uint32_t>(length);
+  } else {
+    line = i / length;
+    rest = i - line * length;
+  }
+  return along_rows ? Place{line, rest} : Place{rest, line};
 }
 
 __device__ double load_at(const Rows& rows, int64_t row, int64_t column) {
@@ -73,20 +82,27 @@ __global__ void __launch_bounds__(kThreads) grad_z_kernel(GradZArgs args) {
   }
 }
 
-__global__ void __launch_bounds__(kSumThreads) grad_codebook_kernel(GradCodebookArgs args) {
-  const int64_t code = blockIdx.x;
-  const int64_t column = static_cast<int64_t>(blockIdx.y) * kSumColumns + threadIdx.x % kSumColumns;
-  const double sum = code_sum(args.z, args.rows, code, column, args.dim);
-  if (threadIdx.x >= kSumColumns || column >= args.dim) return;
-  const int64_t count = args.rows.starts[code + 1] - args.rows.starts[code];
-  double gradient = 0.0;  // of a code without rows, whatever it holds
-  if (count > 0) {
-    const double scale =
-        args.per_element * load_element(args.grad_codebook_loss, args.grad_codebook_loss_dtype, 0);
-    const double e = load_at(args.codebook, code, column);
-    gradient = scale * __dadd_rn(__dmul_rn(static_cast<double>(count), e), -sum);
+template <class T>
+__global__ void __launch_bounds__(kSumThreads)
+    grad_codebook_kernel(GradCodebookArgs args, bool fours) {
+  const SumPlace at;
+  if (at.code >= args.num_codes) return;
+  double sums[kLaneColumns];
+  code_sum<T>(args.z, args.rows, at, args.dim, fours, sums);
+  const int64_t count = args.rows.starts[at.code + 1] - args.rows.starts[at.code];
+  const double scale =
+      args.per_element * load_element(args.grad_codebook_loss, args.grad_codebook_loss_dtype, 0);
+#pragma unroll
+  for (int c = 0; c < kLaneColumns; ++c) {
+    const int64_t column = at.column + c;
+    if (column >= args.dim) break;
+    double gradient = 0.0;  // of a code without rows, whatever it holds
+    if (count > 0) {
+      const double e = load_at(args.codebook, at.code, column);
+      gradient = scale * __dadd_rn(__dmul_rn(static_cast<double>(count), e), -sums[c]);
+    }
+    store_at(args.grad_codebook, at.code, column, gradient);
   }
-  store_at(args.grad_codebook, code, column, gradient);
 }
 
 // The sum of values[begin .. end) in the block's first thread.
@@ -145,8 +161,9 @@ cudaError_t grad_z(const GradZArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t grad_codebook(const GradCodebookArgs& args, cudaStream_t stream) {
-  return launch(grad_codebook_kernel, args.num_codes, ceil_div(args.dim, kSumColumns), kSumThreads,
-                stream, args);
+  constexpr void (*kKernels[])(GradCodebookArgs, bool) = {
+      grad_codebook_kernel<float>, grad_codebook_kernel<uint16_t>, grad_codebook_kernel<double>};
+  return launch_code_sums(kKernels, args.z, args.num_codes, args.dim, stream, args);
 }
 
 }  // namespace cuda

@@ -252,7 +252,12 @@ inline cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, i
   if (value > (large ? 227 << 10 : emulated::capability == 75 ? 64 << 10 : 99 << 10)) {
     return cudaErrorInvalidValue;
   }
-  emulated::shared_limits[kernel] = value;
+  const auto [limit, is_new] = emulated::shared_limits.insert({kernel, value});
+  if (!is_new && limit->second != value) {
+    std::fprintf(stderr,
+                 "a kernel's shared memory allowed anew: threads that launch it share it\n");
+    std::abort();
+  }
   return cudaSuccess;
 }
 
@@ -320,6 +325,12 @@ inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline unsigned atomicMax(unsigned* address, unsigned value) {
   const unsigned before = *address;
   if (value > before) *address = value;
+  return before;
+}
+
+inline unsigned atomicAdd(unsigned* address, unsigned value) {
+  const unsigned before = *address;
+  *address += value;
   return before;
 }
 
