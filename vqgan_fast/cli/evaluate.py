@@ -34,7 +34,8 @@ conditions shuffled between the pictures: the difference is what the condition t
 maps it is how well their crops are reconstructed: the share of the pixels with the right label, or
 PSNR and mean absolute error of values in [-1, 1].
 
-FID below some thousands of pictures says little: it falls with their number.
+FID below some thousands of pictures says little: it falls with their number. fid, rfid and is need
+torch-fidelity: pip install 'vqgan_fast[train,evaluate]'.
 """
 EXAMPLES = """\
   vqgan-fast evaluate runs/photos held_out/
