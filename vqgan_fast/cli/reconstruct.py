@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .models import RUN_HELP, add_device, choose_device, load_vqgan
-from .outputs import add_force, refuse_existing, write_picture
+from .outputs import add_force, refuse_existing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from ..data import UnreadableImageError, read_image, to_model_range
     from ..data.crops import resize_shorter_side
     from ..report.measures import mean_squared_error, psnr
-    from ..report.pictures import beside, to_picture
+    from ..report.pictures import beside, to_picture, write_picture
 
     if args.resize is not None and args.resize < 1:
         raise ValueError(f"--resize must be at least 1 pixel, got {args.resize}")
