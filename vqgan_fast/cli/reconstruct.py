@@ -50,10 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
+    import numpy as np
 
     from ..data import UnreadableImageError, read_image, to_model_range
     from ..data.crops import resize_shorter_side
+    from ..data.stream import channels_first
     from ..report.measures import mean_squared_error, psnr
     from ..report.pictures import beside, to_picture, write_picture
 
@@ -79,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"skipped: {error}", file=sys.stderr)
             skipped += 1
             continue
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        image = pixels.view(1, picture.height, picture.width, 3).movedim(-1, 1)
+        image = channels_first(np.asarray(picture))[None]
         x = to_model_range(image, next(model.parameters()).device)
         x_hat = reconstruct(model, x)
         errors.append(mean_squared_error(x, x_hat))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqgan_fast.data import Segmentation
-from vqgan_fast.losses import pixel_accuracy
+from vqgan_fast.losses import pixel_accuracy, psnr_of_each
 from vqgan_fast.models import GPT, VQGAN, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import Tokens, map_tokens
@@ -40,8 +40,8 @@ def reconstruction_figures(
 
     Returns:
         val_codebook_usage (share of codes that these crops use), and val_l1 (mean absolute error of
-        values in [-1, 1]) and val_psnr (dB, mean over the crops), or of labels val_accuracy (share
-        of the pixels).
+        values in [-1, 1]) and val_psnr (dB, at most 100, mean over the crops), or of labels
+        val_accuracy (share of the pixels).
     """
     labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
@@ -54,7 +54,7 @@ def reconstruction_figures(
                 figures = [pixel_accuracy(x, x_hat) * len(x), sums.new_zeros(())]
             else:
                 error = x_hat.float().clamp(-1, 1) - x
-                psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
+                psnr = psnr_of_each((error / 2).square().mean((1, 2, 3)))
                 figures = [error.abs().mean((1, 2, 3)).sum(), psnr.sum()]
             sums += torch.stack([*figures, sums.new_tensor(len(x))])
             counts += info.counts
