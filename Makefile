@@ -43,10 +43,10 @@ help:
 	@echo 'make bench-cpu   the same, with tables and a plot in benchmarks/results; ARGS=--full for every shape'
 	@echo 'make exactness   indices of ROWS rows (1e8) against fp64'
 	@echo 'make gpu-wheels  collect in wheels/ what benchmarks/gpu_check.sh needs on a machine without a network'
-	@echo 'make build      compile what changed under csrc/'
+	@echo 'make build       compile what changed under csrc/'
 	@echo 'make wheel       one wheel for every Python here, in dist/; VQGAN_FAST_CUDA=0 without CUDA'
 	@echo 'make wheel-test  that wheel in clean environments with several torches; docs/wheels.md'
-	@echo 'make clean      remove .venv, compiled files and caches; runs/ stays'
+	@echo 'make clean       remove .venv, compiled files, wheels of dist/ and caches; runs/ stays'
 	@echo
 	@echo 'PYTHON=python3.12 chooses the interpreter, VENV=folder another place for the environment.'
 

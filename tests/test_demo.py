@@ -20,7 +20,7 @@ from vqgan_fast.demo import budget as budget_module
 from vqgan_fast.demo import encoding
 from vqgan_fast.demo.budget import Budget, sampling_seconds
 from vqgan_fast.demo.folder import LIST_FILE, make_room
-from vqgan_fast.demo.photos import MOST, choose_pictures, photographs
+from vqgan_fast.demo.photos import MOST, choose_pictures, photographs, write_list
 from vqgan_fast.demo.settings import load_settings, settle_perceptual_loss
 from vqgan_fast.models import GPT, VQGAN
 from vqgan_fast.sampling import sample_codes
@@ -140,6 +140,25 @@ def test_commands_of_the_page_go_on_from_the_demo(demo: Path) -> None:
     assert json.loads(
         (demo / "stage1" / "metrics.jsonl").read_text().splitlines()[-1]
     )["step"] == 4  # fmt: skip
+
+
+def test_a_list_of_pictures_is_whole_or_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "train.txt"
+    write_list([tmp_path / "a.png", tmp_path / "b.png"], file)
+    before = file.read_text()
+    assert before == f"{tmp_path}/a.png\n{tmp_path}/b.png\n"
+    written = Path.write_text
+
+    def full_disk(self: Path, text: str, **options: str) -> None:
+        written(self, text[:7], **options)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        write_list([tmp_path / "c.png"], file)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [before]
 
 
 def test_demo_on_pictures_of_ones_own(tmp_path: Path) -> None:

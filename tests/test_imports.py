@@ -6,9 +6,13 @@ The source is read, not imported, so that imports inside functions count as well
 from __future__ import annotations
 
 import ast
+import re
+import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
+from setuptools.config.pyprojecttoml import read_configuration
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vqgan_fast"
 
@@ -31,6 +35,13 @@ ALLOWED: dict[str, set[str]] = {
 }
 # The programs stand on top: they may use every part, and no part may use them.
 PROGRAMS = {"cli", "demo", "evaluate", "plan", "report", "study", "__main__"}
+
+# What other packages are imported as, where that is not their name.
+PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+# The extra of each that is for some programs alone; `train` brings everything else.
+EXTRA_OF = {"matplotlib": "demo", "rich": "demo", "torch-fidelity": "evaluate"}
+# What comes with another one (lpips requires torchvision), and what its user has anyway.
+NOT_OURS = {"torchvision", "transformers"}
 
 
 def part_of(path: Path) -> str:
@@ -83,6 +94,33 @@ def test_only_ops_calls_the_registered_operators(path: Path) -> None:
             assert ast.unparse(node) == "torch.ops.load_library", (
                 f"{path.name}:{node.lineno}: only vqgan_fast/ops may say {ast.unparse(node)}"
             )
+
+
+@cache
+def declared(extra: str) -> set[str]:
+    """The packages of an extra of pyproject.toml, with those that are always installed."""
+    project = read_configuration(PACKAGE.parent / "pyproject.toml", expand=False)["project"]
+    texts = [*project["dependencies"], *project["optional-dependencies"][extra]]
+    return {re.match(r"[\w-]+", text)[0] for text in texts}
+
+
+def imported_packages(tree: ast.Module) -> set[str]:
+    """Other people's packages that a file imports, by the names pip knows them by."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module.split(".")[0])
+    others = names - set(sys.stdlib_module_names) - {"vqgan_fast"}
+    return {PACKAGE_OF.get(name, name.replace("_", "-")) for name in others}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_is_imported_is_declared(path: Path) -> None:
+    for name in imported_packages(ast.parse(path.read_text())) - NOT_OURS:
+        extra = EXTRA_OF.get(name, "train")
+        assert name in declared(extra), f"{path.name} imports {name}, which [{extra}] lacks"
 
 
 def test_the_rules_see_a_violation() -> None:

@@ -14,8 +14,8 @@ from vqgan_fast.preflight import code_for, find_problems
 NODE: dict[str, Any] = {
     "versions": {
         "python": "3.12.1", "torch": "2.13.0+cu130", "lpips": "0.1", "pillow": "13",
-        "omegaconf": "2.4", "safetensors": "0.8", "tensorboard": "2.21",
-        "tqdm": "4.67",
+        "omegaconf": "2.4", "pyyaml": "6.0", "safetensors": "0.8", "scikit-image": "0.26",
+        "tensorboard": "2.21", "tqdm": "4.67",
     },
     "build": {"cuda_version": "13.0.88", "cuda_archs": ["80", "90a", "120+PTX"]},
     "cpu": {"simd": {"detected": "avx512", "selected": "avx512"}},
@@ -67,6 +67,7 @@ def test_a_machine_without_a_card_misses_no_cuda() -> None:
         ({"versions__torch": "2.9.1"}, "versions", "2.9.1 is too old", "torch>=2.10"),
         ({"versions__lpips": None}, "versions", "miss lpips", r"vqgan_fast\[train\]"),
         ({"versions__tqdm": None}, "versions", "miss tqdm", r"vqgan_fast\[train\]"),
+        ({"versions__scikit-image": None}, "versions", "miss scikit-image", r"\[train\]"),
         ({"build": {"problem": "no _native"}, "cuda__cards": []}, "build", "no _native; vqgan_f",
          "a _native for Python 3.12.1"),
         ({"cpu": {"problem": "got sse9"}}, "cpu", "got sse9", "unset VQGAN_FAST_ISA"),

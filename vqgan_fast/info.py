@@ -15,7 +15,8 @@ _NVIDIA = Path("/proc/driver/nvidia")  # where the kernel's part of the driver t
 # A torch that is broken raises whatever its imports do: a library that is missing is an OSError.
 _BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 _OPTIONAL = (
-    "torchvision", "lpips", "pillow", "omegaconf", "safetensors", "tensorboard", "tqdm",
+    "torchvision", "lpips", "omegaconf", "pillow", "pyyaml", "safetensors", "scikit-image",
+    "tensorboard", "tqdm", "torch-fidelity", "matplotlib", "rich",
 )  # fmt: skip
 
 

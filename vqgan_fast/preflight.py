@@ -9,7 +9,9 @@ from typing import Any
 Problem = tuple[str, str]  # what it is, what to do
 
 _EXTRA = "pip install 'vqgan_fast[train]'"
-_TRAINING = ("lpips", "pillow", "omegaconf", "safetensors", "tensorboard", "tqdm")
+_TRAINING = (
+    "lpips", "omegaconf", "pillow", "pyyaml", "safetensors", "scikit-image", "tensorboard", "tqdm",
+)  # fmt: skip
 
 
 def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:

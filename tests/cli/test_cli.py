@@ -88,6 +88,44 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main(["info"])
 
 
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        ("json.loads('{')", "Expecting property name"),
+        ("int('x')", "invalid literal"),
+        ("open('nowhere')", "No such file"),
+        ("__import__('no_such_package')", "no_such_package"),
+    ],
+)
+def test_an_error_that_the_package_did_not_raise_names_the_way_to_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: str, text: str
+) -> None:
+    inside = {"__name__": "vqgan_fast.made_up", "json": json}
+    monkeypatch.setattr(info, "collect", eval(f"lambda: {fault}", inside))
+    told = fails(capsys, "info")
+    assert text in told
+    assert told.endswith("Error; --traceback shows where it came up)\n")
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize("where", ["here", "there", "in a library"])
+def test_an_error_that_the_package_raised_is_the_message_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    from vqgan_fast.data import DataError, list_images, rank_positions
+
+    def elsewhere() -> None:
+        raise DataError("what a loader's process sent")
+
+    faults = {
+        "here": lambda: rank_positions(0, 1, rank=3, world_size=2),  # a plain ValueError
+        "there": lambda: list_images("nowhere"),
+        "in a library": elsewhere,
+    }
+    monkeypatch.setattr(info, "collect", faults[where])
+    assert "--traceback" not in fails(capsys, "info")
+
+
 def test_missing_perceptual_weights_are_no_bug(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -96,6 +97,23 @@ def test_refusals(
     arguments = [photos if argument == "PHOTOS" else argument for argument in arguments]
     assert evaluate(run_folder, photos, *arguments) == cli.USER_ERROR
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("metric", ["rfid", "fid", "is"])
+def test_without_torch_fidelity_the_extra_is_named_before_the_work(
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    metric: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    write_pictures(tmp_path, 10)
+    samples = () if metric == "rfid" else ("--samples", tmp_path)
+    assert evaluate(run_folder, tmp_path, "--metrics", metric, *samples) == cli.USER_ERROR
+    told = capsys.readouterr().err
+    assert "pip install 'vqgan_fast[train,evaluate]'" in told
+    assert "measuring" not in told
 
 
 def test_distances_are_those_of_the_library_called_by_hand_on_the_pictures_that_are_kept(

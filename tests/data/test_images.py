@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from sample_pictures import pixels, write_pictures, write_truncated_jpeg
 
-from vqgan_fast.data import DataError, UnreadableImageError, list_images, read_image
-from vqgan_fast.data.images import read_size
+from vqgan_fast.data import (
+    DataError,
+    Depth,
+    ImageStream,
+    UnreadableImageError,
+    list_images,
+    read_image,
+)
+from vqgan_fast.data.images import PAUSES, read_size
 
 
 def test_a_folder_is_searched_recursively_and_sorted(tmp_path):
@@ -126,3 +139,90 @@ def test_unreadable_files_are_named(tmp_path):
     for file in [*files, tmp_path / "empty.jpg", tmp_path / "gone.png"]:
         with pytest.raises(UnreadableImageError, match=file.name):
             read_image(file)
+
+
+class Failing:
+    """A picture on a disk that fails now and then.
+
+    Args:
+        times: so many attempts end with the error, before any or after some bytes have been read.
+    """
+
+    def __init__(self, path: Path, number: int, times: int, late: bool = False) -> None:
+        self.path, self.number, self.times, self.late = path, number, times, late
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def open(self) -> io.BytesIO:
+        error = OSError(self.number, os.strerror(self.number), str(self.path))
+        self.times -= 1
+        if self.times < 0:
+            return io.BytesIO(self.path.read_bytes())
+        if not self.late:
+            raise error
+        return LateFailure(self.path.read_bytes(), error)
+
+
+class LateFailure(io.BytesIO):
+    """Its first half can be read."""
+
+    def __init__(self, content: bytes, error: OSError) -> None:
+        super().__init__(content)
+        self.error, self.end = error, len(content) // 2
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or self.tell() + size > self.end:
+            raise self.error
+        return super().read(size)
+
+
+@pytest.fixture
+def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that reading waited, without waiting for them."""
+    naps = []
+    monkeypatch.setattr(time, "sleep", naps.append)
+    return naps
+
+
+PASSING = ["EIO", "ESTALE", "EMFILE", "ENFILE", "EAGAIN", "ETIMEDOUT"]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at opening", "in the middle"])
+@pytest.mark.parametrize("name", PASSING)
+def test_an_error_that_passes_is_waited_for(tmp_path, naps, name, late):
+    (file,) = write_pictures(tmp_path, 1, 64, 64)
+    expected = read_image(file).tobytes()
+    failing = Failing(file, getattr(errno, name), len(PAUSES), late)
+    assert read_image(failing).tobytes() == expected
+    assert naps == list(PAUSES)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size, lambda file: Depth([]).read(file)])
+def test_an_error_that_stays_ends_the_work_and_does_not_leave_the_picture_out(tmp_path, naps, read):
+    (file,) = write_pictures(tmp_path, 1)
+    with pytest.raises(DataError, match=r"picture_000\.png cannot be read.*Input/output") as error:
+        read(Failing(file, errno.EIO, 99))
+    assert not isinstance(error.value, UnreadableImageError)
+    assert "in 4 attempts" in str(error.value)
+
+
+def test_a_stream_reads_a_picture_again_that_could_not_be_read_for_a_while(tmp_path, naps):
+    files = write_pictures(tmp_path, 3)
+    failing = Failing(files[1], errno.EIO, 0)
+    stream = ImageStream([files[0], failing, files[2]], size=32, shuffle=False)
+    failing.times = len(PAUSES) + 1
+    with pytest.raises(DataError, match="picture_001"):
+        stream[1]
+    assert [stream[position].skipped for position in range(3)] == [(), (), ()]
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOENT, errno.EISDIR])
+def test_a_file_that_may_not_be_read_is_unreadable_at_once(tmp_path, naps, number):
+    files = write_pictures(tmp_path, 2)
+    forbidden = Failing(files[0], number, 99)
+    with pytest.raises(UnreadableImageError, match=r"picture_000\.png cannot be read"):
+        read_image(forbidden)
+    stream = ImageStream([forbidden, files[1]], size=32, shuffle=False)
+    assert stream[0].skipped == (str(files[0]),)
+    assert naps == []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import pickle
 import tarfile
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,7 @@ from vqgan_fast.data import (
     DataError,
     ImageStream,
     ShardedPictures,
+    UnreadableImageError,
     batches,
     index_shard,
     list_images,
@@ -26,6 +29,8 @@ from vqgan_fast.data import (
     pictures_fingerprint,
     read_image,
 )
+from vqgan_fast.data.shard_index import scan_shard
+from vqgan_fast.data.shards import _open_shard
 from vqgan_fast.data.write_shards import plan_shards, write_shards
 
 LONG = "a" * 120 + "/" + "ü" * 120 + ".png"  # beyond what a header holds
@@ -96,6 +101,55 @@ def test_an_epoch_that_is_cut_and_goes_on_with_other_ranks_has_every_picture_onc
                 seen += [str(pictures[stream.order.locate(p)[1]]) for p in batch.positions]
         start += world_size * batch_size * count
     assert sorted(seen) == sorted(map(str, pictures))
+
+
+def test_a_shard_that_cannot_be_opened_ends_the_work(shards, monkeypatch):
+    pictures = ShardedPictures(shards)
+    stream = ImageStream(pictures, size=32, shuffle=False)
+    _open_shard.cache_clear()
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    for number in (errno.EACCES, errno.EMFILE):
+
+        def refused(*_: object, number: int = number) -> int:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refused)
+            with pytest.raises(DataError, match=rf"photos.*{os.strerror(number)}") as error:
+                stream[0]
+        assert not isinstance(error.value, UnreadableImageError)
+    assert stream[0].skipped == ()
+    shards[0].unlink()
+    _open_shard.cache_clear()
+    with pytest.raises(DataError, match=r"photos.*cannot be opened \(No such file"):
+        stream[0]
+
+
+def test_a_shard_whose_handle_is_stale_is_opened_again(shards, monkeypatch):
+    picture = ShardedPictures(shards)[0]
+    expected = read_image(picture).tobytes()
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    stale, pread = _open_shard(picture.shard).handle, os.pread
+    # Kept open, so that the new one has another number.
+    kept = _open_shard(picture.shard)
+
+    def answered(handle: int, *place: int) -> bytes:
+        if handle == stale:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return pread(handle, *place)
+
+    monkeypatch.setattr(os, "pread", answered)
+    assert read_image(picture).tobytes() == expected
+    assert _open_shard(picture.shard) is not kept
+
+
+def test_an_index_of_a_shard_that_cannot_be_read_names_the_reason(shards, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(tarfile, "open", broken)
+    with pytest.raises(DataError, match=rf"{shards[0].name} cannot be read: Input/output error"):
+        scan_shard(shards[0])
 
 
 def test_what_is_no_picture_is_passed_over_and_long_names_are_read(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from vqgan_fast.train.config import LogConfig
 from vqgan_fast.train.distributed import Ranks
@@ -62,6 +64,23 @@ def test_a_grid_has_a_row_for_each_version():
     assert (grid[:, :4, 6:11] == 77).all()
     assert (grid[:, 5:, :5] == 200).all()
     assert (grid[:, 4] == 255).all() and (grid[:, :, 5] == 255).all()
+
+
+def test_a_grid_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    rows = [torch.full((1, 3, 4, 4), value, dtype=torch.uint8) for value in (10, 200)]
+    with RunLog(tmp_path, QUIET, 0, 9, 4, ALONE) as log:
+        log.pictures(3, rows)
+        (file,) = (tmp_path / "images").iterdir()
+        before = file.read_bytes()
+
+        def full_disk(self: Image.Image, path: Path, **options: object) -> None:
+            Path(path).write_bytes(b"half a")
+            raise OSError("disk full")
+
+        monkeypatch.setattr(Image.Image, "save", full_disk)
+        with pytest.raises(OSError, match="disk full"):
+            log.pictures(3, rows)
+    assert {file: file.read_bytes() for file in (tmp_path / "images").iterdir()} == {file: before}
 
 
 def test_the_meter_averages_each_name_over_the_times_it_was_given():

@@ -7,6 +7,7 @@ the help. None of them imports torch before `run`, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
+import dis
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ COMMANDS: dict[str, ModuleType] = {
 }
 
 USER_ERROR, INTERRUPTED = 2, 130
+TRACEBACK_HINT = "--traceback shows where it came up"
 # RuntimeErrors of ours that are not bugs.
 OUR_USER_ERRORS = (
     ("vqgan_fast.evaluate", "MetricWeightsError"),
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status.
 
     0: done. 2: something the user can put right (one message on stderr). 130: interrupted. Anything
-    else that fails is a bug of ours and keeps its traceback.
+    else that fails is a bug of ours and keeps its traceback. Where Python or a library found the
+    fault, and so the message may be no answer, it names the option that shows the traceback.
     """
     args = parse(argv)
     try:
@@ -82,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "traceback" in args or not _is_for_the_user(error):
             raise
-        print(f"vqgan-fast {args.command}: {error}", file=sys.stderr)
+        hint = "" if _was_raised_here(error) else f" ({type(error).__name__}; {TRACEBACK_HINT})"
+        print(f"vqgan-fast {args.command}: {error}{hint}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -139,3 +143,16 @@ def _is_for_the_user(error: Exception) -> bool:
         if module is not None and isinstance(error, getattr(module, kind)):
             return True
     return False
+
+
+def _was_raised_here(error: Exception) -> bool:
+    """Whether a `raise` of this package gave the error its message, as it does for bad input."""
+    if type(error).__module__.split(".")[0] == "vqgan_fast":
+        return True
+    place = error.__traceback__
+    while place.tb_next is not None:
+        place = place.tb_next
+    here = place.tb_frame.f_globals.get("__name__", "").split(".")[0] == "vqgan_fast"
+    # Python's own errors, such as that of int("x"), come up at another instruction.
+    instruction = place.tb_frame.f_code.co_code[place.tb_lasti]
+    return here and dis.opname[instruction] == "RAISE_VARARGS"

@@ -85,9 +85,10 @@ def known_codes(
 
 def _read(path: Path) -> Tensor:
     """uint8 (1, 3, H, W)."""
-    import torch
+    import numpy as np
 
     from ..data import UnreadableImageError, read_image
+    from ..data.stream import channels_first
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no picture {path}")
@@ -95,5 +96,4 @@ def _read(path: Path) -> Tensor:
         picture = read_image(path)
     except UnreadableImageError as error:
         raise ValueError(str(error)) from error
-    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, picture.height, picture.width, 3).movedim(-1, 1)
+    return channels_first(np.asarray(picture))[None]

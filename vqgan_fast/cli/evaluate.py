@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -13,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .held_out import held_out_maps, held_out_of, is_vqgan_of_maps
+from .kept_pictures import PictureFolder, check_replaceable, remove_old
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from ..evaluate import Pictures, ReconstructionMeasures
     from ..models import LatentTransformer
@@ -34,7 +33,8 @@ conditions shuffled between the pictures: the difference is what the condition t
 maps it is how well their crops are reconstructed: the share of the pixels with the right label, or
 PSNR and mean absolute error of values in [-1, 1].
 
-FID below some thousands of pictures says little: it falls with their number.
+FID below some thousands of pictures says little: it falls with their number. fid, rfid and is need
+torch-fidelity: pip install 'vqgan_fast[train,evaluate]'.
 """
 EXAMPLES = """\
   vqgan-fast evaluate runs/photos held_out/
@@ -91,7 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-pictures",
         type=Path,
         metavar="FOLDER",
-        help="leave real/ and reconstructions/ there as PNG, to look at or for other programs",
+        help="leave real/, reconstructions/ and samples/ there as PNG, to look at or for other "
+        "programs; --force replaces those of an earlier call",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     add_device(parser)
@@ -112,6 +113,9 @@ def run(args: argparse.Namespace) -> None:
     if is_vqgan_of_maps(args.run_folder):
         _evaluate_maps(args, metrics, device)
         return
+    if args.keep_pictures is not None:
+        sources = (args.images, args.samples, *args.maps)
+        check_replaceable(args.keep_pictures, [path for path in sources if path is not None])
     files = list_images(args.images)[: args.limit]
     if metrics & DISTRIBUTION:  # what is missing is told before the work
         _check_counts(args, metrics, len(files))
@@ -187,20 +191,21 @@ def _check_counts(args: argparse.Namespace, metrics: set[str], pictures: int) ->
 
 
 @contextmanager
-def _picture_folder(args: argparse.Namespace, metrics: set[str]) -> Iterator[Path | None]:
+def _picture_folder(args: argparse.Namespace, metrics: set[str]) -> Iterator[PictureFolder | None]:
     """Where pictures are written: the one that was asked for, a temporary one, or none."""
     if args.keep_pictures is not None:
-        for name in ("real", "reconstructions", "samples"):  # of an earlier call, with --force
-            shutil.rmtree(args.keep_pictures / name, ignore_errors=True)
-        yield args.keep_pictures
+        remove_old(args.keep_pictures)
+        yield PictureFolder(args.keep_pictures, kept=True)
     elif metrics & DISTRIBUTION:
         with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+            yield PictureFolder(Path(folder), kept=False)
     else:
         yield None
 
 
-def _measure(pictures: Pictures, measures: ReconstructionMeasures, folder: Path | None) -> None:
+def _measure(
+    pictures: Pictures, measures: ReconstructionMeasures, folder: PictureFolder | None
+) -> None:
     from tqdm.auto import tqdm
 
     done = 0
@@ -208,8 +213,8 @@ def _measure(pictures: Pictures, measures: ReconstructionMeasures, folder: Path 
         for images in pictures:
             reconstructions = measures.add(images)
             if folder is not None:
-                _save(images, folder / "real", done)
-                _save(reconstructions, folder / "reconstructions", done)
+                folder.save("real", images, done)
+                folder.save("reconstructions", reconstructions, done)
             done += len(images)
             bar.update(len(images))
 
@@ -230,7 +235,11 @@ def _conditional_nll(args: argparse.Namespace, model: LatentTransformer) -> dict
 
 
 def _distances(
-    args: argparse.Namespace, metrics: set[str], folder: Path, size: int, device: torch.device
+    args: argparse.Namespace,
+    metrics: set[str],
+    folder: PictureFolder,
+    size: int,
+    device: torch.device,
 ) -> dict[str, float]:
     """FID of the reconstructions, and FID and inception score of the samples, as asked for."""
     from ..data import list_images
@@ -238,30 +247,22 @@ def _distances(
 
     compare = {"weights": args.inception_weights, "device": device, "batch_size": args.batch}
     figures = {}
+    real = folder.path / "real"
     if "rfid" in metrics:
-        result = distribution_metrics(folder / "reconstructions", folder / "real", **compare)
+        result = distribution_metrics(folder.path / "reconstructions", real, **compare)
         figures["rfid"] = result["fid"]
     if metrics & {"fid", "is"}:
         count = 0
         for images in Pictures(list_images(args.samples), size, args.batch):
-            _save(images, folder / "samples", count)
+            folder.save("samples", images, count)
             count += len(images)
         result = distribution_metrics(
-            folder / "samples", folder / "real", inception_score="is" in metrics, **compare
+            folder.path / "samples", real, inception_score="is" in metrics, **compare
         )
         figures |= {"samples": count, **result}
         if "fid" not in metrics:
             del figures["fid"]
     return figures
-
-
-def _save(images: Tensor, folder: Path, first: int) -> None:
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(images, start=first):
-        picture = Image.fromarray(image.movedim(0, -1).contiguous().numpy())
-        picture.save(folder / f"{number:06d}.png")
 
 
 def _print_table(figures: dict[str, float | int]) -> None:

@@ -5,10 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 def add_force(parser: argparse.ArgumentParser) -> None:
@@ -24,12 +20,3 @@ def refuse_existing(paths: Iterable[Path], force: bool) -> None:
             f"{', '.join(there[:3])}{more} exist already; give another --output, or --force to "
             f"replace them"
         )
-
-
-def write_picture(picture: Image, path: Path) -> None:
-    """Writes a PNG atomically; its folder is made where missing."""
-    from ..models.pretrained import replacing
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")

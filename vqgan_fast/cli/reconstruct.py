@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .models import RUN_HELP, add_device, choose_device, load_vqgan
-from .outputs import add_force, refuse_existing, write_picture
+from .outputs import add_force, refuse_existing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
+    import numpy as np
 
     from ..data import UnreadableImageError, read_image, to_model_range
     from ..data.crops import resize_shorter_side
+    from ..data.stream import channels_first
     from ..report.measures import mean_squared_error, psnr
-    from ..report.pictures import beside, to_picture
+    from ..report.pictures import beside, to_picture, write_picture
 
     if args.resize is not None and args.resize < 1:
         raise ValueError(f"--resize must be at least 1 pixel, got {args.resize}")
@@ -79,8 +80,7 @@ def run(args: argparse.Namespace) -> None:
             print(f"skipped: {error}", file=sys.stderr)
             skipped += 1
             continue
-        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-        image = pixels.view(1, picture.height, picture.width, 3).movedim(-1, 1)
+        image = channels_first(np.asarray(picture))[None]
         x = to_model_range(image, next(model.parameters()).device)
         x_hat = reconstruct(model, x)
         errors.append(mean_squared_error(x, x_hat))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .completion import known_codes
 from .condition_input import Given, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
-from .outputs import add_force, refuse_existing, write_picture
+from .outputs import add_force, refuse_existing
 from .sample_options import add_sampling_options, positive, sampling_options
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
 
     import torch
 
-    from ..report.pictures import comparison, picture_grid
+    from ..report.pictures import comparison, picture_grid, write_picture
 
     model = model.to(choose_device(args.device))
     options = _options(model, args)
@@ -239,7 +239,7 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
 
 
 def _write(images: Tensor, files: Sequence[Path]) -> None:
-    from ..report.pictures import to_picture
+    from ..report.pictures import to_picture, write_picture
 
     for image, file in zip(images, files, strict=True):
         write_picture(to_picture(image), file)

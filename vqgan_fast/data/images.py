@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
+# What a disk, a server or the process's own limits do for a while: it says nothing of the file.
+PASSING_ERRORS = frozenset({
+    errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
+    errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTUNREACH,
+})  # fmt: skip
+PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt at such a file
 
 ORIENTATION = 0x0112  # EXIF's tag of which way is up
 HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
@@ -23,7 +30,7 @@ class DataError(ValueError):
 
 
 class UnreadableImageError(DataError):
-    """One file that cannot be decoded: truncated, damaged, missing, or not a picture."""
+    """One file that cannot be decoded: truncated, damaged, missing, forbidden, or not a picture."""
 
 
 class LeftOutWarning(UserWarning):
@@ -44,6 +51,7 @@ class Stored(Protocol):
 
 
 PictureFile = str | os.PathLike[str] | Stored
+Read = TypeVar("Read")
 
 
 def list_images(path: str | os.PathLike[str]) -> list[Path]:
@@ -109,33 +117,58 @@ def read_image(path: PictureFile) -> Image.Image:
     converted, and a transparent picture is laid on white. Of an animation the first frame is taken.
 
     Raises:
-        UnreadableImageError: the file cannot be decoded, whatever the reason.
-        DataError: the shard that holds it was changed.
+        UnreadableImageError, DataError: as `decoded`.
     """
-    try:
-        with Image.open(source_of(path)) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error ...
-        raise UnreadableImageError(f"{path} cannot be read ({reason_of(error)})") from error
+    return decoded(path, lambda opened: _to_rgb(ImageOps.exif_transpose(opened)))
 
 
 def read_size(path: PictureFile) -> tuple[int, int]:
     """(width, height) of the upright picture, from the file's header alone.
 
     Raises:
-        UnreadableImageError: there is no header that can be read.
-        DataError: the shard that holds it was changed.
+        UnreadableImageError, DataError: as `decoded`; of the header alone.
     """
-    try:
-        with Image.open(source_of(path)) as opened:
-            width, height = opened.size
-            rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except DataError:
-        raise
-    except Exception as error:
-        raise UnreadableImageError(f"{path} cannot be read ({reason_of(error)})") from error
+    return decoded(path, _upright_size)
+
+
+def decoded(file: PictureFile, decode: Callable[[Image.Image], Read], what: str = "") -> Read:
+    """What `decode` makes of a file that Pillow has opened.
+
+    Errors that may pass are waited for a little, and then end the work: a file that was left out
+    because of one would be missing from the rest of a training, on one rank alone.
+
+    Args:
+        what: of the messages: FILE cannot be read `what`.
+
+    Raises:
+        UnreadableImageError: the file cannot be decoded, whatever the reason.
+        DataError: nothing can be read there at the moment, or the shard that holds it was changed.
+    """
+    pauses = iter(PAUSES)
+    while True:
+        try:
+            with Image.open(_source_of(file)) as opened:
+                return decode(opened)
+        except (MemoryError, DataError):
+            raise
+        except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error
+            message = f"{file} cannot be read{what} ({reason_of(error)})"
+            if not may_pass(error):
+                raise UnreadableImageError(message) from error
+            pause = next(pauses, None)
+            if pause is None:
+                raise DataError(f"{message}, in {len(PAUSES) + 1} attempts") from error
+        time.sleep(pause)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error is one of the system that another attempt may not meet."""
+    return isinstance(error, OSError) and error.errno in PASSING_ERRORS
+
+
+def _upright_size(opened: Image.Image) -> tuple[int, int]:
+    width, height = opened.size
+    rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if rotated else (width, height)
 
 
@@ -157,7 +190,7 @@ def _exif(opened: Image.Image) -> Image.Exif:
     return exif
 
 
-def source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
+def _source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
     """What Pillow opens."""
     return path if isinstance(path, str | os.PathLike) else path.open()
 
@@ -178,4 +211,6 @@ def reason_of(error: Exception) -> str:
         return "no such file"
     if isinstance(error, Image.UnidentifiedImageError):
         return "not a picture in a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__

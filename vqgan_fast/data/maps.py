@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import DataError, PictureFile, UnreadableImageError, reason_of, source_of
+from .images import DataError, PictureFile, decoded
 from .places import place_of
 from .stream import View, to_model_range, to_pixels
 
@@ -79,8 +79,8 @@ class FileMap(CropMap):
 
         Raises:
             UnreadableImageError: the file cannot be decoded.
-            DataError: what it holds is no such map; the shard that holds it was changed. The file
-                is named.
+            DataError: the file cannot be read at the moment; what it holds is no such map; the
+                shard that holds it was changed. The file is named.
         """
 
     def crop(self, index: int, picture: np.ndarray, view: View) -> np.ndarray:
@@ -250,12 +250,4 @@ class Coordinates(CropMap):
 
 
 def _open(file: PictureFile) -> Image.Image:
-    try:
-        with Image.open(source_of(file)) as image:
-            return ImageOps.exif_transpose(image)  # upright, as its picture is read
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # decoders fail in many ways
-        raise UnreadableImageError(
-            f"{file} cannot be read as a map ({reason_of(error)})"
-        ) from error
+    return decoded(file, ImageOps.exif_transpose, " as a map")  # upright, as its picture is read

@@ -44,7 +44,7 @@ def shard_now(path: Path) -> Shard:
     """The shard as it is at this moment.
 
     Raises:
-        DataError: there is no such file.
+        DataError: there is no such file, or it cannot be read.
     """
     try:
         status = os.stat(path)
@@ -60,7 +60,8 @@ def index_shard(path: Path) -> tuple[Shard, list[Member]]:
     In a folder that cannot be written it is made anew each time.
 
     Raises:
-        DataError: the shard is missing, no plain tar file, cut off, or holds no picture.
+        DataError: the shard is missing, cannot be read, is no plain tar file, is cut off, or holds
+            no picture.
     """
     shard = shard_now(path)
     members = _read_index(shard)
@@ -102,7 +103,9 @@ def scan_shard(path: Path) -> list[Member]:
             # a whole one; but every writer of tar files ends them with blocks of zeros.
             tar.fileobj.seek(tar.offset)
             whole = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)
-    except (tarfile.TarError, OSError) as error:
+    except OSError as error:
+        raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
+    except tarfile.TarError as error:
         if entries == 0:
             raise DataError(
                 f"the shard {path} is no plain tar file ({error}); a compressed one cannot be read "

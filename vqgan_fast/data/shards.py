@@ -15,7 +15,7 @@ from typing import overload
 
 import numpy as np
 
-from .images import DataError, PictureFile, list_images
+from .images import DataError, PictureFile, list_images, may_pass
 from .shard_index import Member, Shard, index_shard
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -77,11 +77,20 @@ class ShardMember:
         """Its bytes, as a binary file that can be read and searched.
 
         Raises:
-            DataError: the shard is not the one that was indexed any more. Going on would train on
-                other pictures than before.
+            DataError: the shard cannot be opened, or is not the one that was indexed any more.
+                Going on would train on other pictures than before.
+            OSError: of those that may pass.
         """
-        opened = _open_shard(self.shard)
-        opened.check()
+        try:
+            opened = _open_shard(self.shard)
+            opened.check()
+        except OSError as error:
+            _open_shard.cache_clear()  # a handle can be stale; the next attempt takes another
+            if may_pass(error):
+                raise
+            raise DataError(
+                f"the shard {self.shard.path} cannot be opened ({error.strerror})"
+            ) from error
         return io.BufferedReader(_Window(opened, self.member), _READ)
 
 
@@ -193,7 +202,11 @@ class _Window(io.RawIOBase):
 
     def readinto(self, buffer: bytearray) -> int:
         wanted = max(0, min(len(buffer), self._member.size - self._at))
-        read = os.pread(self._opened.handle, wanted, self._member.offset + self._at)
+        try:
+            read = os.pread(self._opened.handle, wanted, self._member.offset + self._at)
+        except OSError:
+            _open_shard.cache_clear()  # as in ShardMember.open
+            raise
         if wanted and not read:
             raise DataError(
                 f"the shard {self._opened.shard.path} was cut off while it was read, in "

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..data import list_images
+from ..models.pretrained import replacing
 
 # The colour photographs that the wheel itself holds; others would be downloaded at first use.
 PHOTOGRAPHS = (
@@ -60,4 +61,6 @@ def photographs() -> list[Path]:
 
 def write_list(files: list[Path], path: Path) -> None:
     """A list file that `data.train` reads: one path on each line."""
-    path.write_text("".join(f"{file.resolve()}\n" for file in files), encoding="utf-8")
+    with replacing(path) as temporary:
+        lines = "".join(f"{file.resolve()}\n" for file in files)
+        temporary.write_text(lines, encoding="utf-8")

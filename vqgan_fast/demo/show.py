@@ -13,7 +13,7 @@ import torch
 from ..models import LatentTransformer
 from ..models.pretrained import replacing
 from ..report.page import Figure, Section, page
-from ..report.pictures import comparison, picture_grid, to_picture
+from ..report.pictures import comparison, picture_grid, to_picture, write_picture
 from ..sampling import sample
 from .folder import LIST_FILE
 from .measure import Encoded
@@ -31,12 +31,6 @@ SEED = 1
 DRAW = {"temperature": 0.9, "top_k": 128}  # a little tamer than the transformer's own distribution
 
 
-def save(picture, path: Path) -> None:
-    """Writes a PNG whole or not at all."""
-    with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
-
-
 def show_reconstructions(held_out: Encoded, path: Path) -> None:
     """Held-out crops and what comes back from their codes, two rows of each."""
     count = min(2 * COLUMNS, len(held_out.images))
@@ -45,7 +39,7 @@ def show_reconstructions(held_out: Encoded, path: Path) -> None:
         ("held-out regions of the pictures", held_out.images[chosen]),
         ("the same from their codes", held_out.reconstructions[chosen]),
     ]
-    save(comparison(rows, columns=COLUMNS, scale=2), path)
+    write_picture(comparison(rows, columns=COLUMNS, scale=2), path)
 
 
 def drawing(model: LatentTransformer) -> dict[str, float]:
@@ -63,7 +57,7 @@ def show_samples(model: LatentTransformer, window: int, path: Path) -> None:
         progress=sys.stderr.isatty(),
         **drawing(model),
     )
-    save(picture_grid(images, columns=COLUMNS, scale=2), path)
+    write_picture(picture_grid(images, columns=COLUMNS, scale=2), path)
 
 
 def show_wide(
@@ -82,7 +76,7 @@ def show_wide(
         progress=sys.stderr.isatty(),
         **drawing(model),
     )
-    save(to_picture(images[0]), path)
+    write_picture(to_picture(images[0]), path)
     return list(images.shape[2:])
 
 

@@ -122,6 +122,7 @@ def _fidelity_package() -> ModuleType:
         import torch_fidelity
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "FID needs the torch-fidelity package: pip install 'vqgan_fast[evaluate]'"
+            "FID and the inception score need the torch-fidelity package: "
+            "pip install 'vqgan_fast[train,evaluate]'"
         ) from error
     return torch_fidelity

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..models import LatentTransformer
 from ..models.code_logits import code_logits
 from ..models.conditions import Tokens, map_tokens
+from ..models.evaluating import evaluating
 
 
 @torch.inference_mode()
@@ -23,6 +24,8 @@ def nll_per_code(
     """Mean negative log-likelihood in nats of codes (N, h, w), each given those before it.
 
     Args:
+        model: in any mode and dtype; it is put in eval mode meanwhile, and the likelihoods of its
+            logits are taken in fp32.
         condition: the tokens of the N pictures; None asks the model's own condition, as works
             without any input.
 
@@ -33,10 +36,12 @@ def nll_per_code(
         condition = model.cond_stage_model(len(codes), codes.device)
     _check_positions(model, codes, condition)
     total = 0.0
-    for rows in torch.arange(len(codes)).split(batch_size):
-        target = codes[rows]
-        logits = code_logits(model.transformer, map_tokens(itemgetter(rows), condition), target)
-        total += float(F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum"))
+    with evaluating(model):
+        for rows in torch.arange(len(codes)).split(batch_size):
+            target = codes[rows]
+            logits = code_logits(model.transformer, map_tokens(itemgetter(rows), condition), target)
+            logits = logits.flatten(0, 1).float()
+            total += float(F.cross_entropy(logits, target.flatten(), reduction="sum"))
     return total / codes.numel()
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..data import DataError, UnreadableImageError, read_image
+from ..data.stream import channels_first
 
 
 def paper_crop(image: Image.Image, size: int) -> Image.Image:
@@ -56,7 +57,7 @@ class Pictures:
                 self.skipped.append(str(file))
                 continue
             found = True
-            batch.append(torch.from_numpy(np.array(picture).transpose(2, 0, 1).copy()))
+            batch.append(channels_first(np.asarray(picture)))
             if len(batch) == self.batch_size:
                 yield torch.stack(batch)
                 batch = []

@@ -6,11 +6,9 @@ import torch
 from torch import Tensor
 
 from ..data import to_model_range, to_pixels
-from ..losses import PerceptualLoss
+from ..losses import PerceptualLoss, psnr_of_each
 from ..models import VQGAN
 from ..quantizers import perplexity, usage
-
-MAX_PSNR = 100.0  # dB, of a picture that is reconstructed without an error
 
 
 class ReconstructionMeasures:
@@ -18,7 +16,8 @@ class ReconstructionMeasures:
 
     All of them are taken on the 8-bit pictures, as they would be saved:
 
-    - psnr: -10 log10 of the mean squared error at peak 1, in dB, mean over the pictures;
+    - psnr: -10 log10 of the mean squared error at peak 1, in dB, at most 100, mean over the
+      pictures;
     - ssim: structural similarity (Wang et al. 2004: Gaussian window of sigma 1.5), mean over
       pictures and channels; 1 is equal. Computed by scikit-image;
     - lpips: the perceptual distance (Zhang et al. 2018), mean over the pictures;
@@ -47,8 +46,7 @@ class ReconstructionMeasures:
         self.codes.append(info.indices.cpu())
         self.counts += info.counts.cpu()
         error = (images.double() - pixels.double()).div(255).square().mean(dim=(1, 2, 3))
-        psnr = -10 * error.log10()
-        self.values["psnr"] += psnr.clamp_max(MAX_PSNR).tolist()
+        self.values["psnr"] += psnr_of_each(error).tolist()
         self.values["ssim"] += [
             structural_similarity(a, b) for a, b in zip(images, pixels, strict=True)
         ]

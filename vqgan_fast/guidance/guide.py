@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from .. import ops
 from ..models import VQGAN
+from ..models.evaluating import evaluating
 from ..quantizers import EMAVectorQuantizer, Quantizer, SimVQ, VectorQuantizer
 from ..quantizers.checks import check_integer
-from ..sampling.inference import evaluating
 from ..sampling.progress import progress_bar
 from .crops import RandomCrops
 

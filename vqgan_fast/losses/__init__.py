@@ -1,6 +1,7 @@
-"""Losses of stage 1: reconstruction, perceptual distance and the PatchGAN game; label maps."""
+"""Losses of stage 1: reconstruction, perceptual distance, the PatchGAN game; label maps; PSNR."""
 
 from .perceptual import PerceptualLoss, PerceptualWeightsError
+from .psnr import psnr_of_each
 from .segmentation_loss import SegmentationLoss, pixel_accuracy
 from .vqgan_loss import VQGANLoss
 
@@ -10,4 +11,5 @@ __all__ = [
     "SegmentationLoss",
     "VQGANLoss",
     "pixel_accuracy",
+    "psnr_of_each",
 ]

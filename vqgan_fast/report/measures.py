@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from ..losses import psnr_of_each
+
 
 def mean_squared_error(x: Tensor, x_hat: Tensor) -> float:
     """Mean of (x - x_hat)^2 over all pixels and channels, with both clamped and scaled to [0, 1].
@@ -26,8 +28,7 @@ def psnr(error: float) -> float:
 def mean_psnr(x: Tensor, x_hat: Tensor) -> float:
     """The mean over images of their PSNR in dB, each at most 100 dB; (B, C, H, W) in [-1, 1]."""
     difference = (x.clamp(-1, 1) - x_hat.clamp(-1, 1)).double() / 2
-    errors = difference.square().mean(dim=(1, 2, 3))
-    return float((-10 * errors.clamp_min(1e-10).log10()).mean())
+    return float(psnr_of_each(difference.square().mean(dim=(1, 2, 3))).mean())
 
 
 def mean_colours(x: Tensor) -> Tensor:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ..models.pretrained import replacing
 
 PAPER, INK = (255, 255, 255), (70, 70, 70)
 GAP = 4  # pixels between the pictures of a sheet
@@ -88,3 +91,10 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(picture, (0, top))
         top += picture.height + GAP
     return sheet
+
+
+def write_picture(picture: Image.Image, path: Path) -> None:
+    """Writes a PNG whole or not at all; its folder is made where missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        picture.save(temporary, format="PNG")

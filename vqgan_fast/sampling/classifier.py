@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .inference import evaluating
+from ..models.evaluating import evaluating
 
 # Of ImageNet, for values in [0, 1]: what torchvision's classifiers are trained with.
 MEAN = (0.485, 0.456, 0.406)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..models import PixelSNAIL
+from ..models.evaluating import evaluating
 from .board import Board
 from .engine import MAX_TOKENS, Draws, Engine
-from .inference import evaluating
 from .packed import WholeGridModel
 
 Pass = tuple[int, np.ndarray]  # a cell's index, and the images in which it is drawn

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..models import VQGAN, LatentTransformer, PixelSNAIL, WindowGPT
 from ..models.conditions import Tokens
+from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
-from .inference import evaluating
 from .inputs import check_callback
 from .interrupted import SamplingInterrupted
 from .packed import Packed

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..models import VQGAN
+from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
-from .inference import evaluating
 
 # The share of an overlap at either end of it that is not used at all: there the convolutions of one
 # tile see its border instead of the picture.

@@ -17,8 +17,9 @@ from ..train import ConfigError, save_config
 from ..train.config import LossConfig
 from ..train.run_log import say
 from .measure import measure_first_stage, measure_prior
+from .pictures import draw_plots, draw_sheets
 from .plan import OF_FIRST_STAGES, Pictures, Plan, load_plan
-from .report import draw_plots, draw_sheets, write_page
+from .report import write_page
 from .stages import is_finished, make_codes, make_first_stage, make_prior
 
 LIST_FILE = "photographs.txt"

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vqgan_fast.data import Segmentation
-from vqgan_fast.losses import pixel_accuracy
+from vqgan_fast.losses import pixel_accuracy, psnr_of_each
 from vqgan_fast.models import GPT, VQGAN, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import Tokens, map_tokens
+from vqgan_fast.models.evaluating import evaluating as in_eval_mode
 from vqgan_fast.quantizers import usage
 
 from .distributed import Ranks
@@ -24,11 +25,9 @@ from .training_crops import TrainingCrops
 @contextmanager
 def evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients, and the training's random state as before: quantisers may draw."""
-    was_training = model.training
     devices = [device] if device.type == "cuda" else []
-    with torch.no_grad(), torch.random.fork_rng(devices):
-        yield model.eval()
-    model.train(was_training)
+    with in_eval_mode(model), torch.no_grad(), torch.random.fork_rng(devices):
+        yield
 
 
 def reconstruction_figures(
@@ -41,8 +40,8 @@ def reconstruction_figures(
 
     Returns:
         val_codebook_usage (share of codes that these crops use), and val_l1 (mean absolute error of
-        values in [-1, 1]) and val_psnr (dB, mean over the crops), or of labels val_accuracy (share
-        of the pixels).
+        values in [-1, 1]) and val_psnr (dB, at most 100, mean over the crops), or of labels
+        val_accuracy (share of the pixels).
     """
     labels = isinstance(crops.kind, Segmentation)
     sums = torch.zeros(3, device=ranks.device)
@@ -55,7 +54,7 @@ def reconstruction_figures(
                 figures = [pixel_accuracy(x, x_hat) * len(x), sums.new_zeros(())]
             else:
                 error = x_hat.float().clamp(-1, 1) - x
-                psnr = 10 * torch.log10(4 / error.square().mean((1, 2, 3)).clamp_min(1e-10))
+                psnr = psnr_of_each((error / 2).square().mean((1, 2, 3)))
                 figures = [error.abs().mean((1, 2, 3)).sum(), psnr.sum()]
             sums += torch.stack([*figures, sums.new_tensor(len(x))])
             counts += info.counts
@@ -76,20 +75,18 @@ def held_out_nll(
         condition: the tokens of the V pictures.
         codes: (V, h, w) int64; both are equal on all ranks.
     """
-    was_training = gpt.training
-    gpt.eval()
     sums = torch.zeros(2, device=ranks.device)
     # As many passes on each rank, as ranks with sharded weights wait for each other in every one.
     rounds = -(-len(codes) // ranks.world_size)
     places = ranks.rank + ranks.world_size * torch.arange(rounds, device=ranks.device)
-    for own in places.split(batch_size):
-        counted, own = own < len(codes), own.clamp_max(len(codes) - 1)
-        target = codes[own]
-        logits = code_logits(gpt, map_tokens(itemgetter(own), condition), target)
-        nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
-        nll = nll.view(len(own), -1)[counted]
-        sums += torch.stack([nll.sum(), sums.new_tensor(nll.numel())])
-    gpt.train(was_training)
+    with in_eval_mode(gpt):
+        for own in places.split(batch_size):
+            counted, own = own < len(codes), own.clamp_max(len(codes) - 1)
+            target = codes[own]
+            logits = code_logits(gpt, map_tokens(itemgetter(own), condition), target)
+            nll = F.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), reduction="none")
+            nll = nll.view(len(own), -1)[counted]
+            sums += torch.stack([nll.sum(), sums.new_tensor(nll.numel())])
     total, number = ranks.sum(sums).tolist()
     return total / number
 
@@ -97,10 +94,8 @@ def held_out_nll(
 @torch.no_grad()
 def predictions(gpt: GPT | WindowGPT, condition: Tokens, codes: Tensor) -> Tensor:
     """The likeliest code (B, h, w) at each place, given the true codes (B, h, w) before it."""
-    was_training = gpt.training
-    likeliest = code_logits(gpt.eval(), condition, codes).argmax(-1)
-    gpt.train(was_training)
-    return likeliest.view_as(codes)
+    with in_eval_mode(gpt):
+        return code_logits(gpt, condition, codes).argmax(-1).view_as(codes)
 
 
 def _own_share(rows: Tensor, batch_size: int, ranks: Ranks) -> list[Tensor]:

@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from vqgan_fast.models.pretrained import replacing
+
 from .config import LogConfig
 from .distributed import Ranks
 
@@ -120,8 +122,9 @@ class RunLog:
         if not self.is_main:
             return
         grid = picture_grid(rows)
-        name = self.run_dir / IMAGES / f"step_{step:06d}.png"
-        Image.fromarray(grid.permute(1, 2, 0).numpy()).save(name)
+        picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
+        with replacing(self.run_dir / IMAGES / f"step_{step:06d}.png") as unfinished:
+            picture.save(unfinished, format="PNG")
         if self._writer is not None:
             self._writer.add_image("pictures", grid, step)
 
@@ -150,7 +153,7 @@ def truncate_metrics(file: Path, step: int) -> dict[str, float]:
             continue
         if entry["step"] <= step:
             kept.append(entry)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-    unfinished.replace(file)
+    with replacing(file) as unfinished:
+        lines = "".join(json.dumps(entry) + "\n" for entry in kept)
+        unfinished.write_text(lines, encoding="utf-8")
     return kept[-1] if kept else {}
