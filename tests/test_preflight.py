@@ -17,6 +17,7 @@ NODE: dict[str, Any] = {
         "omegaconf": "2.4", "safetensors": "0.8", "tensorboard": "2.21",
         "tqdm": "4.67",
     },
+    "damaged": {},
     "build": {"cuda_version": "13.0.88", "cuda_archs": ["80", "90a", "120+PTX"]},
     "cpu": {"simd": {"detected": "avx512", "selected": "avx512"}},
     "cuda": {
@@ -69,6 +70,10 @@ def test_a_machine_without_a_card_misses_no_cuda() -> None:
         ({"versions__tqdm": None}, "versions", "miss tqdm", r"vqgan_fast\[train\]"),
         ({"build": {"problem": "no _native"}, "cuda__cards": []}, "build", "no _native; vqgan_f",
          "a _native for Python 3.12.1"),
+        ({"damaged": {"_native.so": "cut"}, "build": {"problem": "bad"}}, "damaged",
+         r"the file _native\.so of vqgan_fast is damaged: cut", "install vqgan_fast again: pip"),
+        ({"damaged": {"libvqgan_fast.so": "cut"}, "libraries__0__loaded": False}, "damaged",
+         r"the file libvqgan_fast\.so of vqgan_fast is damaged: cut", "again"),
         ({"cpu": {"problem": "got sse9"}}, "cpu", "got sse9", "unset VQGAN_FAST_ISA"),
         ({"cpu__simd__selected": "avx2"}, "cpu", "run at avx2, this CPU has avx512", "unset VQGAN"),
         ({"libraries__0__loaded": False, "libraries__0__reason": "gone"}, "libraries",

@@ -9,6 +9,7 @@ from typing import Any
 Problem = tuple[str, str]  # what it is, what to do
 
 _EXTRA = "pip install 'vqgan_fast[train]'"
+_AGAIN = "pip install --force-reinstall --no-deps vqgan_fast, or build it anew in a checkout"
 _TRAINING = ("lpips", "pillow", "omegaconf", "safetensors", "tensorboard", "tqdm")
 
 
@@ -38,7 +39,11 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
     missing = [name for name in _TRAINING if versions.get(name) is None]
     if missing:
         report("versions", f"training and the programs miss {', '.join(missing)}", _EXTRA)
-    if "problem" in info["build"]:
+    damaged = info["damaged"]
+    for name, wrong in damaged.items():
+        problem = f"the file {name} of vqgan_fast is damaged: {wrong}"
+        report("damaged", problem, "install vqgan_fast again: " + _AGAIN)
+    if "problem" in info["build"] and not any(name.startswith("_native") for name in damaged):
         report(
             "build",
             f"{info['build']['problem']}; vqgan_fast.numpy does not work, the ops do",
@@ -51,10 +56,12 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
     elif simd and simd["selected"] != simd["detected"]:
         problem = f"the CPU kernels run at {simd['selected']}, this CPU has {simd['detected']}"
         report("cpu", problem, "unset VQGAN_FAST_ISA")
-    cpu_library, *others = info["libraries"]
-    if not cpu_library["loaded"] and "problem" not in cuda:
-        problem = f"{cpu_library['name']} does not load: {cpu_library['reason']}"
-        report("libraries", problem, "pip install --force-reinstall --no-deps vqgan_fast")
+    libraries = [entry for entry in info["libraries"] if entry["name"] not in damaged]
+    ours = [entry for entry in libraries if entry["name"] == "libvqgan_fast.so"]
+    others = [entry for entry in libraries if entry not in ours]
+    if ours and not ours[0]["loaded"] and "problem" not in cuda:
+        problem = f"{ours[0]['name']} does not load: {ours[0]['reason']}"
+        report("libraries", problem, _AGAIN)
     if versions["torch"] is not None:
         for problem, advice in _cuda_problems(info, others):
             report("cuda", problem, advice)
@@ -81,10 +88,11 @@ def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterat
     cards = ", ".join(cuda["cards"])
     built_with = build.get("cuda_version")
     driver, torch_cuda = cuda.get("driver_cuda"), cuda.get("torch_cuda")
+    told = "problem" not in build  # otherwise the module that tells of the build is broken
     unfit = [
         device
         for device in cuda.get("devices", [])
-        if code_for(device["capability"], build.get("cuda_archs", [])) is None
+        if told and code_for(device["capability"], build.get("cuda_archs", [])) is None
     ]
     if driver is None:
         yield (
@@ -96,7 +104,7 @@ def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterat
         yield f"{cards}: this torch is for CPUs only", f"install a torch for CUDA {driver}"
     elif old := list(_old_driver(info, cards)):
         yield from old
-    elif not built_with:
+    elif not built_with and told:
         yield (
             f"{cards}: this build of vqgan_fast is for CPUs only; CUDA tensors take the slow "
             "plain-torch definition",
