@@ -292,6 +292,16 @@ def test_a_shard_that_changes_during_training_stops_it(shards):
         opened.read()
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_with_workers_a_damaged_shard_is_told_in_one_line(shards, num_workers):
+    stream = ImageStream(ShardedPictures(shards), size=32, shuffle=False)
+    os.truncate(shards[0], 700)
+    with pytest.raises(DataError) as raised:
+        list(batches(stream, 2, count=2, num_workers=num_workers))
+    assert str(raised.value).startswith(f"the shard {shards[0]} was changed since it was indexed")
+    assert "\n" not in str(raised.value)
+
+
 def test_an_unreadable_member_gives_its_place_to_the_next_and_is_named(folder, tmp_path):
     write_truncated_jpeg(folder / "picture_001.jpg")
     paths = write_shards(plan_shards(folder, 2), tmp_path / "shards" / "photos")
