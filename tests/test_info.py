@@ -15,6 +15,7 @@ def test_collect_is_plain_data_with_every_part():
     collected = info.collect()
     assert list(collected) == [
         "versions",
+        "damaged",
         "build",
         "cpu",
         "cuda",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__
+from .damage import CPU_LIBRARY, CUDA_LIBRARY, find_damage
 from .preflight import code_for, find_problems
 
 _NVIDIA = Path("/proc/driver/nvidia")  # where the kernel's part of the driver tells of itself
@@ -27,13 +28,16 @@ def collect() -> dict[str, Any]:
     VQGAN_FAST_ISA that cannot be had each become a text under the part they concern. `problems`
     lists them once more, with what a machine lacks and what to do about it.
     """
+    damaged = find_damage()  # before any of them is loaded
+    native = next((name for name in damaged if name.startswith("_native")), None)
     info: dict[str, Any] = {
         "versions": _versions(),
-        "build": _build(),
-        "cpu": _cpu(),
+        "damaged": damaged,
+        "build": _build() if native is None else {"problem": f"{native} is damaged"},
+        "cpu": _cpu(native),
         "cuda": _cuda(),
         "distributed": _distributed(),
-        "libraries": _libraries(),
+        "libraries": _libraries(damaged),
     }
     for device in info["cuda"].get("devices", []):
         device["code"] = code_for(device["capability"], info["build"].get("cuda_archs", []))
@@ -63,9 +67,11 @@ def _build() -> dict[str, Any]:
     return _native.build_info()
 
 
-def _cpu() -> dict[str, Any]:
+def _cpu(damaged: str | None) -> dict[str, Any]:
     cpu: dict[str, Any] = {"model": _cpu_model()}
     try:
+        if damaged is not None:
+            raise ImportError(f"{damaged} is damaged")
         from . import _native
 
         cpu |= {"simd": _native.cpu_features()}
@@ -148,13 +154,20 @@ def _distributed() -> dict[str, Any]:
     return {"available": True, "gloo": distributed.is_gloo_available(), "nccl": nccl}
 
 
-def _libraries() -> list[dict[str, Any]]:
+def _libraries(damaged: dict[str, str]) -> list[dict[str, Any]]:
+    bad = [
+        {"name": name, "loaded": False, "reason": f"it is damaged: {damaged[name]}"}
+        for name in (CPU_LIBRARY, CUDA_LIBRARY)
+        if name in damaged
+    ]
+    if bad:  # the two are loaded together
+        return bad
     try:
         from . import _library
 
         statuses = _library.load_libraries()
     except _BROKEN as error:
-        return [{"name": "libvqgan_fast.so", "loaded": False, "reason": str(error)}]
+        return [{"name": CPU_LIBRARY, "loaded": False, "reason": str(error)}]
     return [
         {"name": status.name, "loaded": status.loaded, "reason": status.reason}
         for status in statuses
@@ -166,6 +179,7 @@ def render(info: dict[str, Any]) -> str:
     lines = []
     for title, content in (
         ("Versions", info["versions"]),
+        *([("Damaged files", info["damaged"])] if info["damaged"] else []),
         ("Build", info["build"]),
         ("CPU", info["cpu"]),
         ("CUDA", info["cuda"]),

@@ -9,6 +9,7 @@ from typing import Any
 Problem = tuple[str, str]  # what it is, what to do
 
 _EXTRA = "pip install 'vqgan_fast[train]'"
+_AGAIN = "pip install --force-reinstall --no-deps vqgan_fast, or build it anew in a checkout"
 _TRAINING = (
     "lpips", "omegaconf", "pillow", "pyyaml", "safetensors", "scikit-image", "tensorboard", "tqdm",
 )  # fmt: skip
@@ -40,7 +41,11 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
     missing = [name for name in _TRAINING if versions.get(name) is None]
     if missing:
         report("versions", f"training and the programs miss {', '.join(missing)}", _EXTRA)
-    if "problem" in info["build"]:
+    damaged = info["damaged"]
+    for name, wrong in damaged.items():
+        problem = f"the file {name} of vqgan_fast is damaged: {wrong}"
+        report("damaged", problem, "install vqgan_fast again: " + _AGAIN)
+    if "problem" in info["build"] and not any(name.startswith("_native") for name in damaged):
         report(
             "build",
             f"{info['build']['problem']}; vqgan_fast.numpy does not work, the ops do",
@@ -53,11 +58,13 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
     elif simd and simd["selected"] != simd["detected"]:
         problem = f"the CPU kernels run at {simd['selected']}, this CPU has {simd['detected']}"
         report("cpu", problem, "unset VQGAN_FAST_ISA")
-    cpu_library, *others = info["libraries"]
-    if not cpu_library["loaded"] and "problem" not in cuda:
-        problem = f"{cpu_library['name']} does not load: {cpu_library['reason']}"
-        report("libraries", problem, "pip install --force-reinstall --no-deps vqgan_fast")
-    if cuda["cards"] and versions["torch"] is not None:
+    libraries = [entry for entry in info["libraries"] if entry["name"] not in damaged]
+    ours = [entry for entry in libraries if entry["name"] == "libvqgan_fast.so"]
+    others = [entry for entry in libraries if entry not in ours]
+    if ours and not ours[0]["loaded"] and "problem" not in cuda:
+        problem = f"{ours[0]['name']} does not load: {ours[0]['reason']}"
+        report("libraries", problem, _AGAIN)
+    if versions["torch"] is not None:
         for problem, advice in _cuda_problems(info, others):
             report("cuda", problem, advice)
     distributed = info["distributed"]
@@ -71,15 +78,23 @@ def find_problems(info: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterator[Problem]:
-    """What keeps the cards that are there from being used: the first cause alone."""
+    """What keeps the cards that are there from being used: the first cause alone.
+
+    In a container and under WSL2 the kernel may not tell of cards. A driver is there then, and one
+    that is too old is told; the rest would be told on a machine that has no card, too.
+    """
     cuda, build = info["cuda"], info["build"]
+    if not cuda["cards"]:
+        yield from _old_driver(info, "the NVIDIA driver is too old")
+        return
     cards = ", ".join(cuda["cards"])
     built_with = build.get("cuda_version")
     driver, torch_cuda = cuda.get("driver_cuda"), cuda.get("torch_cuda")
+    told = "problem" not in build  # otherwise the module that tells of the build is broken
     unfit = [
         device
         for device in cuda.get("devices", [])
-        if code_for(device["capability"], build.get("cuda_archs", [])) is None
+        if told and code_for(device["capability"], build.get("cuda_archs", [])) is None
     ]
     if driver is None:
         yield (
@@ -89,22 +104,13 @@ def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterat
         )
     elif torch_cuda is None:
         yield f"{cards}: this torch is for CPUs only", f"install a torch for CUDA {driver}"
-    elif _number(driver)[0] < _number(torch_cuda)[0]:
-        yield (
-            f"{cards}: torch is for CUDA {torch_cuda}, the driver knows up to {driver}",
-            f"update the driver, or install a torch for CUDA {_number(driver)[0]}",
-        )
-    elif not built_with:
+    elif old := list(_old_driver(info, cards)):
+        yield from old
+    elif not built_with and told:
         yield (
             f"{cards}: this build of vqgan_fast is for CPUs only; CUDA tensors take the slow "
             "plain-torch definition",
             "install the wheel with CUDA, or build with an nvcc (docs/building.md)",
-        )
-    elif _number(driver)[0] < _number(built_with)[0]:
-        yield (
-            f"{cards}: vqgan_fast was built with CUDA {built_with}, the driver knows up to "
-            f"{driver}",
-            "update the driver to 580 or newer, or install the +cu129 wheel (docs/wheels.md)",
         )
     elif unfit:
         for device in unfit:
@@ -117,6 +123,24 @@ def _cuda_problems(info: dict[str, Any], others: list[dict[str, Any]]) -> Iterat
         for library in others:
             if not library["loaded"]:
                 yield f"{cards}: {library['name']}: {library['reason']}", "see docs/building.md"
+
+
+def _old_driver(info: dict[str, Any], what: str) -> Iterator[Problem]:
+    """That torch, or else this build, is for a newer CUDA than the driver runs."""
+    cuda, built_with = info["cuda"], info["build"].get("cuda_version")
+    driver, torch_cuda = cuda.get("driver_cuda"), cuda.get("torch_cuda")
+    if driver is None or torch_cuda is None:
+        return
+    if _number(driver)[0] < _number(torch_cuda)[0]:
+        yield (
+            f"{what}: torch is for CUDA {torch_cuda}, the driver knows up to {driver}",
+            f"update the driver, or install a torch for CUDA {_number(driver)[0]}",
+        )
+    elif built_with and _number(driver)[0] < _number(built_with)[0]:
+        yield (
+            f"{what}: vqgan_fast was built with CUDA {built_with}, the driver knows up to {driver}",
+            "update the driver to 580 or newer, or install the +cu129 wheel (docs/wheels.md)",
+        )
 
 
 def code_for(capability: str, archs: list[str]) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -20,7 +21,6 @@ from vqgan_fast.data import (
     tokenize_images,
     write_code_folder,
 )
-from vqgan_fast.data.codes import read_code_file
 from vqgan_fast.models import VQGAN
 
 
@@ -51,10 +51,11 @@ def expected(vqgan, pictures):
     return tokenize_images(vqgan, stream_of(pictures), crops_per_image=2, batch_size=3)
 
 
-def write(folder, vqgan, pictures, per_file=4, place=None, **changes):
+def write(folder, vqgan, pictures, per_file=4, place=None, say=None, **changes):
     return write_code_folder(
         folder, vqgan, stream_of(pictures, **changes), crops_per_image=2,
-        crops_per_file=per_file, batch_size=3, **({} if place is None else {"place": place}),
+        crops_per_file=per_file, batch_size=3, say=say,
+        **({} if place is None else {"place": place}),
     )  # fmt: skip
 
 
@@ -83,11 +84,7 @@ def test_several_processes_write_the_same_files(tmp_path, vqgan, pictures):
     assert len(names) == 7  # five files of codes, the job, the index
     for name in names:
         one, three = tmp_path / "one" / name, tmp_path / "three" / name
-        if name.endswith(".json"):
-            assert one.read_bytes() == three.read_bytes()
-            continue
-        (tokens, notes), (expected, expected_notes) = map(read_code_file, (three, one))
-        assert torch.equal(tokens, expected) and notes == expected_notes
+        assert one.read_bytes() == three.read_bytes()
 
 
 def test_the_same_call_goes_on_where_it_was_killed(tmp_path, vqgan, pictures, expected):
@@ -106,6 +103,34 @@ def test_the_same_call_goes_on_where_it_was_killed(tmp_path, vqgan, pictures, ex
     assert all(file.stat().st_mtime_ns == time for file, time in before.items())
 
 
+def test_the_same_call_writes_damaged_files_anew(tmp_path, vqgan, pictures, expected):
+    folder = tmp_path / "codes"
+    write(folder, vqgan, pictures)
+    files = sorted(folder.glob("*.safetensors"))
+    contents = [file.read_bytes() for file in files]
+    files[0].write_bytes(b"")
+    files[2].write_bytes(contents[2][:-8])
+    told = []
+    write(folder, vqgan, pictures, say=told.append)
+    assert [file.read_bytes() for file in files] == contents
+    assert torch.equal(read_codes(folder).tokens, expected[0])
+    assert len(told) == 2 and all(line.startswith("written anew: ") for line in told)
+    assert files[0].name in told[0] and files[2].name in told[1]
+
+
+def test_pictures_may_be_named_by_another_path(tmp_path, vqgan, pictures, monkeypatch):
+    write(tmp_path / "codes", vqgan, pictures)
+    monkeypatch.chdir(pictures[0].parent)
+    write(tmp_path / "codes", vqgan, [file.relative_to(Path.cwd()) for file in pictures])
+
+
+def test_a_damaged_job_is_told_with_advice(tmp_path, vqgan, pictures):
+    write(tmp_path / "codes", vqgan, pictures)
+    (tmp_path / "codes" / "job.json").write_text("")
+    with pytest.raises(DataError, match=r"job\.json cannot be read .* begin anew"):
+        write(tmp_path / "codes", vqgan, pictures)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -118,7 +143,9 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path, vqgan, pictures, ch
     write(tmp_path / "codes", vqgan, pictures)
     with pytest.raises(DataError, match=message):
         write(tmp_path / "codes", vqgan, pictures, **changes)
-    with pytest.raises(DataError, match=r"was begun with pictures = 9, .*, now it is 8, "):
+    with pytest.raises(
+        DataError, match=r"was begun with pictures = 9 pictures, .*, now it is 8 pictures, "
+    ):
         write(tmp_path / "codes", vqgan, pictures[1:])
 
 

@@ -180,7 +180,7 @@ def test_links_are_followed_or_refused(folder, tmp_path):
     assert str(other).endswith(":b.png") and other.open().read() == one.open().read()
     for kind, target in ((tarfile.SYMTYPE, "a.png"), (tarfile.LNKTYPE, "elsewhere.png")):
         write(kind, target)
-        with pytest.raises(DataError, match=r"does not hold b\.png itself"):
+        with pytest.raises(DataError, match=r"does not hold b\.png itself.*--hard-dereference"):
             ShardedPictures([shard])
 
 
@@ -210,6 +210,14 @@ def test_the_index_is_kept_and_made_anew_when_the_shard_changes(shards, folder, 
         index.write_text(damaged)
         assert index_shard(path)[1] == expected
         assert json.loads(index.read_text())["version"] == 2
+    kept = json.loads(index.read_text())
+    for members in (
+        [], [["a.png", None, None]], [["a.png", "0", "5"]], [[5, 0, 5]], [["a.png", -1, 5]],
+        [["a.png", 0, -5]], [["a.png", 0, path.stat().st_size + 1]], [["a.png", 0.0, 5]],
+    ):  # fmt: skip
+        index.write_text(json.dumps({**kept, "members": members}))
+        assert index_shard(path)[1] == expected
+        assert json.loads(index.read_text()) == kept
     os.utime(path, ns=(1, 1))
     stamp = json.loads(index.read_text())["mtime_ns"]
     assert index_shard(path)[1] == expected
@@ -252,6 +260,12 @@ def test_patterns(shards, monkeypatch):
     assert [str(path) for path in list_shards([names[2], "photos-00000[01].tar"])] == [
         names[2], *names[:2],
     ]  # fmt: skip
+    literal = Path("{1..2}[1]-*.tar")
+    literal.write_bytes(shards[0].read_bytes())
+    assert list_shards(str(literal)) == [literal]
+    numbered = Path("[a]-01.tar")
+    numbered.write_bytes(shards[0].read_bytes())
+    assert list_shards("[a]-{01..01}.tar") == [numbered]
     for wrong, message in (
         ([], "the list of shards is empty"),
         ("other-*.tar", "no shard matches other-"),
@@ -291,6 +305,30 @@ def test_a_truncated_shard_is_named_wherever_it_was_cut(shards):
         ShardedPictures(shards)
 
 
+def test_data_behind_the_end_of_a_shard_is_named(shards):
+    path = shards[1]
+    content = path.read_bytes()
+    _, members = index_shard(path)
+    header = members[1].offset - 512
+    hole = content[:header] + bytes(512) + content[header + 512 :]
+    end = len(content.rstrip(b"\0"))
+    for bad, place in (
+        (content + shards[0].read_bytes(), f"at byte {len(content)}, after 3 members"),
+        (hole, f"at byte {header + 512}, after 1 members"),
+        (content + b"\0" * 5 + b"x", f"at byte {len(content) + 5}, after 3 members"),
+    ):
+        path.write_bytes(bad)
+        message = rf"{path.name} has data behind the end of the archive {place}; .* again"
+        with pytest.raises(DataError, match=message):
+            ShardedPictures(shards)
+    path.write_bytes(content[:header] + bytes(2**20 + 1024))
+    with pytest.raises(DataError, match=rf"{path.name} is zeros from byte {header + 512} on"):
+        ShardedPictures(shards)
+    for padding in (0, 10240, 2**20 - 20480):
+        path.write_bytes(content[: -(-end // 512) * 512 + 1024] + bytes(padding))
+        assert len(ShardedPictures(shards)) == 9
+
+
 def test_a_shard_that_changes_during_training_stops_it(shards):
     stream = ImageStream(ShardedPictures(shards), size=32, shuffle=False)
     content = shards[0].read_bytes()
@@ -306,6 +344,16 @@ def test_a_shard_that_changes_during_training_stops_it(shards):
     os.truncate(shards[0], 1000)
     with pytest.raises(DataError, match=rf"{shards[0].name} was cut off while it was read, in "):
         opened.read()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_with_workers_a_damaged_shard_is_told_in_one_line(shards, num_workers):
+    stream = ImageStream(ShardedPictures(shards), size=32, shuffle=False)
+    os.truncate(shards[0], 700)
+    with pytest.raises(DataError) as raised:
+        list(batches(stream, 2, count=2, num_workers=num_workers))
+    assert str(raised.value).startswith(f"the shard {shards[0]} was changed since it was indexed")
+    assert "\n" not in str(raised.value)
 
 
 def test_an_unreadable_member_gives_its_place_to_the_next_and_is_named(folder, tmp_path):

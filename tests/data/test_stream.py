@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -64,6 +69,21 @@ def test_the_seed_decides_the_augmentation_too(files):
 def test_workers_change_nothing(files, num_workers):
     stream = ImageStream(files, size=32, flip=True)
     assert torch.equal(images_of(stream, 5), images_of(stream, 5, num_workers=num_workers))
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_worker_that_is_killed_is_told_with_advice(files, meanwhile):
+    """Torch tells of it as soon as the system does, wherever the main thread is then."""
+    source = batches(ImageStream(files, size=32), 4, num_workers=1)
+    next(source)
+    (worker,) = multiprocessing.active_children()
+    with pytest.raises(DataError, match=r"is gone \(.*\): .* lower data\.num_workers"):
+        os.kill(worker.pid, signal.SIGKILL)
+        if meanwhile:
+            time.sleep(30)
+        else:
+            for _ in source:
+                pass
 
 
 def test_the_loader_leaves_the_random_state_of_training_alone(files):

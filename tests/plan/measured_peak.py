@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sample_pictures import write_pictures
 
 from vqgan_fast.models import VQGAN
-from vqgan_fast.plan import FirstStages, Rehearsal, Setting
+from vqgan_fast.plan.load import FirstStages
+from vqgan_fast.plan.rehearsal import Rehearsal, Setting
 from vqgan_fast.train import build_config, train
 from vqgan_fast.train.config import STAGES, ModelConfig
 

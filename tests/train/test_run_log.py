@@ -33,6 +33,19 @@ def test_entries_beyond_the_checkpoint_and_half_lines_are_dropped(tmp_path):
     assert truncate_metrics(tmp_path / "none.jsonl", 5) == {}
 
 
+def test_lines_that_are_no_entries_are_dropped_with_one_warning(tmp_path, capsys):
+    file = tmp_path / "metrics.jsonl"
+    whole = b'{"step": 1, "nll": 1.5}\n'
+    file.write_bytes(whole + b'\xff\xfe\n5\n{}\n[1]\n{"step": "2"}\n\n{"step": null}\n' + whole)
+    assert truncate_metrics(file, 2) == {"step": 1, "nll": 1.5}
+    assert steps_in(file) == [1, 1]
+    told = capsys.readouterr().err
+    assert told.count("WARNING") == 1 and "no entry of a step are dropped: 6" in told
+    file.write_bytes(whole + b'{"step": 2,')  # as a process that was killed leaves it
+    assert truncate_metrics(file, 2) == {"step": 1, "nll": 1.5}
+    assert capsys.readouterr().err == ""
+
+
 def test_a_resumed_log_goes_on_behind_its_step(tmp_path):
     with RunLog(tmp_path, QUIET, 0, 9, 4, ALONE) as log:
         for step in (1, 2, 3):

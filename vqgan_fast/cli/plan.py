@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+
+from ..plan.assumed import LINK_GBYTES, RESERVE_GIB
 
 SUMMARY = "the memory and time that a training run would need, before it is started"
 DESCRIPTION = """\
@@ -32,6 +33,14 @@ PARTS = {
     "working": "activations, on top of gradients",
     "reserve": "CUDA and fragmentation (assumed)",
 }
+# Beyond what there is by far; within them no figure of a plan becomes infinite.
+BOUNDS = {
+    "gpus": (1, 10**6),
+    "memory": (1e-3, 10**6),
+    "rate": (1e-6, 10**9),
+    "link": (1e-6, 10**6),
+    "reserve": (0, 10**6),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,23 +58,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--link",
         type=float,
-        default=12.5,
+        default=LINK_GBYTES,
         metavar="GB/S",
-        help="what one card can send to the next (default: 12.5, a link of 100 Gbit/s)",
+        help="what one card can send to the next (default: %(default)g, a link of 100 Gbit/s)",
     )
     parser.add_argument(
-        "--reserve", type=float, default=2.0, metavar="GIB", help="of CUDA (default: 2)"
+        "--reserve",
+        type=float,
+        default=RESERVE_GIB,
+        metavar="GIB",
+        help="of CUDA (default: %(default)g)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> None:
-    for name in ("gpus", "memory", "rate", "link"):
+    for name, (least, most) in BOUNDS.items():
         value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:  # also where it is NaN
-            raise ValueError(f"--{name} must be above 0 and finite, got {value}")
-    if not 0 <= args.reserve < math.inf:
-        raise ValueError(f"--reserve must be 0 or more and finite, got {args.reserve}")
+        if value is not None and not least <= value <= most:  # also where it is NaN
+            raise ValueError(f"--{name} must be between {least} and {most}, got {value}")
 
     from ..plan.report import make_plan, render
 

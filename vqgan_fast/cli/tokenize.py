@@ -155,8 +155,9 @@ def _tokenize(args: argparse.Namespace, ranks: Ranks) -> None:
         else:
             place = Place(ranks.rank, ranks.world_size, ranks.wait)
             done = write_code_folder(
-                args.output, model, stream, crops_per_file=args.per_file, place=place, **settings
-            )
+                args.output, model, stream, crops_per_file=args.per_file, place=place,
+                say=lambda text: tqdm.write(text, file=sys.stderr), **settings,
+            )  # fmt: skip
             rows, skipped = done.rows, done.skipped
     if ranks.is_main:
         for name in skipped:

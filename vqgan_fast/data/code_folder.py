@@ -26,7 +26,7 @@ from .codes import (
     tokenize_images,
     write_codes,
 )
-from .fingerprint import names_fingerprint, weights_fingerprint
+from .fingerprint import names_fingerprint, pictures_fingerprint, weights_fingerprint
 from .images import DataError
 from .stream import ImageStream
 
@@ -64,16 +64,20 @@ def write_code_folder(
     num_workers: int = 0,
     place: Place = ONE_PROCESS,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> CodeFolder:
     """Encode every picture of a stream into a folder; called by every process alike.
 
     What lies in the folder already is kept: the same call goes on where one was ended, with any
-    number of processes. The files are those of one process.
+    number of processes. The files are those of one process. A file that is damaged is written anew.
 
     Args:
-        model, stream, crops_per_image, batch_size, num_workers: as `tokenize_images`.
+        model, stream, crops_per_image, batch_size, num_workers: as `tokenize_images`. Another
+            `batch_size` is the same job, though where two codes are almost equally near, it may
+            choose the other one, as another device may: convolutions round differently.
         crops_per_file: what is lost at most when a process is killed.
         progress: called with (crops done, crops in all) of this process.
+        say: called, in the first process, with a line about each damaged file.
 
     Raises:
         DataError: the folder holds something else, or codes of another job; a difference is named.
@@ -87,7 +91,7 @@ def write_code_folder(
     count = -(-total // crops_per_file)
     paths = [folder / f"codes-{n:05d}-of-{count:05d}.safetensors" for n in range(count)]
     spans = [range(a, min(a + crops_per_file, total)) for a in range(0, total, crops_per_file)]
-    missing = [number for number in range(count) if not paths[number].exists()]
+    missing = _missing(paths, say if place.rank == 0 else None)
     place.wait()  # before the first of them is written
     mine = missing[place.rank :: place.world_size]
     whole = sum(len(spans[number]) for number in mine)
@@ -105,6 +109,21 @@ def write_code_folder(
         _finish(folder, job, paths)
     place.wait()
     return _read_index(folder)
+
+
+def _missing(paths: list[Path], say: Callable[[str], None] | None) -> list[int]:
+    """The numbers of the files that are not there, or not whole."""
+    missing = []
+    for number, path in enumerate(paths):
+        if path.exists():
+            try:
+                read_code_file(path)
+                continue
+            except DataError as error:
+                if say is not None:
+                    say(f"written anew: {error}")
+        missing.append(number)
+    return missing
 
 
 def read_codes(path: str | os.PathLike[str]) -> Codes:
@@ -150,7 +169,7 @@ def _describe(
     return {
         "codebook": codebook_fingerprint(model.quantize.codebook),
         "encoder": weights_fingerprint(nn.ModuleList([model.encoder, model.quant_conv])),
-        "pictures": f"{len(stream.files)}, {names_fingerprint(map(str, stream.files))}",
+        "pictures": pictures_fingerprint(stream.files),
         "crops_per_image": crops_per_image,
         "crops_per_file": crops_per_file,
         **{name: getattr(stream, name) for name in ("size", "resize", "crop", "flip", "seed")},
@@ -182,7 +201,10 @@ def _check_job(folder: Path, job: Mapping[str, Any]) -> None:
         before = json.loads((folder / JOB).read_text(encoding="utf-8"))
         different = [key for key in {**before, **job} if before.get(key) != job.get(key)]
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / JOB} cannot be read: {error}") from error
+        raise DataError(
+            f"{folder / JOB} cannot be read ({error}), so that nothing tells of which job the "
+            "codes beside it are; remove the folder, or choose another one, and begin anew"
+        ) from error
     if different:
         key = different[0]
         raise DataError(

@@ -8,6 +8,7 @@ Many codes go into a folder of such files (`code_folder.py`).
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import zlib
 from bisect import bisect_right
@@ -17,7 +18,6 @@ from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from vqgan_fast.models import VQGAN
@@ -93,7 +93,20 @@ def write_codes(
         **(notes or {}),
     }
     with replacing(path) as unfinished:
-        save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, unfinished, metadata)
+        _save(unfinished, tokens.to("cpu", torch.int32).contiguous(), metadata)
+
+
+def _save(path: Path, tokens: Tensor, metadata: Mapping[str, str]) -> None:
+    """A safetensors file, the same bytes for the same content.
+
+    The package's own writer gives the metadata another order in every process.
+    """
+    entry = {"dtype": "I32", "shape": list(tokens.shape), "data_offsets": [0, 4 * tokens.numel()]}
+    header = json.dumps({"__metadata__": dict(metadata), "tokens": entry}).encode()
+    header += b" " * (-len(header) % 8)  # so that the numbers are aligned
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(tokens.numpy().astype("<i4", copy=False).tobytes())
 
 
 def read_code_file(path: Path) -> tuple[Tensor, dict[str, str]]:

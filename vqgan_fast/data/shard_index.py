@@ -12,7 +12,7 @@ import os
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from vqgan_fast.models.pretrained import replacing
 
@@ -21,6 +21,7 @@ from .images import EXTENSIONS, DataError
 SUFFIX = ".index"  # photos-000000.tar.index
 _VERSION = 2
 _BLOCK = 512  # of the tar format: headers and contents fill whole ones, one of zeros ends a file
+_PADDING = 2**20  # the most zeros at the end; writers fill records of 10240 bytes, few larger ones
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def index_shard(path: Path) -> tuple[Shard, list[Member]]:
     In a folder that cannot be written it is made anew each time.
 
     Raises:
-        DataError: the shard is missing, cannot be read, is no plain tar file, is cut off, or holds
-            no picture.
+        DataError: the shard is missing, cannot be read, is no plain tar file, is cut off, goes on
+            behind its end, or holds no picture.
     """
     shard = shard_now(path)
     members = _read_index(shard)
@@ -96,13 +97,16 @@ def scan_shard(path: Path) -> list[Member]:
                 if place is None:
                     raise DataError(
                         f"the shard {path} does not hold {entry.name} itself, but a link, or a "
-                        "file with holes; write it with tar's --dereference and without --sparse"
+                        "file with holes; write it with tar's --dereference, --hard-dereference "
+                        "and without --sparse"
                     )
                 members.append(Member(entry.name, *place))
             # tarfile takes a file that ends between two members, or in the middle of a header, for
             # a whole one; but every writer of tar files ends them with blocks of zeros.
             tar.fileobj.seek(tar.offset)
             whole = tar.fileobj.read(_BLOCK) == bytes(_BLOCK)
+            if whole:
+                _check_end(path, tar.fileobj, entries)
     except OSError as error:
         raise DataError(f"the shard {path} cannot be read: {error.strerror}") from error
     except tarfile.TarError as error:
@@ -125,6 +129,28 @@ def scan_shard(path: Path) -> list[Member]:
     return members
 
 
+def _check_end(path: Path, file: IO[bytes], entries: int) -> None:
+    """That nothing but a little padding follows the block of zeros that was just read.
+
+    tarfile takes the first such block for the end. Behind one in the middle, as two files put
+    together or a hole in a copy have it, pictures would be missing without a word.
+    """
+    start = file.tell()
+    tail = file.read(_PADDING + 1)
+    data = len(tail) - len(tail.lstrip(b"\0"))
+    if data < len(tail):
+        raise DataError(
+            f"the shard {path} has data behind the end of the archive at byte {start + data}, "
+            f"after {entries} members; copy or write it again, and join tar files with "
+            "tar --concatenate"
+        )
+    if len(tail) > _PADDING:
+        raise DataError(
+            f"the shard {path} is zeros from byte {start} on, after {entries} members, which is "
+            "more than the end of an archive; copy or write it again"
+        )
+
+
 def _is_picture(name: str) -> bool:
     path = PurePosixPath(name)
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
@@ -140,9 +166,19 @@ def _read_index(shard: Shard) -> list[Member] | None:
         index = json.loads(_index_path(shard.path).read_text(encoding="utf-8"))
         if (index["version"], index["size"], index["mtime_ns"]) != _stamp(shard):
             return None
-        return [Member(*entry) for entry in index["members"]]
+        members = [Member(*entry) for entry in index["members"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    sound = members and all(_lies_in(shard, member) for member in members)
+    return members if sound else None
+
+
+def _lies_in(shard: Shard, member: Member) -> bool:
+    """Whether an entry of an index file can be one of the shard."""
+    name, offset, size = member
+    if not isinstance(name, str) or type(offset) is not int or type(size) is not int:
+        return False
+    return 0 <= offset <= offset + size <= shard.size
 
 
 def _write_index(shard: Shard, members: list[Member]) -> None:

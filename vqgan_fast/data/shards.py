@@ -27,7 +27,8 @@ def list_shards(shards: str | os.PathLike[str] | Sequence[str]) -> list[Path]:
     """The tar files that a pattern, or a list of patterns, names.
 
     A pattern may hold a range of numbers, `photos-{000..127}.tar`, whose files must all be there,
-    and the shell's `*`, `?` and `[...]`, whose matches come sorted.
+    and the shell's `*`, `?` and `[...]`, whose matches come sorted. The name of a file that
+    is there is that file, whatever it holds.
 
     Raises:
         DataError: no file is named, one is missing, or one is named twice.
@@ -37,8 +38,9 @@ def list_shards(shards: str | os.PathLike[str] | Sequence[str]) -> list[Path]:
         raise DataError("the list of shards is empty; expected tar files, or patterns of them")
     files: list[Path] = []
     for pattern in map(os.fspath, patterns):
-        for name in _numbered(pattern):
-            found = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else [name]
+        for name in [pattern] if os.path.isfile(pattern) else _numbered(pattern):
+            literal = os.path.isfile(name) or not glob.has_magic(name)
+            found = [name] if literal else sorted(glob.glob(name, recursive=True))
             if not found:
                 raise DataError(f"no shard matches {name}")
             files += map(Path, found)

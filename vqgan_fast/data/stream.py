@@ -26,6 +26,7 @@ from .crops import (
 )
 from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
 from .order import AUGMENTATION, SampleOrder, counter_generator, rank_positions
+from .worker_errors import Collate, Told, told_by_workers
 
 
 class Sample(NamedTuple):
@@ -223,15 +224,16 @@ def batches(
             yield rank_positions(first, batch_size, rank, world_size)
 
     loader = DataLoader(
-        stream,
+        Told(stream) if num_workers else stream,
         batch_sampler=_Positions(positions()),
-        collate_fn=stream.collate,
+        collate_fn=Collate(stream.collate) if num_workers else stream.collate,
         num_workers=num_workers,
         worker_init_fn=_ignore_signals,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the loader draws from the training's random state
     )
-    return iter(loader)
+    source = iter(loader)  # now, as the workers start with it
+    return told_by_workers(source) if num_workers else source
 
 
 class _Positions:

@@ -1,17 +1,5 @@
-"""What a training run needs before it is started: memory of each card, cards, time."""
+"""What a training run needs before it is started: memory of each card, cards, time.
 
-from .estimate import CardMemory, duration, largest_batch, on_a_card
-from .load import FirstStages, load_plan
-from .rehearsal import Rehearsal, Setting, StepMemory
-
-__all__ = [
-    "CardMemory",
-    "FirstStages",
-    "Rehearsal",
-    "Setting",
-    "StepMemory",
-    "duration",
-    "largest_batch",
-    "load_plan",
-    "on_a_card",
-]
+`report.make_plan` is the road from top to bottom; `load` reads the configuration, `rehearsal` goes
+through a step on tensors without memory, `estimate` goes from there to cards and machines.
+"""

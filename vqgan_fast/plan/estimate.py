@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .assumed import RESERVE_GIB
 from .rehearsal import Setting, StepMemory
 
 GIB = 2**30
-# Of a CUDA context, the workspaces of cuBLAS and cuDNN, NCCL's buffers and what the caching
-# allocator cannot use: assumed, not measured.
-RESERVE_GIB = 2.0
 CARDS_GIB = (16, 24, 32, 40, 48, 80, 96, 141)
 
 

@@ -10,6 +10,7 @@ from vqgan_fast.train import TransformerRun
 from vqgan_fast.train.agreement import share_batch
 from vqgan_fast.train.config import ConfigError
 
+from .assumed import LINK_GBYTES, RESERVE_GIB
 from .estimate import CARDS_GIB, GIB, duration, largest_batch, on_a_card
 from .load import load_plan
 from .rehearsal import Rehearsal, Setting, StepMemory
@@ -24,8 +25,8 @@ def make_plan(
     sharded: bool = False,
     compare: bool = False,
     rate: float | None = None,
-    link_gbytes: float = 12.5,
-    reserve_gib: float = 2.0,
+    link_gbytes: float = LINK_GBYTES,
+    reserve_gib: float = RESERVE_GIB,
 ) -> dict[str, Any]:
     """What `vqgan-fast plan` prints, in bytes and seconds; the arguments are the command's.
 

@@ -145,15 +145,26 @@ def truncate_metrics(file: Path, step: int) -> dict[str, float]:
     """Drop what metrics.jsonl holds beyond a checkpoint's step; returns the last entry kept."""
     if not file.exists():
         return {}
-    kept = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:  # the last line of a process that was killed in the middle of it
-            continue
-        if entry["step"] <= step:
+    kept, damaged = [], 0
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+        entry = _read_entry(line)
+        if entry is None:
+            # Without its end it is the last line of a process that was killed in the middle of it.
+            damaged += line.endswith("\n") and not line.isspace()
+        elif entry["step"] <= step:
             kept.append(entry)
+    if damaged:
+        say(f"WARNING: {file}: lines that are no entry of a step are dropped: {damaged}")
     with replacing(file) as unfinished:
         lines = "".join(json.dumps(entry) + "\n" for entry in kept)
         unfinished.write_text(lines, encoding="utf-8")
     return kept[-1] if kept else {}
+
+
+def _read_entry(line: str) -> dict[str, float] | None:
+    """An entry of metrics.jsonl; None where a line is none."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("step")) is int else None
