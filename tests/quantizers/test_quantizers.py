@@ -176,6 +176,25 @@ def test_compile_and_autocast(name: str) -> None:
     torch.testing.assert_close(low_loss, loss, rtol=0.05, atol=0.01)
 
 
+# The hierarchical one has networks inside, whose latents autocast rounds as it does an encoder's.
+@pytest.mark.parametrize("name", [name for name in QUANTIZERS if name != "hierarchical"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_no_code(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer(name, 512, 16, 0.4, False).eval()
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.normal_()
+    z = latents(2, 16, 16, 16).to(dtype)
+    noise = {"seed": 1} if name == "gumbel" else {}
+    drawn, nearest_codes = quantizer(z, **noise)[2].indices, quantizer.encode(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quantizer(z, **noise)[2].indices, drawn)
+        assert torch.equal(quantizer.encode(z), nearest_codes)
+        assert quantizer.lookup(nearest_codes).dtype == torch.float32
+    assert noise or torch.equal(drawn, nearest_codes)
+
+
 @pytest.mark.parametrize("name", WITHOUT_NOISE)
 def test_bad_input(name: str) -> None:
     quantizer = build(name)
