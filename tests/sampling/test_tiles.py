@@ -112,6 +112,10 @@ def test_a_grid_of_one_tile_is_decoded_whole(vqgan):
         assert torch.equal(decode_tiled(vqgan, codes, 12, 3), vqgan.decode_indices(codes))
 
 
+def test_no_images(vqgan):
+    assert decode_tiled(vqgan, slope(16, 12).expand(0, -1, -1), 12, 3).shape == (0, 3, 64, 48)
+
+
 def test_a_long_strip_and_the_models_mode(vqgan):
     vqgan.train()
     image = decode_tiled(vqgan, slope(5, 40), tile=16, overlap=4)
