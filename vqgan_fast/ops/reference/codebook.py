@@ -77,7 +77,7 @@ def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, 
     flat = indices.reshape(-1)
     bad = ((flat < 0) | (flat >= num_codes)).nonzero().reshape(-1)
     if bad.numel() > 0:
-        raise ValueError(
+        raise RuntimeError(
             f"indices must lie in [0, {num_codes}), got {int(flat[bad[0]])} at flat position "
             f"{int(bad[0])}"
         )
