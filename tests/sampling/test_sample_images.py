@@ -6,7 +6,13 @@ import pytest
 import torch
 from tiny_models import tiny_gpt
 
-from vqgan_fast.models import VQGAN, ColourCodes, LatentTransformer, SOSCondition
+from vqgan_fast.models import (
+    VQGAN,
+    ColourCodes,
+    CoordinateCondition,
+    LatentTransformer,
+    SOSCondition,
+)
 from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_best, sample_codes
 from vqgan_fast.sampling.coordinates import coordinate_tokens
 
@@ -279,6 +285,13 @@ def test_coordinates_of_cells():
     pixels = torch.arange(6 * 8, dtype=torch.float64).view(1, 1, 6, 8) / (6 * 8)
     expected = (1024 * torch.nn.functional.avg_pool2d(pixels, 2)).round().long()[0]
     assert torch.equal(tokens, expected)
+
+
+def test_the_last_cells_coordinate_is_a_token():
+    tokens = coordinate_tokens((9, 9), 4)
+    assert tokens.unique().tolist() == [0, 1, 2, 3]
+    pixels = torch.arange(36 * 36, dtype=torch.float64).view(1, 1, 36, 36) / 36**2
+    assert torch.equal(CoordinateCondition(4, 4)(1, "cpu", pixels), coordinate_tokens((9, 9), 4, 4))
 
 
 @pytest.mark.parametrize(
