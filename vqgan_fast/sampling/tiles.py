@@ -61,12 +61,6 @@ def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16)
     return images
 
 
-def tile_borders(size: int, tile: int, overlap: int) -> list[int]:
-    """Where along `size` codes a tile begins or ends, the grid's own ends left out."""
-    starts = _starts(size, tile, overlap)
-    return sorted({*starts, *(min(start + tile, size) for start in starts)} - {0, size})
-
-
 def _starts(size: int, tile: int, overlap: int) -> list[int]:
     """Starts of tiles at equal distances, as few as overlap by at least `overlap`."""
     if size <= tile:
