@@ -27,6 +27,7 @@ def is_exact(precision: str) -> bool:
 
 
 def check_float(tensor: Tensor, name: str) -> None:
+    """A dense tensor of one of FLOAT_TYPES."""
     if tensor.layout != torch.strided:
         raise RuntimeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
     if tensor.dtype not in FLOAT_TYPES:

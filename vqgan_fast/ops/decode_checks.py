@@ -29,6 +29,7 @@ def check_rows(tensor: Tensor, name: str, shape: str, sizes: tuple[int | None, .
 
 
 def check_integers(tensor: Tensor, name: str, rows: int) -> None:
+    """An int64 for each of `rows` rows."""
     if tensor.dtype != torch.int64 or tuple(tensor.shape) != (rows,):
         raise RuntimeError(
             f"{name} must be int64, one for each of the {rows} rows, got {tuple(tensor.shape)} of "
@@ -50,6 +51,7 @@ def check_range(tensor: Tensor, name: str, low: int, high: int | Tensor) -> None
 def check_packed_linear(
     x: Tensor, weight: Tensor, scales: Tensor | None, bias: Tensor | None, out_features: int
 ) -> None:
+    """x (R, K) against what `pack_linear` made of (out_features, K), and bias (out_features,)."""
     if weight.dim() != 3 or weight.shape[2] != PANEL or weight.dtype not in WEIGHT_TYPES.values():
         raise RuntimeError(
             f"weight must be packed by pack_linear, (panels, K, {PANEL}) of float32, bfloat16 or "
@@ -68,6 +70,7 @@ def check_packed_linear(
 
 
 def check_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> None:
+    """x (R, C), weight and bias (C,), all float32; eps not negative."""
     check_rows(x, "x", "(R, C) with C >= 1", (None, None))
     if x.shape[1] < 1:
         raise RuntimeError(f"x must be (R, C) with C >= 1, got {tuple(x.shape)}")
@@ -78,6 +81,7 @@ def check_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Non
 
 
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """q, k and v (R, H, Dh) float32, of one shape, with Dh a multiple of 8."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         check_rows(tensor, name, "(R, H, Dh)", (None, None, None))
         if tensor.shape != q.shape:
@@ -91,6 +95,7 @@ def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
 def check_cache(
     k_cache: Tensor, v_cache: Tensor, shape: str, sizes: tuple[int | None, ...]
 ) -> None:
+    """Two contiguous caches of one shape and dtype, of `sizes` (None: any), in messages `shape`."""
     for name, cache in (("k_cache", k_cache), ("v_cache", v_cache)):
         fits = cache.dim() == len(sizes) and all(
             size in (None, found) for size, found in zip(sizes, cache.shape, strict=True)
@@ -108,6 +113,7 @@ def check_cache(
 
 
 def check_ring(ring_rows: int, columns: int, width: int, up: int, left: int, right: int) -> None:
+    """A cache of ring_rows x columns cells has room for a window on a grid `width` cells wide."""
     if min(up, left, right) < 0:
         raise RuntimeError(f"up, left and right must be >= 0, got {up}, {left} and {right}")
     if ring_rows <= up:
@@ -152,6 +158,7 @@ def check_draw(temperature: object, top_k: object, top_p: object, min_p: object)
 
 
 def check_guidance(guidance: object) -> None:
+    """ValueError if it is no finite number."""
     if not _is_finite(guidance):
         raise ValueError(f"guidance must be finite, got {guidance!r}")
 
@@ -166,6 +173,7 @@ def _is_finite(value: object) -> bool:
 def check_logits(
     logits: Tensor, seeds: Tensor, cells: Tensor, uncond_logits: Tensor | None, top_k: int
 ) -> None:
+    """logits (B, V), and uncond_logits alike; seeds and cells (B,) int64; top_k at most V."""
     check_rows(logits, "logits", "(B, V)", (None, None))
     if logits.shape[1] < 1:
         raise RuntimeError(f"logits must be (B, V) with V >= 1, got {tuple(logits.shape)}")
