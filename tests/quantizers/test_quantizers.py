@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from latent_noise import latents
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,10 +45,6 @@ def build(name: str, legacy: bool = False, **options) -> Quantizer:
 def test_every_quantiser_is_a_name_of_the_package():
     for quantizer in QUANTIZERS.values():
         assert getattr(vqgan_fast, quantizer.__name__) is quantizer
-
-
-def latents(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def nearest(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
