@@ -7,7 +7,6 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,8 @@ from vqgan_fast.sampling.window_engine import WindowEngine
 from vqgan_fast.train import ConfigError, load_config
 from vqgan_fast.train.config import LossConfig
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # The smallest models that go through every step: 32 x 32 pixels, 4 x 4 codes.
 TINY = [
     *("--vqgan", "model.ch_mult=[1,1,1,1]", "--vqgan", "model.codebook_size=16"),
@@ -44,15 +45,6 @@ KEYS = {
     "codebook_usage_heldout", "perplexity_training", "perplexity_heldout", "nll_per_code",
     "unigram_cross_entropy", "perceptual", "seconds", "versions", "stage1", "stage2",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models as small as these only make threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from commands import CODES, WINDOW
 from PIL import Image
 from tiny_vqgan import tiny_vqgan
@@ -17,12 +15,8 @@ from vqgan_fast.models.conditions import SOSCondition
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models as small as these only make threads wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def small_models(one_thread: None) -> None:
+    """Here all models are that small."""
 
 
 @pytest.fixture(scope="module")

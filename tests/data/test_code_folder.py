@@ -21,16 +21,6 @@ from vqgan_fast.data import (
     tokenize_images,
     write_code_folder,
 )
-from vqgan_fast.models import VQGAN
-
-
-@pytest.fixture(scope="module")
-def vqgan():
-    torch.manual_seed(0)
-    return VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=32, z_channels=8,
-    ).eval()  # fmt: skip
 
 
 @pytest.fixture(scope="module")

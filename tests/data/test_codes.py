@@ -17,7 +17,6 @@ from vqgan_fast.data import (
     tokenize_images,
     write_codes,
 )
-from vqgan_fast.models import VQGAN
 
 CODEBOOK = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
@@ -74,15 +73,6 @@ def test_files_that_are_no_codes_are_refused(tmp_path):
     for name in ("text", "bare", "cut"):
         with pytest.raises(DataError, match=rf"{name}\.safetensors is no file of codes"):
             read_codes(tmp_path / f"{name}.safetensors")
-
-
-@pytest.fixture(scope="module")
-def vqgan():
-    torch.manual_seed(0)
-    return VQGAN(
-        codebook_size=16, embed_dim=4, ch=32, ch_mult=(1, 1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=32, z_channels=8,
-    ).eval()  # fmt: skip
 
 
 def test_tokenizing_gives_each_pictures_codes_in_order(tmp_path, vqgan):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from ranks import run_on_two_ranks
 
@@ -18,6 +19,14 @@ def test_starts_again_from_loaded_state() -> None:
     y = norm(5 + 2 * torch.randn(8, 3, 4, 4))
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(3), atol=1e-4, rtol=0)
+
+
+def test_one_value_per_channel_is_no_start() -> None:
+    norm = ActNorm(3)
+    with pytest.raises(ValueError, match="more than 1 value per channel to start from, got 1"):
+        norm(torch.randn(1, 3, 1, 1))
+    y = norm(torch.randn(2, 3, 1, 1))
+    assert y.isfinite().all()
 
 
 def test_starts_alike_on_two_ranks(tmp_path: Path) -> None:

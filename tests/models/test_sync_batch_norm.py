@@ -51,6 +51,11 @@ def run_rank(rank, folder):
         assert list(model.state_dict()) == keys
         outputs, gradients = run_case(model, x[mine], weight[mine])
         results[dtype] = outputs, gradients, model.state_dict()
+    one_value = torch.randn(1 - rank, CHANNELS, 1, 1)  # on rank 0 alone
+    layer = convert(nn.BatchNorm2d(CHANNELS))
+    with pytest.raises(ValueError, match=r"more than 1 value per channel .* got 1"):
+        layer(one_value)
+    assert layer.running_var.isfinite().all() and layer.num_batches_tracked == 0
     torch.save(results, folder / f"{rank}.pt")
 
 

@@ -59,7 +59,7 @@ def test_the_fake_kernels_refuse_what_the_kernels_refuse(gpt: GPT) -> None:
             fails = [arguments[0].double(), *arguments[1:]]
         for device in ("cpu", "meta"):
             moved = tree_map_only(Tensor, lambda t, to=device: t.to(to), fails)
-            with pytest.raises((RuntimeError, ValueError)):
+            with pytest.raises(RuntimeError):
                 op(*moved)
 
 

@@ -63,9 +63,9 @@ def test_a_tensor_of_a_wrong_kind_is_named(kind: str) -> None:
     for op in (ops.nearest_code, ops.vector_quantize):
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="vqgan_fast has no")  # it has, for the CPU
-            with pytest.raises((RuntimeError, ValueError), match=f"z {message}"):
+            with pytest.raises(RuntimeError, match=f"z {message}"):
                 op(make(z), codebook)
-            with pytest.raises((RuntimeError, ValueError), match=f"codebook {message}"):
+            with pytest.raises(RuntimeError, match=f"codebook {message}"):
                 op(z, make(codebook))
 
 
@@ -86,9 +86,9 @@ def test_what_is_no_tensor_is_named() -> None:
 def test_devices_that_differ_are_named() -> None:
     z, codebook = torch.randn(6, 4), torch.randn(5, 4)
     for op in (ops.nearest_code, ops.vector_quantize):
-        with pytest.raises(ValueError, match="codebook must be on cpu like z, got meta"):
+        with pytest.raises(RuntimeError, match="codebook must be on cpu like z, got meta"):
             op(z, codebook.to("meta"))
-        with pytest.raises(ValueError, match="codebook must be on meta like z, got cpu"):
+        with pytest.raises(RuntimeError, match="codebook must be on meta like z, got cpu"):
             op(z.to("meta"), codebook)
 
 

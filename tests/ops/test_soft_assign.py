@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from soft_assign_cases import (
@@ -105,6 +106,17 @@ def test_only_what_is_asked_for_is_given() -> None:
 
 
 @pytest.mark.usefixtures("restore_threads")
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint64])
+def test_numpys_integers_are_seeds(kind: type) -> None:
+    z, codebook = torch.randn(50, 4), torch.randn(30, 4)
+    for seed in (7, np.iinfo(kind).max):
+        found, expected = (
+            ops.soft_assign(z, codebook, outputs=("indices",), seed=of(seed)).indices
+            for of in (kind, int)
+        )
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("seed", [None, 1])
 def test_the_same_bits_at_every_thread_count(seed: int | None, level: str) -> None:
     inputs = [x.requires_grad_() for x in problem(333, 700, 40, 24)]

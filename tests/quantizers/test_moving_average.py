@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from latent_noise import latents
 from ranks import run_on_two_ranks
 from torch import nn
 from torch.nn import functional as F
@@ -16,10 +17,6 @@ from vqgan_fast.quantizers.moving_average import update_averages
 from vqgan_fast.quantizers.ranks import gather_rows, sum_over_ranks, world_size
 
 K, D = 20, 4
-
-
-def latents(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_formula() -> None:

@@ -7,6 +7,7 @@ import inspect
 
 import pytest
 import torch
+from latent_noise import latents
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -44,10 +45,6 @@ def build(name: str, legacy: bool = False, **options) -> Quantizer:
 def test_every_quantiser_is_a_name_of_the_package():
     for quantizer in QUANTIZERS.values():
         assert getattr(vqgan_fast, quantizer.__name__) is quantizer
-
-
-def latents(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def nearest(z: Tensor, codes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -174,6 +171,25 @@ def test_compile_and_autocast(name: str) -> None:
     assert torch.equal(info.indices, expected_info.indices)
     torch.testing.assert_close(leaf.grad, twin.grad)
     torch.testing.assert_close(low_loss, loss, rtol=0.05, atol=0.01)
+
+
+# The hierarchical one has networks inside, whose latents autocast rounds as it does an encoder's.
+@pytest.mark.parametrize("name", [name for name in QUANTIZERS if name != "hierarchical"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_no_code(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer(name, 512, 16, 0.4, False).eval()
+    with torch.no_grad():
+        for parameter in quantizer.parameters():
+            parameter.normal_()
+    z = latents(2, 16, 16, 16).to(dtype)
+    noise = {"seed": 1} if name == "gumbel" else {}
+    drawn, nearest_codes = quantizer(z, **noise)[2].indices, quantizer.encode(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(quantizer(z, **noise)[2].indices, drawn)
+        assert torch.equal(quantizer.encode(z), nearest_codes)
+        assert quantizer.lookup(nearest_codes).dtype == torch.float32
+    assert noise or torch.equal(drawn, nearest_codes)
 
 
 @pytest.mark.parametrize("name", WITHOUT_NOISE)

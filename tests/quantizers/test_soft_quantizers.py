@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from latent_noise import latents
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,10 +22,6 @@ from vqgan_fast.quantizers import (
 )
 
 PEAK_MEMORY = Path(__file__).resolve().parents[2] / "benchmarks" / "peak_memory.py"
-
-
-def latents(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
@@ -71,7 +68,7 @@ def test_index_propagation_is_its_dense_form(dtype: torch.dtype, entropy_weight:
         batch_weight=1.3,
     ).to(dtype)
     nn.init.normal_(quantizer.embedding.weight, std=0.5)
-    z = latents(2, 12, 5, 7, dtype=dtype).requires_grad_()
+    z = latents(2, 12, 5, 7).to(dtype).requires_grad_()
     z_q, loss, info = quantizer(z)
     found = outputs_and_gradients(z_q, loss, (z, quantizer.embedding.weight))
     wide = z.detach().double().requires_grad_()

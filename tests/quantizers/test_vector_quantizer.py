@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import taming_peer
 import torch
-from torch import Tensor
+from latent_noise import latents
 
 from vqgan_fast.quantizers import VectorQuantizer
 
@@ -14,10 +14,6 @@ def spread(quantizer: VectorQuantizer) -> VectorQuantizer:
     """Codes as far apart as the latents, so that no choice hangs on rounding."""
     torch.nn.init.normal_(quantizer.embedding.weight, generator=torch.Generator().manual_seed(0))
     return quantizer
-
-
-def latents(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

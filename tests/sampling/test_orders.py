@@ -26,6 +26,7 @@ def test_wavefront_and_raster_give_100_seeds_the_same_bits():
     assert len({bytes(image.numpy()) for image in raster[0]}) == 100
 
 
+@pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("schedule", ["exact", "block", "native"])
 @pytest.mark.parametrize("spatial", [False, True])
 def test_nothing_but_condition_and_seed_enters(schedule, spatial, restore_threads):

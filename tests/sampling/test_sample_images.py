@@ -6,12 +6,19 @@ import pytest
 import torch
 from tiny_models import tiny_gpt
 
-from vqgan_fast.models import VQGAN, LatentTransformer, SOSCondition
+from vqgan_fast.models import (
+    VQGAN,
+    ColourCodes,
+    CoordinateCondition,
+    LatentTransformer,
+    SOSCondition,
+)
 from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_best, sample_codes
 from vqgan_fast.sampling.coordinates import coordinate_tokens
 
 CODEBOOK_SIZE = 20
 TOKEN = 21
+TOKENS = torch.tensor([[1], [2], [3]])
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +175,13 @@ def test_tiles_decode_larger_grids(model):
     assert not torch.equal(tiled, whole)
 
 
+def test_tiles_of_a_first_stage_without_a_network():
+    colours = ColourCodes(CODEBOOK_SIZE).double().eval()
+    model = LatentTransformer(colours, SOSCondition(TOKEN), tiny_gpt(block_size=31)).eval()
+    whole, tiled = (sample(model, grid=(9, 7), window=4, seeds=[1], tile=t) for t in (None, 4))
+    torch.testing.assert_close(tiled, whole)
+
+
 def test_the_best_of_many(model):
     def redness(images):
         return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
@@ -194,6 +208,22 @@ def test_the_likeliest_of_many_for_each_condition(model):
         means = logprobs.double().mean((1, 2))
         assert best.scores[row, 0] == pytest.approx(float(means.max()))
         assert best.seeds[row, 0] == seeds[int(means.argmax())]
+
+
+def test_one_row_of_a_part_of_the_condition_stands_for_all(model):
+    longer = LatentTransformer(
+        model.first_stage_model, model.cond_stage_model, tiny_gpt(block_size=32)
+    ).eval()
+    one, each = torch.tensor([[9]]), torch.tensor([[1], [2], [3]])
+    best = sample_best(longer, (one, each), window=4, candidates=3, seeds=[10, 20, 30])
+    expected = sample_best(
+        longer, (one.expand(3, 1), each), window=4, candidates=3, seeds=[10, 20, 30]
+    )
+    assert best.codes.shape == (3, 1, 4, 4)
+    for found, whole in zip(best, expected, strict=True):
+        assert found == whole if isinstance(found, int) else torch.equal(found, whole)
+    again = sample(longer, (one, each), window=4, seeds=best.seeds[:, 0], return_codes=True)[1]
+    assert torch.equal(again, best.codes[:, 0])
 
 
 def test_an_interruption_leaves_the_best_so_far(model):
@@ -239,6 +269,10 @@ def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
         ({"score": lambda images: images.mean()}, "score must return one number for each of the 4"),
         ({"score": lambda images: images[:, 0, 0, 0] * torch.nan}, "none of them NaN"),
         ({"return_codes": True}, "return_codes is not an option here"),
+        ({"cond": [[1]]}, "cond must be a tensor, got list"),
+        ({"cond": TOKENS[:0]}, "cond must hold at least one image, got a batch of 0"),
+        ({"cond": (TOKENS, TOKENS[:2])}, "cond must have a batch of 1 or 3, got 2"),
+        ({"cond": ()}, "cond must have at least one part, got 0"),
     ],
 )
 def test_bad_arguments_of_the_best(model, change, message):
@@ -251,6 +285,13 @@ def test_coordinates_of_cells():
     pixels = torch.arange(6 * 8, dtype=torch.float64).view(1, 1, 6, 8) / (6 * 8)
     expected = (1024 * torch.nn.functional.avg_pool2d(pixels, 2)).round().long()[0]
     assert torch.equal(tokens, expected)
+
+
+def test_the_last_cells_coordinate_is_a_token():
+    tokens = coordinate_tokens((9, 9), 4)
+    assert tokens.unique().tolist() == [0, 1, 2, 3]
+    pixels = torch.arange(36 * 36, dtype=torch.float64).view(1, 1, 36, 36) / 36**2
+    assert torch.equal(CoordinateCondition(4, 4)(1, "cpu", pixels), coordinate_tokens((9, 9), 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from sample_pictures import write_pictures
 from tiny import vqgan_run
 
 from vqgan_fast.train import train_vqgan
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The models are so small that threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture(scope="module", autouse=True)
+def small_models(one_thread: None) -> None:
+    """Here all models are that small."""
 
 
 @pytest.fixture(scope="session")

@@ -166,8 +166,7 @@ def _without_files(
         return stage(1, device)
     if grid is None:
         raise ValueError("--grid or --size must be given: coordinates are those of the grid")
-    tokens = coordinate_tokens(grid, stage.n_tokens, stage.factor)
-    return tokens.clamp_max(stage.n_tokens - 1).to(device)
+    return coordinate_tokens(grid, stage.n_tokens, stage.factor).to(device)
 
 
 def _class_number(stage: Condition, text: str) -> int:

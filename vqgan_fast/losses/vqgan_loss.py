@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from vqgan_fast.models.discriminator import PatchGANDiscriminator
-from vqgan_fast.models.sync_batch_norm import world_size
+from vqgan_fast.quantizers.ranks import world_size
 
 from .perceptual import PerceptualLoss
 

@@ -8,14 +8,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .sync_batch_norm import world_size
+from ..quantizers.ranks import world_size
 
 
 class ActNorm(nn.Module):
     """scale * (x + loc) for each channel, learned after a start that whitens the first batch.
 
     The first forward pass in training mode sets loc = -mean and scale = 1 / (std + 1e-6) of that
-    batch, over all ranks of a distributed run, so that their copies stay equal.
+    batch, over all ranks of a distributed run, so that their copies stay equal. It is a ValueError
+    if that batch has one value per channel: there is no deviation of it.
     """
 
     def __init__(self, channels: int) -> None:
@@ -36,7 +37,13 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
         values = x.movedim(1, 0).flatten(1).float()
-        count = _sum_over_ranks(values.new_full((1,), values.shape[1]))
+        count = values.shape[1]
+        if world_size() > 1:
+            count = int(_sum_over_ranks(torch.tensor(count, device=x.device)))
+        if count < 2:
+            raise ValueError(
+                f"x must have more than 1 value per channel to start from, got {count}"
+            )
         mean = _sum_over_ranks(values.sum(1)) / count
         variance = _sum_over_ranks((values - mean[:, None]).square().sum(1)) / (count - 1)
         self.loc.copy_(-mean.view_as(self.loc))

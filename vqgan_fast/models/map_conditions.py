@@ -98,5 +98,12 @@ class CoordinateCondition(Condition):
         if not fits or shape[2] % self.factor or shape[3] % self.factor:
             raise ValueError(f"condition_input must be {expected}, got {shape}")
         means = F.avg_pool2d(condition_input.to(device, torch.float64), self.factor)
-        # The last cell of a huge picture would round to n_tokens.
-        return (self.n_tokens * means).round().long().clamp_max(self.n_tokens - 1)[:, 0]
+        return coordinate_token(means, self.n_tokens)[:, 0]
+
+
+def coordinate_token(coordinate: Tensor, n_tokens: int) -> Tensor:
+    """The token in [0, n_tokens) of each coordinate in [0, 1): round(n_tokens * coordinate).
+
+    The last cell of a huge picture would round to n_tokens: it gets the last token.
+    """
+    return (n_tokens * coordinate).round().long().clamp_max(n_tokens - 1)

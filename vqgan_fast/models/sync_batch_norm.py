@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..quantizers.ranks import world_size
+
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d over the batches of all ranks; parameters, buffers and keys are the same.
@@ -19,7 +21,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) -> (B, C, H, W) in x's dtype; statistics in fp32 or better."""
+        """x (B, C, H, W) -> (B, C, H, W) in x's dtype; statistics in fp32 or better.
+
+        Raises:
+            ValueError: in training, one value per channel in all ranks' batches together.
+        """
         if not self.training or world_size() == 1:
             return super().forward(x)
         self._check_input_dim(x)
@@ -27,6 +33,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = x_wide.sum((0, 2, 3))
         total = _AllReduceSum.apply(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         count = total[-1].detach()
+        if count < 2:
+            raise ValueError(
+                "x must have more than 1 value per channel on all ranks together in training, got "
+                f"{int(count)}"
+            )
         mean = (total[:-1] / count).view(1, -1, 1, 1)
         centred = x_wide - mean
         var = _AllReduceSum.apply(centred.square().sum((0, 2, 3))) / count
@@ -70,13 +81,11 @@ def convert(module: nn.Module) -> nn.Module:
     return module
 
 
-def world_size() -> int:
-    """Number of ranks; 1 where torch.distributed is not initialised."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
 class _AllReduceSum(torch.autograd.Function):
-    """Sum over ranks; the gradient of a sum that every rank uses is the sum of their gradients."""
+    """Sum over ranks; the gradient of a sum that every rank uses is the sum of their gradients.
+
+    As torch.distributed.nn.functional.all_reduce, which torch 2.14 deprecates.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

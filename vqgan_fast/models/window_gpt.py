@@ -157,7 +157,7 @@ class WindowGPT(nn.Module, Pretrained):
         if codes.ndim != 3 or codes.numel() == 0:
             raise ValueError(f"codes must be (B, h, w), none of them 0, got {tuple(codes.shape)}")
         batch, height, width = codes.shape
-        self.check_condition(cond, batch, height, width)
+        check_cell_condition(cond, codes.shape, self.vocab_size, type(self).__name__)
         check_indices("codes", codes[:, :, :-1], self.vocab_size)
         left = self.tok_emb(codes[:, :, :-1])
         first = self.row_token.expand(batch, height, 1, -1)
@@ -172,10 +172,6 @@ class WindowGPT(nn.Module, Pretrained):
         for block in self.blocks:
             x = block(x, mask, cos, sin)
         return self.head(self.ln_f(x))
-
-    def check_condition(self, cond: Tensor, batch: int, height: int, width: int) -> None:
-        """ValueError unless `cond` is (batch, 1) or (batch, height, width) tokens."""
-        check_cell_condition(cond, (batch, height, width), self.vocab_size, type(self).__name__)
 
     def decay_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: only the weights of Linear layers decay."""

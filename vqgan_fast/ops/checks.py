@@ -1,7 +1,8 @@
 """What every op asks of its arguments, as `csrc/ops/checks.h` has it in C++.
 
 The compiled kernels check for themselves; this is for the fake kernels, which see shapes before any
-kernel runs, and for devices that have no kernel.
+kernel runs, and for devices that have no kernel. A tensor that does not fit is a RuntimeError here
+as it is there; a ValueError is an option that no kernel gets to see.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def is_exact(precision: str) -> bool:
 
 
 def check_float(tensor: Tensor, name: str) -> None:
+    """A dense tensor of one of FLOAT_TYPES."""
     if tensor.layout != torch.strided:
-        raise ValueError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+        raise RuntimeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
     if tensor.dtype not in FLOAT_TYPES:
-        raise ValueError(
+        raise RuntimeError(
             f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}"
         )
 
@@ -39,18 +41,18 @@ def check_search(z: Tensor, codebook: Tensor) -> None:
     check_float(z, "z")
     check_float(codebook, "codebook")
     if codebook.device != z.device:
-        raise ValueError(f"codebook must be on {z.device} like z, got {codebook.device}")
+        raise RuntimeError(f"codebook must be on {z.device} like z, got {codebook.device}")
     _check_rows(z)
     shape = tuple(codebook.shape)
     if codebook.dim() < 2:
-        raise ValueError(f"codebook must be (K, D) or (..., K, D), got {shape}")
+        raise RuntimeError(f"codebook must be (K, D) or (..., K, D), got {shape}")
     if codebook.shape[-1] != z.shape[-1]:
         form = "(K, D)" if codebook.dim() == 2 else "(..., K, D)"
-        raise ValueError(f"codebook must be {form} with D = {z.shape[-1]}, got {shape}")
+        raise RuntimeError(f"codebook must be {form} with D = {z.shape[-1]}, got {shape}")
     if codebook.shape[-2] < 1:
-        raise ValueError(f"codebook must have at least one code, got {shape}")
+        raise RuntimeError(f"codebook must have at least one code, got {shape}")
     if codebook.dim() > 2 and codebook.shape[:-2] != z.shape[:-2]:
-        raise ValueError(
+        raise RuntimeError(
             "codebook must be (K, D) or (..., K, D) with the leading sizes of z "
             f"{tuple(z.shape)}, got {shape}"
         )
@@ -61,18 +63,18 @@ def check_stats(z: Tensor, indices: Tensor, num_codes: int) -> None:
     check_float(z, "z")
     _check_rows(z)
     if num_codes < 1:
-        raise ValueError(f"num_codes must be at least 1, got {num_codes}")
+        raise RuntimeError(f"num_codes must be at least 1, got {num_codes}")
     most = (2**63 - 1) // 16 // z.shape[-1]  # whose sums have an address
     if num_codes > most:
-        raise ValueError(
+        raise RuntimeError(
             f"num_codes must be at most {most} with D = {z.shape[-1]}, got {num_codes}"
         )
     if indices.dtype != torch.int64:
-        raise ValueError(f"indices must be int64, got {indices.dtype}")
+        raise RuntimeError(f"indices must be int64, got {indices.dtype}")
     if indices.device != z.device:
-        raise ValueError(f"indices must be on {z.device} like z, got {indices.device}")
+        raise RuntimeError(f"indices must be on {z.device} like z, got {indices.device}")
     if indices.shape != z.shape[:-1]:
-        raise ValueError(
+        raise RuntimeError(
             f"indices must have the shape of z {tuple(z.shape)} without its last dimension, "
             f"got {tuple(indices.shape)}"
         )
@@ -88,26 +90,26 @@ def check_soft_assign(
 ) -> None:
     """z (..., N, D), codebook (K, D), values (K, C), bias (K,), seed of one element."""
     if codebook.dim() != 2:
-        raise ValueError(f"codebook must be (K, D), got {tuple(codebook.shape)}")
+        raise RuntimeError(f"codebook must be (K, D), got {tuple(codebook.shape)}")
     check_search(z, codebook)
     if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+        raise RuntimeError(f"temperature must be positive and finite, got {temperature}")
     num_codes = codebook.shape[0]
     for name, tensor in (("values", values), ("bias", bias), ("seed", seed)):
         if tensor is not None and tensor.device != z.device:
-            raise ValueError(f"{name} must be on {z.device} like z, got {tensor.device}")
+            raise RuntimeError(f"{name} must be on {z.device} like z, got {tensor.device}")
     if values is not None:
         check_float(values, "values")
         if values.dim() != 2 or values.shape[0] != num_codes or values.shape[1] < 1:
-            raise ValueError(
+            raise RuntimeError(
                 f"values must be (K, C) with K = {num_codes} and C >= 1, got {tuple(values.shape)}"
             )
     if bias is not None:
         check_float(bias, "bias")
         if tuple(bias.shape) != (num_codes,):
-            raise ValueError(f"bias must be (K,) with K = {num_codes}, got {tuple(bias.shape)}")
+            raise RuntimeError(f"bias must be (K,) with K = {num_codes}, got {tuple(bias.shape)}")
     if seed is not None and (seed.dtype != torch.int64 or seed.numel() != 1):
-        raise ValueError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
+        raise RuntimeError(f"seed must be one int64, got {seed.dtype} of shape {tuple(seed.shape)}")
 
 
 def soft_assign_type(*inputs: Tensor | None) -> torch.dtype:
@@ -123,6 +125,6 @@ def accumulation_type(*inputs: Tensor) -> torch.dtype:
 
 def _check_rows(z: Tensor) -> None:
     if z.dim() < 2:
-        raise ValueError(f"z must be (..., N, D), got {tuple(z.shape)}")
+        raise RuntimeError(f"z must be (..., N, D), got {tuple(z.shape)}")
     if z.shape[-1] < 1:
-        raise ValueError(f"z must be (..., N, D) with D >= 1, got {tuple(z.shape)}")
+        raise RuntimeError(f"z must be (..., N, D) with D >= 1, got {tuple(z.shape)}")

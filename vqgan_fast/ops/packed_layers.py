@@ -25,6 +25,7 @@ class StackedLinear(NamedTuple):
     bias: Tensor
 
     def layer(self, index: int) -> PackedWeight:
+        """The weight of one of the L layers, as `packed_linear` takes it; views, no copies."""
         scales = None if self.scales is None else self.scales[index]
         return PackedWeight(self.weight[index], scales, self.bias.shape[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -79,8 +80,8 @@ def soft_assign(
         metric: "l2" or "dot".
         values: (K, C), the codebook if not given. Only "expected" uses them.
         bias: (K,). Minus infinity takes a code out.
-        seed: of the noise: an integer, or an int64 tensor of one element on the device of z, which
-            `torch.compile` can leave unknown.
+        seed: of the noise: an integer, Python's or numpy's, or an int64 tensor of one element on
+            the device of z, which `torch.compile` can leave unknown.
         wide: entropy and mean_probability as they were summed, in float64 where the device has it,
             and so their gradients: for losses in which they cancel.
 
@@ -107,9 +108,9 @@ def soft_assign(
         values = codebook if values is None else values
     elif values is not None:
         raise ValueError('values are used by the output "expected" alone, which is not asked for')
-    if isinstance(seed, int):
+    if isinstance(seed, Integral):
         # As 64 bits, of which int64 holds the upper half as negative numbers.
-        seed = torch.tensor((seed + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
+        seed = torch.tensor((int(seed) + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
     refuse_forward_mode("soft_assign", z, codebook, values, bias)
     found = torch.ops.vqgan_fast.soft_assign(
         z,

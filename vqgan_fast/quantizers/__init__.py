@@ -1,6 +1,6 @@
 """Quantisers, which replace each latent by its nearest code, and what keeps a codebook in use."""
 
-from .base import Quantizer, QuantizerInfo
+from .base import CodebookQuantizer, Quantizer, QuantizerInfo
 from .build import QUANTIZERS, build_quantizer
 from .cosine import CosineVectorQuantizer
 from .dead_codes import restart_dead_codes
@@ -17,6 +17,7 @@ from .vector_quantizer import VectorQuantizer
 
 __all__ = [
     "QUANTIZERS",
+    "CodebookQuantizer",
     "CosineVectorQuantizer",
     "EMAVectorQuantizer",
     "GumbelQuantizer",

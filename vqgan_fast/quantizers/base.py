@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer, check_number
+from .checks import check_indices, check_integer, check_latents, check_number
 
 
 class QuantizerInfo(NamedTuple):
@@ -29,8 +29,60 @@ class QuantizerInfo(NamedTuple):
     """The other one."""
 
 
-class Quantizer(nn.Module):
-    """Base of the quantisers with one code for each latent, the nearest one.
+class CodebookQuantizer(nn.Module):
+    """Base of all quantisers: a number of codes, counting them and looking them up.
+
+    Args:
+        codebook_size: K, the number of codes.
+        e_dim: D, the length of a code.
+
+    Raises:
+        ValueError: an argument that cannot work, named.
+    """
+
+    codes_per_latent = 1
+    """Codes that describe one latent: more than one in a residual quantiser."""
+    restartable = False
+    """Whether the rows of its `codebooks` are codes that may be moved onto latents."""
+
+    def __init__(self, codebook_size: int, e_dim: int) -> None:
+        super().__init__()
+        check_integer("codebook_size", codebook_size)
+        check_integer("e_dim", e_dim)
+        self.codebook_size = codebook_size
+        self.e_dim = e_dim
+
+    @property
+    def num_codes(self) -> int:
+        """The length of `counts`: K, or more where there are several codebooks."""
+        return self.codebook_size
+
+    @property
+    def codebook(self) -> Tensor:
+        """The codes (num_codes, D) as `lookup` returns them, differentiable in what they are of."""
+        raise NotImplementedError
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Indices (B, H, W) int64 of the codes of the latents z (B, C, H, W)."""
+        raise NotImplementedError
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        """The codes (B, D, ...) that indices (B, ...) name.
+
+        Raises:
+            ValueError: an index outside [0, codebook_size), on the CPU; elsewhere torch reports it.
+        """
+        check_indices("indices", indices, self.codebook_size)
+        return F.embedding(indices, self.codebook).movedim(-1, 1).contiguous()
+
+    def _count(self, indices: Tensor) -> Tensor:
+        # torch.bincount makes the host wait for a CUDA device to learn its own size; this does not.
+        flat = indices.flatten()
+        return flat.new_zeros(self.num_codes).scatter_add_(0, flat, torch.ones_like(flat))
+
+
+class Quantizer(CodebookQuantizer):
+    """Base of the quantisers whose latents lie among their codes, each replaced by the nearest.
 
     A subclass says what `codebook` is and what `forward` does. The two squared-error terms are
     combined in either of two ways that are both in use:
@@ -49,11 +101,6 @@ class Quantizer(nn.Module):
         ValueError: an argument that cannot work, named.
     """
 
-    codes_per_latent = 1
-    """Codes that describe one latent: more than one in a residual quantiser."""
-    restartable = False
-    """Whether the rows of its `codebooks` are codes that may be moved onto latents."""
-
     def __init__(
         self,
         codebook_size: int = 1024,
@@ -61,26 +108,12 @@ class Quantizer(nn.Module):
         beta: float = 0.25,
         legacy: bool = False,
     ) -> None:
-        super().__init__()
-        check_integer("codebook_size", codebook_size)
-        check_integer("e_dim", e_dim)
+        super().__init__(codebook_size, e_dim)
         check_number("beta", beta)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}")
-        self.codebook_size = codebook_size
-        self.e_dim = e_dim
         self.beta = beta
         self.legacy = legacy
-
-    @property
-    def num_codes(self) -> int:
-        """The length of `counts`: K, or more where there are several codebooks."""
-        return self.codebook_size
-
-    @property
-    def codebook(self) -> Tensor:
-        """The codes (num_codes, D) as `lookup` returns them, differentiable in what they are of."""
-        raise NotImplementedError
 
     def codebooks(self) -> list[nn.Parameter]:
         """Of a restartable quantiser the codebooks (K, D), in the order of `counts`."""
@@ -101,7 +134,7 @@ class Quantizer(nn.Module):
             z_q of z's shape, dtype and memory layout; the weighted loss, a scalar; QuantizerInfo.
 
         Raises:
-            ValueError: z is not (B, D, H, W) with the codebook's D.
+            ValueError: z is not (B, D, H, W) with the codebook's D, or not floating point.
         """
         raise NotImplementedError
 
@@ -109,15 +142,6 @@ class Quantizer(nn.Module):
         """Indices (B, H, W) int64 of the codes nearest to the latents z (B, D, H, W)."""
         self._check_latents(z)
         return ops.nearest_code(z.movedim(1, -1), self.codebook, return_distance=False)
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes (B, D, ...) that indices (B, ...) name.
-
-        Raises:
-            ValueError: an index outside [0, codebook_size), on the CPU; elsewhere torch reports it.
-        """
-        check_indices("indices", indices, self.codebook_size)
-        return F.embedding(indices, self.codebook).movedim(-1, 1).contiguous()
 
     def extra_repr(self) -> str:
         return f"beta={self.beta}, legacy={self.legacy}"
@@ -136,13 +160,5 @@ class Quantizer(nn.Module):
             return commitment_loss + self.beta * codebook_loss
         return self.beta * commitment_loss + codebook_loss
 
-    def _count(self, indices: Tensor) -> Tensor:
-        # torch.bincount makes the host wait for a CUDA device to learn its own size; this does not.
-        flat = indices.flatten()
-        return flat.new_zeros(self.num_codes).scatter_add_(0, flat, torch.ones_like(flat))
-
     def _check_latents(self, z: Tensor) -> None:
-        if z.ndim != 4 or z.shape[1] != self.e_dim:
-            raise ValueError(f"z must be (B, D, H, W) with D = {self.e_dim}, got {tuple(z.shape)}")
-        if not z.is_floating_point():
-            raise ValueError(f"z must be floating point, got {z.dtype}")
+        check_latents(z, "D", self.e_dim)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from .base import Quantizer
+from .base import CodebookQuantizer
 from .cosine import CosineVectorQuantizer
 from .gumbel import GumbelQuantizer
 from .hierarchical import HierarchicalQuantizer
@@ -16,7 +16,7 @@ from .residual import ResidualQuantizer
 from .sim_vq import SimVQ
 from .vector_quantizer import VectorQuantizer
 
-QUANTIZERS: dict[str, type[Quantizer] | type[GumbelQuantizer]] = {
+QUANTIZERS: dict[str, type[CodebookQuantizer]] = {
     "vector": VectorQuantizer,
     "ema": EMAVectorQuantizer,
     "residual": ResidualQuantizer,
@@ -35,7 +35,7 @@ def build_quantizer(
     beta: float,
     legacy: bool,
     options: Mapping[str, Any] | None = None,
-) -> Quantizer | GumbelQuantizer:
+) -> CodebookQuantizer:
     """The quantiser called `name`, with its own further arguments in `options`.
 
     Raises:

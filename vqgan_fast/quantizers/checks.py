@@ -32,6 +32,16 @@ def check_number(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
+def check_latents(z: Tensor, symbol: str, channels: int) -> None:
+    """ValueError unless z is floating point, (B, channels, H, W), with `symbol` for channels."""
+    if z.ndim != 4 or z.shape[1] != channels:
+        raise ValueError(
+            f"z must be (B, {symbol}, H, W) with {symbol} = {channels}, got {tuple(z.shape)}"
+        )
+    if not z.is_floating_point():
+        raise ValueError(f"z must be floating point, got {z.dtype}")
+
+
 def check_indices(
     name: str, indices: Tensor, size: int, *, least: int = 0, synchronize: bool = False
 ) -> None:

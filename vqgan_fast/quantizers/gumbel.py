@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer, check_number
-from .vector_quantizer import QuantizerInfo
+from .base import CodebookQuantizer, QuantizerInfo
+from .checks import check_integer, check_latents, check_number
 
 
 def draw_codes(
@@ -63,7 +63,7 @@ def draw_codes(
     return z_q, math.log(len(codes)) - entropy, drawn.indices
 
 
-class GumbelQuantizer(nn.Module):
+class GumbelQuantizer(CodebookQuantizer):
     """Draws a code for each latent from logits that are linear in it.
 
         logits[n, k] = proj.weight[k] . z[n] + proj.bias[k]
@@ -86,9 +86,6 @@ class GumbelQuantizer(nn.Module):
         temperature: a plain attribute, which a schedule may set.
     """
 
-    codes_per_latent = 1
-    restartable = False
-
     def __init__(
         self,
         codebook_size: int = 8192,
@@ -98,27 +95,19 @@ class GumbelQuantizer(nn.Module):
         kl_weight: float = 5e-4,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(codebook_size, e_dim)
         in_channels = e_dim if in_channels is None else in_channels
-        check_integer("codebook_size", codebook_size)
-        check_integer("e_dim", e_dim)
         check_integer("in_channels", in_channels)
         check_number("kl_weight", kl_weight)
         check_number("temperature", temperature)
         if temperature <= 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
-        self.codebook_size = codebook_size
-        self.e_dim = e_dim
         self.in_channels = in_channels
         self.straight_through = straight_through
         self.kl_weight = kl_weight
         self.temperature = temperature
         self.proj = nn.Conv2d(in_channels, codebook_size, 1)
         self.embed = nn.Embedding(codebook_size, e_dim)
-
-    @property
-    def num_codes(self) -> int:
-        return self.codebook_size
 
     @property
     def codebook(self) -> Tensor:
@@ -141,9 +130,9 @@ class GumbelQuantizer(nn.Module):
             and codebook losses are 0, for this quantiser has none.
 
         Raises:
-            ValueError: z is not (B, in_channels, H, W).
+            ValueError: z is not (B, in_channels, H, W), or not floating point.
         """
-        self._check_latents(z)
+        check_latents(z, "C", self.in_channels)
         z_q, divergence, indices = draw_codes(
             z.movedim(1, -1),
             self.proj.weight.flatten(1),
@@ -160,7 +149,7 @@ class GumbelQuantizer(nn.Module):
 
     def encode(self, z: Tensor) -> Tensor:
         """Indices (B, H, W) int64 of the most probable codes, without noise."""
-        self._check_latents(z)
+        check_latents(z, "C", self.in_channels)
         return ops.soft_assign(
             z.movedim(1, -1),
             self.proj.weight.flatten(1),
@@ -169,30 +158,8 @@ class GumbelQuantizer(nn.Module):
             bias=self.proj.bias,
         ).indices
 
-    def lookup(self, indices: Tensor) -> Tensor:
-        """The codes (B, D, ...) that indices (B, ...) name.
-
-        Raises:
-            ValueError: an index outside [0, codebook_size), on the CPU; elsewhere torch reports it.
-        """
-        check_indices("indices", indices, self.codebook_size)
-        return F.embedding(indices, self.embed.weight).movedim(-1, 1).contiguous()
-
     def extra_repr(self) -> str:
         return (
             f"straight_through={self.straight_through}, kl_weight={self.kl_weight}, "
             f"temperature={self.temperature}"
         )
-
-    def _count(self, indices: Tensor) -> Tensor:
-        # torch.bincount makes the host wait for a CUDA device to learn its own size; this does not.
-        flat = indices.flatten()
-        return flat.new_zeros(self.codebook_size).scatter_add_(0, flat, torch.ones_like(flat))
-
-    def _check_latents(self, z: Tensor) -> None:
-        if z.ndim != 4 or z.shape[1] != self.in_channels:
-            raise ValueError(
-                f"z must be (B, C, H, W) with C = {self.in_channels}, got {tuple(z.shape)}"
-            )
-        if not z.is_floating_point():
-            raise ValueError(f"z must be floating point, got {z.dtype}")

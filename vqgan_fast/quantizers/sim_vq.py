@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from .base import Quantizer, QuantizerInfo
@@ -32,7 +33,9 @@ class SimVQ(Quantizer):
     @property
     def codebook(self) -> Tensor:
         """The codes (K, D), differentiable in the linear map."""
-        return self.projection(self.embedding.weight)
+        # Rounded codes would be others in training under autocast than in `encode` after it.
+        with torch.autocast(self.embedding.weight.device.type, enabled=False):
+            return self.projection(self.embedding.weight)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         return self._quantize(z, self.codebook)

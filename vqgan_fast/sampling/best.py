@@ -13,6 +13,7 @@ from ..models import LatentTransformer
 from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
+from .inputs import check_tensor, condition_batch
 from .interrupted import SamplingInterrupted
 from .packed import pack
 from .seeds import Seeds, image_seeds
@@ -21,7 +22,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 class Best(NamedTuple):
-    """What `sample_best` keeps for each of B conditions, the best first.
+    """What `sample_best` keeps for each of B conditions, the best first; on the CPU.
 
     Attributes:
         images: (B, keep, 3, f H, f W) in [-1, 1].
@@ -60,7 +61,8 @@ def sample_best(
 
     Args:
         model, grid: as for :func:`sample`.
-        cond: as for `sample`, one row for each of B conditions; None is the model's own, B = 1.
+        cond: as for `sample`, one row for each of B conditions, or one for all in some parts of a
+            tuple; None is the model's own, B = 1.
         candidates: n, how many are drawn for each condition.
         keep: m, how many are kept, at most n.
         score: images (n, 3, f H, f W) in [-1, 1] -> (n,), higher is better, such as a classifier's
@@ -72,6 +74,9 @@ def sample_best(
         batch: how many candidates are drawn at once.
         weights: as for `sample_codes`.
         **options: everything else that `sample` takes.
+
+    Returns:
+        `Best`, whose tensors lie on the CPU, wherever the model is: candidates would fill a device.
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
@@ -87,7 +92,11 @@ def sample_best(
     if cond is None:
         cond = model.cond_stage_model(1, model.transformer.head.weight.device)
     packed = options.pop("transformer", None) or pack(model.transformer, weights)
-    number = len(cond[0] if isinstance(cond, tuple) else cond)
+    parts = cond if isinstance(cond, tuple) else (cond,)
+    for part in parts:
+        check_tensor("cond", part)
+    number = condition_batch("cond", parts)
+    cond = map_tokens(lambda part: part.expand(number, *part.shape[1:]), cond)
     first_seeds = image_seeds(seeds, number)
     kept = []
     for row, (first, score_of) in enumerate(

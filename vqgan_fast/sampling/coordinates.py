@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..models.map_conditions import coordinate_token
 from .windows import height_and_width
 
 
@@ -17,7 +18,7 @@ def coordinate_tokens(grid: tuple[int, int], num_tokens: int, factor: int = 16) 
 
     Args:
         grid: (H, W) in codes.
-        num_tokens: what the coordinate is multiplied by; tokens lie in [0, num_tokens].
+        num_tokens: what the coordinate is multiplied by; tokens lie in [0, num_tokens).
         factor: the downsampling factor f.
     """
     height, width = height_and_width("grid", grid)
@@ -25,4 +26,4 @@ def coordinate_tokens(grid: tuple[int, int], num_tokens: int, factor: int = 16) 
     rows = factor * torch.arange(height, dtype=torch.float64)[:, None] + middle
     columns = factor * torch.arange(width, dtype=torch.float64) + middle
     share = (rows * factor * width + columns) / (factor**2 * height * width)
-    return (num_tokens * share).round().long()[None]
+    return coordinate_token(share, num_tokens)[None]

@@ -42,10 +42,9 @@ def check_condition(
             f"{name} must have {'one part' if packed.is_native else 'at least one part'}, got "
             f"{len(parts)}"
         )
-    if batch is None:
-        batch = max(part.shape[0] if part.ndim else 0 for part in parts)
     for part in parts:
-        _check_part(name, part, packed, grid, batch)
+        _check_part(name, part, packed, grid)
+    batch = condition_batch(name, parts, batch)
     length = condition_length(parts, grid)
     if length < model.n_unmasked:
         raise ValueError(
@@ -57,17 +56,32 @@ def check_condition(
     )
 
 
-def _check_part(name: str, part: Tensor, packed: Packed, grid: CodeGrid, batch: int) -> None:
+def condition_batch(name: str, parts: Sequence[Tensor], batch: int | None = None) -> int:
+    """B, how many images the parts of a condition are for, where one row stands for all of them.
+
+    Args:
+        batch: B, if it is known; None takes the most rows that a part has.
+
+    Raises:
+        ValueError: a part without rows, or with others than 1 or B.
+    """
+    sizes = [part.shape[0] if part.ndim else 0 for part in parts]
+    if 0 in sizes:
+        raise ValueError(f"{name} must hold at least one image, got a batch of 0")
+    batch = max(sizes, default=1) if batch is None else batch
+    for size in sizes:
+        if size not in (1, batch):
+            raise ValueError(f"{name} must have a batch of 1 or {batch}, got {size}")
+    return batch
+
+
+def _check_part(name: str, part: Tensor, packed: Packed, grid: CodeGrid) -> None:
     tokens = "(B, 1)" if packed.is_native else "(B, T) tokens with T >= 1"
     shapes = f"{tokens} or (B, {grid.height}, {grid.width}) for the grid"
     fits = part.ndim == 3 and part.shape[1:] == (grid.height, grid.width)
     fits |= part.ndim == 2 and (part.shape[1] == 1 or (part.shape[1] > 1 and not packed.is_native))
     if not fits:
         raise ValueError(f"{name} must be {shapes}, got shape {tuple(part.shape)}")
-    if part.shape[0] == 0:
-        raise ValueError(f"{name} must hold at least one image, got a batch of 0")
-    if part.shape[0] not in (1, batch):
-        raise ValueError(f"{name} must have a batch of 1 or {batch}, got {part.shape[0]}")
     check_indices(name, part, packed.model.vocab_size, synchronize=True)
 
 

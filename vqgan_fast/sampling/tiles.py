@@ -31,7 +31,7 @@ def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16)
         overlap: of neighbouring tiles, in codes, in [1, tile / 2].
 
     Returns:
-        (B, out_ch, f H, f W) on the codes' device, not clamped.
+        (B, C, f H, f W) as the first stage decodes, on the codes' device, not clamped.
 
     Raises:
         ValueError: sizes that do not fit, a code out of range.
@@ -43,27 +43,22 @@ def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16)
     if codes.ndim != 3:
         raise ValueError(f"codes must be (B, H, W), got {tuple(codes.shape)}")
     height, width = codes.shape[1:]
-    factor, weight = vqgan.downsampling_factor, vqgan.decoder.conv_out.weight
+    factor = vqgan.downsampling_factor
     with evaluating(vqgan):
-        if max(height, width) <= tile:
+        if max(height, width) <= tile or len(codes) == 0:
             return vqgan.decode_indices(codes)
-        images = torch.zeros(
-            *(len(codes), vqgan.config["out_ch"], factor * height, factor * width),
-            dtype=weight.dtype, device=codes.device,
-        )  # fmt: skip
+        images = None
         for rows, row_fade in _strips(height, tile, overlap, factor):
             for columns, column_fade in _strips(width, tile, overlap, factor):
-                fade = (row_fade[:, None] * column_fade).to(images)
-                for image, image_codes in zip(images, codes, strict=True):
-                    part = vqgan.decode_indices(image_codes[None, rows, columns])[0]
-                    image[:, _pixels(rows, factor), _pixels(columns, factor)] += fade * part
+                fade = row_fade[:, None] * column_fade
+                for number in range(len(codes)):
+                    part = vqgan.decode_indices(codes[number, None, rows, columns])[0]
+                    if images is None:  # a first stage of colours has no decoder to ask for these
+                        shape = (len(codes), len(part), factor * height, factor * width)
+                        images = part.new_zeros(shape)
+                    place = images[number, :, _pixels(rows, factor), _pixels(columns, factor)]
+                    place += fade.to(part) * part
     return images
-
-
-def tile_borders(size: int, tile: int, overlap: int) -> list[int]:
-    """Where along `size` codes a tile begins or ends, the grid's own ends left out."""
-    starts = _starts(size, tile, overlap)
-    return sorted({*starts, *(min(start + tile, size) for start in starts)} - {0, size})
 
 
 def _starts(size: int, tile: int, overlap: int) -> list[int]:

@@ -100,6 +100,7 @@ class Codebook(nn.Module):
         return codes if self.vq_bridge is None else self.vq_bridge(codes)
 
     def transform_input(self, latents: Tensor) -> Tensor:
+        """Latents (H, ..., D) as codes are compared with them: of length 1 for cosines."""
         return search.normalize(latents) if self.use_cosine_sim else latents
 
     def forward(self, latents: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:

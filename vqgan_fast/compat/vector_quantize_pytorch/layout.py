@@ -23,6 +23,7 @@ class Layout:
     separate: bool
 
     def to_rows(self, x: Tensor) -> Tensor:
+        """Latents (B, ..., D), or (B, D, ...) with channel_first, or (B, D), as rows (B, n, D)."""
         if x.ndim == 2:
             return x.unsqueeze(1)
         return x.flatten(2).transpose(1, 2) if self.channel_first else x.flatten(1, -2)
@@ -46,6 +47,7 @@ class Layout:
         return indices.flatten(1) if self.heads == 1 else indices.flatten(1, -2)
 
     def split_heads(self, rows: Tensor) -> Tensor:
+        """Rows (B, n, D) as heads (H, ..., d), as the class says."""
         if self.heads == 1:
             return rows.unsqueeze(0)
         split = rows.unflatten(-1, (self.heads, -1))
@@ -67,6 +69,7 @@ class Layout:
         return indices.transpose(1, 2).unsqueeze(0)
 
     def join_index_heads(self, indices: Tensor) -> Tensor:
+        """What `split_index_heads` made, as (B, n), or (B, n, heads) of several heads."""
         if self.heads == 1:
             return indices[0]
         return indices.permute(1, 2, 0) if self.separate else indices[0].transpose(1, 2)

@@ -116,6 +116,7 @@ class TamingReader:
         return PERMUTERS[target]
 
     def section(self, parent: Mapping[str, Any], key: str, prefix: str = "") -> Mapping[str, Any]:
+        """What `key` holds; ConfigError, which calls it prefix + key, if that is no mapping."""
         value = parent.get(key)
         if not isinstance(value, Mapping):
             raise ConfigError(
@@ -124,6 +125,7 @@ class TamingReader:
         return value
 
     def needed(self, parent: Mapping[str, Any], key: str, prefix: str) -> Any:
+        """The value of `key`; ConfigError, which calls it prefix + key, where there is none."""
         if parent.get(key) is None:
             raise ConfigError(f"{self.path}: {prefix}{key} is missing")
         return parent[key]
@@ -140,6 +142,7 @@ class TamingReader:
                 )
 
     def leave_out(self, parent: Mapping[str, Any], known: set[str], prefix: str) -> None:
+        """Adds the keys of `parent` that are not `known` to `left_out`, as prefix + key."""
         self.left_out += [prefix + key for key in parent if key not in known]
 
     def unknown_target(self, key: str, target: Any, known: tuple[str, ...]) -> ConfigError:

@@ -12,6 +12,7 @@ from .codebook import (
     sum_by_code,
     vector_quantize,
     vector_quantize_backward,
+    wide_type,
 )
 from .decode import (
     decode_grid_layers,
@@ -23,7 +24,7 @@ from .decode import (
     window_attention,
 )
 from .sample_logits import sample_logits
-from .soft_assign import soft_assign, soft_assign_backward, wide_type
+from .soft_assign import soft_assign, soft_assign_backward
 
 __all__ = [
     "codebook_stats",

@@ -19,6 +19,11 @@ from ..checks import accumulation_type, check_search, check_stats
 BLOCK_ELEMENTS = 1 << 20
 
 
+def wide_type(tensor: Tensor) -> torch.dtype:
+    """The type to sum in on the device of `tensor`: MPS has no fp64."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
+
+
 def nearest_code(z: Tensor, codebook: Tensor, exact: bool = True) -> tuple[Tensor, Tensor]:
     """The `nearest_code` op. `exact` changes nothing here.
 
@@ -77,12 +82,12 @@ def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, 
     flat = indices.reshape(-1)
     bad = ((flat < 0) | (flat >= num_codes)).nonzero().reshape(-1)
     if bad.numel() > 0:
-        raise ValueError(
+        raise RuntimeError(
             f"indices must lie in [0, {num_codes}), got {int(flat[bad[0]])} at flat position "
             f"{int(bad[0])}"
         )
     counts = torch.bincount(flat, minlength=num_codes)
-    sums = torch.zeros(num_codes, z.shape[-1], dtype=_wide(z), device=z.device)
+    sums = torch.zeros(num_codes, z.shape[-1], dtype=wide_type(z), device=z.device)
     sums.index_add_(0, flat, z.reshape(-1, z.shape[-1]).to(sums.dtype))
     return counts, sums.to(accumulation_type(z))
 
@@ -102,7 +107,7 @@ def sum_by_code(rows: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
         # One codebook after the other, as if they were a single one.
         flat = indices.flatten(0, -2)
         flat = flat + num_codes * torch.arange(len(flat), device=indices.device)[:, None]
-    sums = torch.zeros(codebook.numel() // dim, dim, dtype=_wide(rows), device=rows.device)
+    sums = torch.zeros(codebook.numel() // dim, dim, dtype=wide_type(rows), device=rows.device)
     sums.index_add_(0, flat.reshape(-1), rows.reshape(-1, dim).to(sums.dtype))
     return sums.reshape(codebook.shape)
 
@@ -110,7 +115,7 @@ def sum_by_code(rows: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
 def _search(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Indices and distances in the wide type."""
     indices = torch.empty(z.shape[:-1], dtype=torch.int64, device=z.device)
-    distances = torch.empty(z.shape[:-1], dtype=_wide(z), device=z.device)
+    distances = torch.empty(z.shape[:-1], dtype=wide_type(z), device=z.device)
     for head in itertools.product(*map(range, codebook.shape[:-2])):
         rows = z[head]  # all of z where there is one codebook
         index, distance = _search_one(rows.reshape(-1, rows.shape[-1]), codebook[head])
@@ -121,7 +126,7 @@ def _search(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 def _search_one(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     """Indices (N,) and distances (N,) for z (N, D) and one codebook (K, D)."""
-    codes = codebook.to(_wide(z))
+    codes = codebook.to(wide_type(z))
     indices = torch.zeros(z.shape[0], dtype=torch.int64, device=z.device)
     distances = torch.zeros(z.shape[0], dtype=codes.dtype, device=z.device)
     block = max(1, BLOCK_ELEMENTS // codes.shape[0])
@@ -142,8 +147,3 @@ def _search_one(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
             not_finite, torch.nan
         )
     return indices, distances
-
-
-def _wide(tensor: Tensor) -> torch.dtype:
-    """The type to sum in on the device of `tensor`: MPS has no fp64."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64

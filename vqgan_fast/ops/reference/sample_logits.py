@@ -38,7 +38,7 @@ def sample_logits(
     bad = (~highest.isfinite()).nonzero()
     if bad.numel() > 0:
         row = int(bad[0, 0])
-        raise ValueError(
+        raise RuntimeError(
             "logits must hold no NaN or +inf, and a finite value in each row: the largest of row "
             f"{row} is {float(highest[row])}"
         )

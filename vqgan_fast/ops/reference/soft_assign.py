@@ -11,13 +11,8 @@ import torch
 from torch import Tensor
 
 from ..checks import check_soft_assign, soft_assign_type
-from .codebook import BLOCK_ELEMENTS
+from .codebook import BLOCK_ELEMENTS, wide_type
 from .philox import WORD, philox_4x32
-
-
-def wide_type(tensor: Tensor) -> torch.dtype:
-    """The type to sum in on the device of `tensor`: MPS has no fp64."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def gumbel_noise(seed: Tensor, rows: Tensor, num_codes: int) -> Tensor:
