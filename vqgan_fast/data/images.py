@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
+EXTENSIONS = frozenset({
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga",
+    ".tif", ".tiff", ".webp",
+    *([".jp2"] if features.check("jpg_2000") else []),
+    *([".avif"] if "avif" in features.modules and features.check("avif") else []),
+})  # fmt: skip
 
 ORIENTATION = 0x0112  # EXIF's tag of which way is up
+BITS_PER_SAMPLE = 258  # TIFF's tag
 HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 
@@ -107,6 +112,7 @@ def read_image(path: PictureFile) -> Image.Image:
 
     16-bit pictures are scaled to 8 bits, grey ones repeated over the channels, CMYK and palettes
     converted, and a transparent picture is laid on white. Of an animation the first frame is taken.
+    Pixels of 32 bits or floats, whose white nothing tells, are refused.
 
     Raises:
         UnreadableImageError: the file cannot be decoded, whatever the reason.
@@ -114,7 +120,7 @@ def read_image(path: PictureFile) -> Image.Image:
     """
     try:
         with Image.open(source_of(path)) as opened:
-            return _to_rgb(ImageOps.exif_transpose(opened))
+            return _to_rgb(opened)
     except (MemoryError, DataError):
         raise
     except Exception as error:  # decoders fail in many ways: OSError, SyntaxError, struct.error ...
@@ -162,7 +168,12 @@ def source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
     return path if isinstance(path, str | os.PathLike) else path.open()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(opened: Image.Image) -> Image.Image:
+    if opened.mode == "F":
+        raise ValueError("float pixels: save as 8 or 16 bits")
+    if opened.mode == "I" and not _has_16_bits(opened):
+        raise ValueError("32-bit pixels: save as 8 or 16 bits")
+    image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 bits of grey, which convert("RGB") would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -170,6 +181,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _has_16_bits(opened: Image.Image) -> bool:
+    """Whether a picture of mode I, which has room for 32 bits, is of a file with 16.
+
+    The pixels do not tell: a dark picture of 16 bits has values below 256, too.
+    """
+    if opened.format in ("PNG", "PPM"):  # they have no more, and Pillow scales what is in between
+        return True
+    return getattr(opened, "tag_v2", {}).get(BITS_PER_SAMPLE) == (16,)
 
 
 def reason_of(error: Exception) -> str:
