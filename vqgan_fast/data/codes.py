@@ -82,6 +82,7 @@ def write_codes(
 
     Raises:
         DataError: tokens has another shape, or a token is out of range.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     check_tokens(tokens, codebook.shape[0], "tokens", empty)
@@ -93,7 +94,10 @@ def write_codes(
         **(notes or {}),
     }
     with replacing(path) as unfinished:
-        save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, unfinished, metadata)
+        try:
+            save_file({"tokens": tokens.to("cpu", torch.int32).contiguous()}, unfinished, metadata)
+        except SafetensorError as error:  # no OSError, though it is one: a full disk, say
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def read_code_file(path: Path) -> tuple[Tensor, dict[str, str]]:
