@@ -126,7 +126,11 @@ def run(args: argparse.Namespace) -> None:
         vqgan = transformer.first_stage_model
     else:
         vqgan = load_vqgan(args.run_folder).to(device)
-    size = vqgan.config["resolution"] if args.size is None else args.size
+    size, factor = args.size or vqgan.config["resolution"], vqgan.downsampling_factor
+    if size % factor:
+        raise ValueError(
+            f"--size must be a multiple of the downsampling factor {factor}, got {size}"
+        )
     pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
