@@ -113,3 +113,12 @@ def test_wrong_arguments(tmp_path, model, capsys) -> None:
     assert "--ema yes belongs" in fails(capsys, tmp_path / "ours", "--ema", "yes", *out)
     assert "holds no trained VQGAN" in fails(capsys, tmp_path, *out)
     assert not (tmp_path / "out").exists()
+
+
+def test_our_own_configuration_is_not_the_one_of_a_checkpoint(tmp_path, capsys) -> None:
+    (tmp_path / "last.ckpt").touch()
+    config = tmp_path / "ours.yaml"
+    config.write_text("stage: vqgan\nmodel: {ch: 32}\n")
+    out = tmp_path / "out"
+    message = fails(capsys, tmp_path / "last.ckpt", "--config", config, "--output", out)
+    assert "is a configuration of vqgan_fast, not the reference's" in message

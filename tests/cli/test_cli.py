@@ -73,6 +73,25 @@ def test_wrong_usage_exits_with_status_2(
     assert "usage: vqgan-fast" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["sample", "runs/gpt", "--nubmer", "2"], "--nubmer 2; did you mean --number?"),
+        (["train", "x.yaml", "--optim.steps=3"], "written optim.steps=3, without dashes"),
+        (["train", "x.yaml", "--optim.steps", "3"], "written optim.steps=VALUE, without dashes"),
+        (["info", "--zzz"], "unrecognized arguments: --zzz\n"),
+    ],
+)
+def test_an_unknown_option_is_told_with_what_was_meant(
+    argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.parse(argv)
+    told = capsys.readouterr().err
+    assert expected in told
+    assert f"usage: vqgan-fast {argv[0]}" in told
+
+
 def test_traceback_shows_where_an_error_came_up(tmp_path: Path) -> None:
     for argv in (["--traceback", "train", "no.yaml"], ["train", "no.yaml", "--traceback"]):
         with pytest.raises(ValueError, match=r"no\.yaml"):

@@ -75,6 +75,7 @@ def test_a_table_and_a_file(
     ("arguments", "message"),
     [
         (("--size", "0"), "--size must be at least 1, got 0"),
+        (("--size", "33"), "--size must be a multiple of the downsampling factor 2, got 33"),
         (("--metrics", "fid"), "need --samples"),
         (("--samples", "drawn"), "none of which was asked for"),
         (("--metrics", "rfid", "--limit", "1"), "FID needs at least 2 pictures, got 1 in"),

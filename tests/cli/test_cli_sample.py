@@ -39,11 +39,11 @@ def test_sample_larger_than_the_window(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("--grid", "3x10"), "at least as large as the window"),
+        (("--grid", "3x10"), "got 3 x 10; or give a smaller window"),
         (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
         (("--tile", "1"), "tile must be at least 2, got 1"),
         (("--temperature", "-1"), "temperature"),
-        (("--guidance", "2"), "uncond must be given"),
+        (("--guidance", "2"), "unconditional: there is no condition to guide by"),
         (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
         (("--best-of", "8", "--preview", "4"), "--preview is for pictures that are all kept"),
         (("--stride", "2"), 'stride must be None without schedule = "block", got 2'),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,6 +19,7 @@ from vqgan_fast.data import (
     tokenize_images,
     write_codes,
 )
+from vqgan_fast.data import codes as codes_module
 
 CODEBOOK = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
 
@@ -31,6 +34,16 @@ def test_codes_come_back_as_they_were_written(tmp_path):
     assert codes.codebook_size == 16
     assert codes.codebook == codebook_fingerprint(CODEBOOK)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(codes_module, "_save", fails)
+    with pytest.raises(OSError, match=r"codes\.safetensors cannot be written: No space left"):
+        write_codes(tmp_path / "codes.safetensors", torch.zeros(1, 2, 2).int(), CODEBOOK)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_fingerprint_tells_codebooks_apart():

@@ -21,7 +21,7 @@ from vqgan_fast.data import (
     list_images,
     read_image,
 )
-from vqgan_fast.data.images import PAUSES, read_size
+from vqgan_fast.data.images import EXTENSIONS, PAUSES, read_size
 
 
 def test_a_folder_is_searched_recursively_and_sorted(tmp_path):
@@ -85,6 +85,49 @@ def test_grey_and_16_bit_pictures_keep_their_brightness(tmp_path):
         image = read_image(tmp_path / name)
         assert image.mode == "RGB"
         assert (np.asarray(image) == grey[..., None]).all(), name
+
+
+def test_dark_pictures_of_16_bits_are_dark_in_every_mode_of_pillow(tmp_path, monkeypatch):
+    """Pillow opens some of them with mode I, and older ones more of them."""
+    dark = np.full((4, 4), 200, dtype=np.uint16)
+    Image.fromarray(dark).save(tmp_path / "dark.tif")
+    (tmp_path / "dark.pgm").write_text("P2\n2 2\n65535\n200 200 200 51400\n")
+    assert np.asarray(read_image(tmp_path / "dark.tif")).max() == 0
+    assert np.asarray(read_image(tmp_path / "dark.pgm"))[..., 0].tolist() == [[0, 0], [0, 200]]
+    Image.fromarray(dark).save(tmp_path / "dark.png")
+    open_file = Image.open
+
+    def opens_as_older_ones(*arguments):
+        opened = open_file(*arguments)
+        opened._mode = "I"
+        return opened
+
+    monkeypatch.setattr(Image, "open", opens_as_older_ones)
+    assert np.asarray(read_image(tmp_path / "dark.png")).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.full((4, 4), 0.5, np.float32), "float pixels: save as 8 or 16 bits"),
+        (np.full((4, 4), 200, np.int32), "32-bit pixels: save as 8 or 16 bits"),
+        (np.full((4, 4), 300000, np.int32), "32-bit pixels: save as 8 or 16 bits"),
+    ],
+)
+def test_pixels_without_a_known_white_are_refused(tmp_path, array, reason):
+    Image.fromarray(array).save(tmp_path / "given.tif")
+    with pytest.raises(UnreadableImageError, match=rf"given\.tif cannot be read \({reason}\)"):
+        read_image(tmp_path / "given.tif")
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".pgm", ".pnm", ".tga", ".jp2", ".avif"])
+def test_rarer_extensions_that_pillow_reads_are_found(tmp_path, suffix):
+    if suffix in (".jp2", ".avif") and suffix not in EXTENSIONS:
+        pytest.skip("not in this Pillow")
+    kind = {".jfif": "JPEG", ".jpe": "JPEG", ".pgm": "PPM", ".pnm": "PPM"}.get(suffix)
+    Image.new("L" if suffix == ".pgm" else "RGB", (16, 16), 0).save(tmp_path / f"a{suffix}", kind)
+    (file,) = list_images(tmp_path)
+    assert read_image(file).size == (16, 16)
 
 
 def test_cmyk_palette_and_transparent_pictures(tmp_path):

@@ -169,9 +169,21 @@ def test_a_region_smaller_than_the_crop_names_the_file_at_once(tmp_path):
     ) as e:
         ImageStream(list_images(tmp_path), size=32, region=(0, 0, 1, 0.5))
     assert str(small) in str(e.value)
-    with pytest.raises(DataError, match="smaller than a crop of 64"):
+    with pytest.raises(DataError, match="fewer than a crop of 64"):
         ImageStream(list_images(tmp_path), size=64)
     ImageStream(list_images(tmp_path), size=64, resize=64)
+
+
+def test_pictures_that_are_too_small_are_counted_and_the_first_are_named(tmp_path, capsys):
+    files = write_pictures(tmp_path / "small", 7, width=80, height=30)
+    write_pictures(tmp_path / "large", 2, width=80, height=80)
+    with pytest.raises(DataError, match="7 of 9 pictures are too small:") as error:
+        ImageStream(list_images(tmp_path), size=32)
+    told = str(error.value)
+    assert all(str(file) in told for file in files[:5]) and "and 2 more" in told
+    assert "its 80 x 30 pixels are fewer than a crop of 32 x 32" in told
+    assert "region" not in told
+    assert not capsys.readouterr().err  # a bar is for sets that take a while
 
 
 def test_pixels_and_floats_convert_without_loss():

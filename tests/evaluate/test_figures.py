@@ -77,6 +77,10 @@ def test_weights_are_looked_at_before_they_are_used(
     with pytest.raises(MetricWeightsError, match="cannot be read as weights"):
         inception_weights(bomb)
     assert capsys.readouterr().out == ""
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes(b"\x80\x02h\x07.")  # asks for what was never put: a KeyError
+    with pytest.raises(MetricWeightsError, match=r"damaged\.pth cannot be read as weights"):
+        inception_weights(damaged)
     other = tmp_path / "other.pth"
     torch.save({"weight": torch.zeros(1)}, other)
     with pytest.raises(MetricWeightsError, match="does not hold torch-fidelity's InceptionV3"):

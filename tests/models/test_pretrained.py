@@ -28,6 +28,16 @@ def test_another_state_dict_can_be_saved(tmp_path: Path) -> None:
     assert all((value == 1).all() for value in GPT.from_pretrained(tmp_path).state_dict().values())
 
 
+def test_a_run_folder_is_told_from_the_model_in_it(tmp_path: Path) -> None:
+    for place in ("model", "vqgan", "model/vqgan"):
+        run = tmp_path / place.replace("/", "_")
+        GPT(**SIZES).save_pretrained(run / place)
+        with pytest.raises(FileNotFoundError, match=rf"GPT.save_pretrained; did you mean {run}/"):
+            GPT.from_pretrained(run)
+        with pytest.raises(FileNotFoundError, match=r"VQGAN\.save_pretrained$"):
+            VQGAN.from_pretrained(run)
+
+
 def test_dtype_and_gradients_survive(tmp_path: Path) -> None:
     GPT(**SIZES).bfloat16().save_pretrained(tmp_path)
     loaded = GPT.from_pretrained(tmp_path)

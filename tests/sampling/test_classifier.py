@@ -82,6 +82,9 @@ def test_weights_of_a_file(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ClassifierWeightsError, match=r"weights.pth holds no .*Fetch https://"):
         load_classifier("squeezenet1_1", path)
+    path.write_bytes(b"\x80\x02h\x07.")  # asks for what was never put: a KeyError
+    with pytest.raises(ClassifierWeightsError, match=r"weights.pth holds no .*Fetch https://"):
+        load_classifier("squeezenet1_1", path)
     with pytest.raises(ClassifierWeightsError, match=r"there is no file of weights .*no.pth"):
         load_classifier("squeezenet1_1", tmp_path / "no.pth")
     with pytest.raises(ValueError, match="torchvision has no classifier 'resnet1'"):

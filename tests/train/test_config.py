@@ -107,6 +107,7 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
         ({}, ["data.train_region=[0,0,1]"], r"must be \[left, top, right, bottom\], got \[0"),
         ({}, ["data.train_region=[0.5,0,0.5,1]"], "0 <= left < right <= 1"),
         ({}, ["model.out_ch=1"], r"model\.out_ch must be 3"),
+        ({}, ["model.ch_mult=2"], r"ch_mult in the command line: expected a list such as \[1, 2\]"),
         ({}, ["model.ch_mult=[]"], r"model\.ch_mult must have one entry per level"),
     ],
 )

@@ -19,6 +19,7 @@ from vqgan_fast.models import VQGAN, LatentTransformer, WindowGPT
 from vqgan_fast.sampling import sample
 from vqgan_fast.train import ConfigError, TrainingInterrupted, train_transformer
 from vqgan_fast.train.code_source import replace_codes
+from vqgan_fast.train.first_stage import load_first_stage
 
 EVERYTHING = {
     "gpt__resid_pdrop": 0.1, "pkeep": 0.8, "optim__accumulate": 2, "optim__ema_decay": 0.8,
@@ -95,6 +96,13 @@ def test_codes_from_a_file_train_as_the_same_pictures_do(tmp_path, first_stage, 
                        ("codes", {"data__codes": str(codes)})):  # fmt: skip
         train_transformer(transformer_run(first_stage, tmp_path / name, **data))
     assert read_metrics(tmp_path / "pictures") == read_metrics(tmp_path / "codes")
+
+
+def test_a_run_of_stage_2_has_a_first_stage_too(tmp_path, first_stage):
+    shutil.copytree(first_stage / "vqgan", tmp_path / "gpt" / "model" / "vqgan")
+    loaded = load_first_stage(str(tmp_path / "gpt")).state_dict()
+    expected = VQGAN.from_pretrained(first_stage / "vqgan").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in expected.items())
 
 
 def test_the_first_stage_is_exported_unchanged(tmp_path, first_stage, codes):

@@ -7,8 +7,10 @@ the help. None of them imports torch before `run`, so that `--help` is quick.
 from __future__ import annotations
 
 import argparse
+import difflib
 import dis
 import os
+import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -100,8 +102,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.command in ("train", "plan") and all("=" in text and text[0] != "-" for text in left):
         args.overrides += left
     elif left:
-        parser.error(f"unrecognized arguments: {' '.join(left)}")
+        # The command's own usage, not the program's.
+        args.parser.error(_unrecognized(left, args))
     return args
+
+
+def _unrecognized(left: Sequence[str], args: argparse.Namespace) -> str:
+    name = left[0].partition("=")[0]
+    message = f"unrecognized arguments: {' '.join(left)}"
+    if not name.startswith("--"):
+        return message
+    if args.command in ("train", "plan") and "." in name:
+        value = left[0].partition("=")[2] or "VALUE"
+        return f"{message}; settings are written {name[2:]}={value}, without dashes"
+    options = re.findall(r"--[\w-]+", args.parser.format_usage())
+    near = difflib.get_close_matches(name, options, n=1)
+    return f"{message}; did you mean {near[0]}?" if near else message
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -130,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
             parents=[everywhere],
         )
         module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        command.set_defaults(run=module.run, parser=command)
     return parser
 
 

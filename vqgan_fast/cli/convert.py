@@ -102,7 +102,13 @@ def _read(args: argparse.Namespace) -> VQGAN | LatentTransformer:
 
     if not args.config.is_file():
         raise FileNotFoundError(f"there is no configuration file {args.config}")
-    model = read_yaml(args.config).get("model")
+    given = read_yaml(args.config)
+    model = given.get("model")
+    if "stage" in given and not (isinstance(model, dict) and "target" in model):
+        raise ValueError(
+            f"{args.config} is a configuration of vqgan_fast, not the reference's; a run folder of "
+            "ours is given as SOURCE itself"
+        )
     transformer = isinstance(model, dict) and model.get("target") == TRANSFORMER_TARGET
     load = load_taming_transformer if transformer else VQGAN.from_taming
     return load(source, args.config, use_ema=EMA[args.ema], strict=not args.partial)

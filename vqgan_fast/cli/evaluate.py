@@ -15,6 +15,7 @@ from .held_out import held_out_maps, held_out_of, is_vqgan_of_maps
 from .kept_pictures import PictureFolder, check_replaceable, remove_old
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
+from .sample_files import drawn_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
     parser.add_argument("--batch", type=int, default=16, help="pictures at once (default: 16)")
     parser.add_argument(
-        "--samples", type=Path, metavar="FOLDER", help="drawn pictures, for fid and is"
+        "--samples",
+        type=Path,
+        metavar="FOLDER",
+        help="drawn pictures, for fid and is; not counted are the sheets of `sample` among them",
     )
     parser.add_argument(
         "--lpips-weights",
@@ -108,7 +112,8 @@ def run(args: argparse.Namespace) -> None:
 
     metrics = set(args.metrics)
     _check(args, metrics)
-    refuse_existing([path for path in (args.json, args.keep_pictures) if path], args.force)
+    for option, path in (("--json", args.json), ("--keep-pictures", args.keep_pictures)):
+        refuse_existing([path] if path else [], args.force, option)
     device = choose_device(args.device)
     if is_vqgan_of_maps(args.run_folder):
         _evaluate_maps(args, metrics, device)
@@ -125,7 +130,11 @@ def run(args: argparse.Namespace) -> None:
         vqgan = transformer.first_stage_model
     else:
         vqgan = load_vqgan(args.run_folder).to(device)
-    size = vqgan.config["resolution"] if args.size is None else args.size
+    size, factor = args.size or vqgan.config["resolution"], vqgan.downsampling_factor
+    if size % factor:
+        raise ValueError(
+            f"--size must be a multiple of the downsampling factor {factor}, got {size}"
+        )
     pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
@@ -186,8 +195,11 @@ def _check_counts(args: argparse.Namespace, metrics: set[str], pictures: int) ->
 
     check_count(pictures, args.images)
     if args.samples is not None:
-        count = len(list_images(args.samples))
-        check_count(count, args.samples, inception_score="is" in metrics)
+        samples = drawn_pictures(args.samples)
+        check_count(len(samples), args.samples, inception_score="is" in metrics)
+        left_out = len(list_images(args.samples)) - len(samples)
+        more = f"; {left_out} left out, sheets and unfinished ones" if left_out else ""
+        print(f"{len(samples)} samples in {args.samples}{more}")
 
 
 @contextmanager
@@ -242,7 +254,6 @@ def _distances(
     device: torch.device,
 ) -> dict[str, float]:
     """FID of the reconstructions, and FID and inception score of the samples, as asked for."""
-    from ..data import list_images
     from ..evaluate import Pictures, distribution_metrics
 
     compare = {"weights": args.inception_weights, "device": device, "batch_size": args.batch}
@@ -253,7 +264,7 @@ def _distances(
         figures["rfid"] = result["fid"]
     if metrics & {"fid", "is"}:
         count = 0
-        for images in Pictures(list_images(args.samples), size, args.batch):
+        for images in Pictures(drawn_pictures(args.samples), size, args.batch):
             folder.save("samples", images, count)
             count += len(images)
         result = distribution_metrics(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import known_codes
 from .condition_input import Given, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
-from .outputs import add_force, refuse_existing
+from .outputs import add_force
+from .sample_files import SHOWN, SampleFiles, write_partial, write_pictures
 from .sample_options import add_sampling_options, positive, sampling_options
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ out the same whatever else is drawn with it: --seed 10 --number 3 gives the pict
 and 12. A grid larger than the training crop is drawn by the exact sliding window unless --schedule
 says otherwise: the transformer always sees a neighbourhood as large as its training crop. Ctrl-C
 leaves what was drawn.
+
+Each picture is written as soon as it is drawn. With --skip-existing and the same options a large
+set that was ended goes on where it was. grid.png shows the first 64 pictures of a call, and
+page.png those with their conditions; both are drawn anew by each call.
 """
 EXAMPLES = """\
   vqgan-fast sample runs/gpt --number 16
   vqgan-fast sample runs/gpt --grid 16x64 --top-k 100 --temperature 0.9 --seed 7
   vqgan-fast sample runs/gpt --size 64x256 --output wide/
   vqgan-fast sample runs/gpt --grid 64x64 --schedule block --weights bfloat16 --tile 32
+  vqgan-fast sample runs/gpt --number 50000 --batch 64 --output drawn/ --skip-existing
   vqgan-fast sample runs/gpt --number 4 --best-of 64
   vqgan-fast sample runs/classes --cond 281 --acceptance-rate 0.05 --classifier resnet101 r101.pth
   vqgan-fast sample runs/classes --cond 281 --uncond 1000 --guidance 1:4
@@ -66,6 +72,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for seed_*.png (best_*.png with --best-of) and, of several, grid.png "
         "(default: RUN/samples)",
     )
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="draw only the pictures that are not there, or not to their end; those that are there "
+        "must be of the same options",
+    )
     add_device(parser)
     add_force(parser)
 
@@ -74,33 +86,29 @@ def run(args: argparse.Namespace) -> None:
     _settle_candidates(args)
     model = load_transformer(args.run_folder)
     folder = args.output or args.run_folder / "samples"
-    seeds = range(args.seed, args.seed + args.number)
-    names = [f"seed_{seed:06d}.png" for seed in seeds]
-    if args.best_of:
-        names = [f"best_{rank:03d}.png" for rank in range(1, args.number + 1)]
-    files = [folder / name for name in names]
-    sheet = folder / "grid.png" if args.number > 1 else None
-    page = folder / "page.png" if args.condition or args.held_out else None
-    refuse_existing([path for path in (*files, sheet, page) if path], args.force)
-
-    import torch
-
-    from ..report.pictures import comparison, picture_grid, write_picture
-
+    files = SampleFiles(
+        folder, args.number, first_seed=None if args.best_of else args.seed,
+        with_conditions=bool(args.condition or args.held_out),
+    )  # fmt: skip
+    if args.skip_existing:
+        numbers = files.missing()
+    else:
+        numbers = range(args.number)
+        files.refuse_existing(args.force)
+    if not numbers:
+        print(f"all {args.number} pictures are in {folder} already")
+        return
     model = model.to(choose_device(args.device))
     options = _options(model, args)
     given = _given(model, args, options)
     if args.best_of:
-        images = _best(model, args, given, options, files)
+        images = _best(model, args, given, options, files.pictures)[:SHOWN]
     else:
-        images = torch.cat(list(_batches(model, args, given, options, seeds, files)))
-    if page:
-        shown = [0] * args.number if args.best_of else range(args.number)
-        rows = [*given.rows_of(shown), ("sample", images)]
-        write_picture(comparison(rows), page)
-    if sheet:
-        write_picture(picture_grid(images), sheet)
-    print(f"{args.number} pictures of {images.shape[2]} x {images.shape[3]} pixels in {folder}")
+        images = _drawn(model, args, given, options, numbers, files.pictures)
+    shown = [0] * len(images) if args.best_of else numbers[:SHOWN]
+    files.write_sheets([*given.rows_of(shown), ("sample", images)])
+    size = f"{images.shape[2]} x {images.shape[3]}"
+    print(f"{len(numbers)} pictures of {size} pixels in {folder}{files.more(len(numbers))}")
 
 
 def _options(model: LatentTransformer, args: argparse.Namespace) -> dict[str, Any]:
@@ -134,6 +142,10 @@ def _settle_candidates(args: argparse.Namespace) -> None:
         args.best_of = math.ceil(args.number / args.acceptance_rate)
     if args.best_of is not None and args.preview is not None:
         raise ValueError("--preview is for pictures that are all kept: leave it out here")
+    if args.best_of is not None and args.skip_existing:
+        raise ValueError("--skip-existing is for pictures that are all kept: leave it out here")
+    if args.skip_existing and args.force:
+        raise ValueError("--skip-existing and --force contradict each other: leave one out")
     if args.best_of is not None and args.best_of < args.number:
         raise ValueError(f"--best-of must be at least --number {args.number}, got {args.best_of}")
     if args.classifier is None:
@@ -148,30 +160,59 @@ def _settle_candidates(args: argparse.Namespace) -> None:
         raise ValueError("--classifier needs --label, the class that it is to be sure of")
 
 
-def _batches(
+def _drawn(
     model: LatentTransformer,
     args: argparse.Namespace,
     given: Given,
     options: dict[str, Any],
-    seeds: range,
+    numbers: Sequence[int],
     files: Sequence[Path],
-) -> Iterable[Tensor]:
-    """Samples and writes the pictures, a batch at a time; an interrupted one as far as it came."""
+) -> Tensor:
+    """Samples and writes the pictures, a batch at a time, and returns the first SHOWN of them."""
+    import torch
+    from tqdm.auto import tqdm
+
+    shown: list[Tensor] = []
+    # A log that is no terminal has lines of batches; a terminal has a bar of codes instead.
+    with tqdm(
+        total=len(numbers), unit="picture", desc="drawing", mininterval=30, miniters=1,
+        disable=options["progress"],
+    ) as bar:  # fmt: skip
+        for first in range(0, len(numbers), args.batch):
+            batch = numbers[first : first + args.batch]
+            images = _batch(model, args, given, options, batch, [files[n] for n in batch])
+            if first < SHOWN:
+                shown.append(images[: SHOWN - first].clone())
+            bar.update(len(batch))
+    return torch.cat(shown)
+
+
+def _batch(
+    model: LatentTransformer,
+    args: argparse.Namespace,
+    given: Given,
+    options: dict[str, Any],
+    numbers: Sequence[int],
+    files: Sequence[Path],
+) -> Tensor:
+    """Samples and writes one batch; an interrupted one as far as it came."""
     from ..sampling import SamplingInterrupted, sample
 
-    for first in range(0, args.number, args.batch):
-        batch, targets = (part[first : first + args.batch] for part in (seeds, files))
-        cond = given.of(range(first, first + len(batch)))
-        if args.preview is not None:
-            options["preview"] = lambda _done, _total, images, to=targets: _write(images, to)
-            options["preview_every"] = args.preview
-        try:
-            images = sample(model, cond, seeds=batch, **options).cpu()
-        except SamplingInterrupted as interrupted:
-            _write_partial(interrupted, targets)
-            raise
-        _write(images, targets)
-        yield images
+    seeds = [args.seed + number for number in numbers]
+    if args.preview is not None:
+
+        def preview(_done: int, _total: int, images: Tensor) -> None:
+            write_pictures(images, files, unfinished=True)
+
+        options["preview"] = preview
+        options["preview_every"] = args.preview
+    try:
+        images = sample(model, given.of(numbers), seeds=seeds, **options).cpu()
+    except SamplingInterrupted as interrupted:
+        write_partial(interrupted, files)
+        raise
+    write_pictures(images, files)
+    return images
 
 
 def _best(
@@ -187,6 +228,7 @@ def _best(
         raise ValueError(
             f"--best-of chooses among candidates of one condition, got {given.number}: give one"
         )
+    options = {**options, "progress": True}  # a log, too, has a bar of codes for each batch
     score, meaning = None, "nats per code"
     if args.classifier is not None:
         classifier = load_classifier(*args.classifier).to(model.transformer.head.weight.device)
@@ -200,7 +242,7 @@ def _best(
         complete = 0
         if interrupted.best is not None:
             complete = _write_best(interrupted.best, files, meaning)
-        _write_partial(interrupted, files[complete:])
+        write_partial(interrupted, files[complete:])
         raise
     _write_best(best, files, meaning)
     return best.images[0]
@@ -209,7 +251,7 @@ def _best(
 def _write_best(best: Best, files: Sequence[Path], meaning: str) -> int:
     """Writes what was kept, says why it was, and returns how many pictures it is."""
     number = best.images.shape[1]
-    _write(best.images[0], files[:number])
+    write_pictures(best.images[0], files[:number])
     for file, value, seed in zip(files[:number], best.scores[0], best.seeds[0], strict=True):
         print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
     print(f"kept {number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
@@ -236,23 +278,3 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
             f"to be of {grid[0]} x {grid[1]}"
         )
     return given
-
-
-def _write(images: Tensor, files: Sequence[Path]) -> None:
-    from ..report.pictures import to_picture, write_picture
-
-    for image, file in zip(images, files, strict=True):
-        write_picture(to_picture(image), file)
-
-
-def _write_partial(interrupted: Any, files: Sequence[Path]) -> None:
-    """Writes the pictures that were being drawn, as many as there are files for."""
-    if interrupted.images is None or not files:
-        return
-    files = files[: len(interrupted.images)]
-    _write(interrupted.images[: len(files)], files)
-    print(
-        f"\n{interrupted.done} of {interrupted.total} codes are drawn; the pictures as far as they "
-        f"came: {', '.join(str(file) for file in files[:3])}{' ...' if len(files) > 3 else ''}",
-        file=sys.stderr,
-    )

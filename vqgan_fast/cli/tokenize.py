@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .models import RUN_HELP, add_device, choose_device, load_vqgan
-from .outputs import add_force, refuse_existing
+from .outputs import add_force, check_writable, refuse_existing
 
 if TYPE_CHECKING:
     from ..train.distributed import Ranks
@@ -107,6 +107,8 @@ def _check(args: argparse.Namespace) -> None:
         refuse_existing([args.output], args.force)
     elif args.force:
         raise ValueError("--force is for a file; a folder is gone on with, or removed by hand")
+    else:
+        check_writable(args.output)
 
 
 def _tokenize(args: argparse.Namespace, ranks: Ranks) -> None:

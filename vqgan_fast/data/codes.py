@@ -82,6 +82,7 @@ def write_codes(
 
     Raises:
         DataError: tokens has another shape, or a token is out of range.
+        OSError: the file cannot be written.
     """
     path = Path(path)
     check_tokens(tokens, codebook.shape[0], "tokens", empty)
@@ -93,7 +94,10 @@ def write_codes(
         **(notes or {}),
     }
     with replacing(path) as unfinished:
-        _save(unfinished, tokens.to("cpu", torch.int32).contiguous(), metadata)
+        try:
+            _save(unfinished, tokens.to("cpu", torch.int32).contiguous(), metadata)
+        except OSError as error:  # a full disk, say: which file it is, it does not tell
+            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _save(path: Path, tokens: Tensor, metadata: Mapping[str, str]) -> None:

@@ -11,9 +11,14 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+EXTENSIONS = frozenset({
+    ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga",
+    ".tif", ".tiff", ".webp",
+    *([".jp2"] if features.check("jpg_2000") else []),
+    *([".avif"] if "avif" in features.modules and features.check("avif") else []),
+})  # fmt: skip
 # What a disk, a server or the process's own limits do for a while: it says nothing of the file.
 PASSING_ERRORS = frozenset({
     errno.EIO, errno.ESTALE, errno.EAGAIN, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE,
@@ -22,6 +27,7 @@ PASSING_ERRORS = frozenset({
 PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt at such a file
 
 ORIENTATION = 0x0112  # EXIF's tag of which way is up
+BITS_PER_SAMPLE = 258  # TIFF's tag
 HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 
@@ -115,11 +121,12 @@ def read_image(path: PictureFile) -> Image.Image:
 
     16-bit pictures are scaled to 8 bits, grey ones repeated over the channels, CMYK and palettes
     converted, and a transparent picture is laid on white. Of an animation the first frame is taken.
+    Pixels of 32 bits or floats, whose white nothing tells, are refused.
 
     Raises:
         UnreadableImageError, DataError: as `decoded`.
     """
-    return decoded(path, lambda opened: _to_rgb(ImageOps.exif_transpose(opened)))
+    return decoded(path, _to_rgb)
 
 
 def read_size(path: PictureFile) -> tuple[int, int]:
@@ -195,7 +202,12 @@ def _source_of(path: PictureFile) -> str | os.PathLike[str] | BinaryIO:
     return path if isinstance(path, str | os.PathLike) else path.open()
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(opened: Image.Image) -> Image.Image:
+    if opened.mode == "F":
+        raise ValueError("float pixels: save as 8 or 16 bits")
+    if opened.mode == "I" and not _has_16_bits(opened):
+        raise ValueError("32-bit pixels: save as 8 or 16 bits")
+    image = ImageOps.exif_transpose(opened)
     if image.mode.startswith("I"):  # 16 bits of grey, which convert("RGB") would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:
@@ -203,6 +215,16 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def _has_16_bits(opened: Image.Image) -> bool:
+    """Whether a picture of mode I, which has room for 32 bits, is of a file with 16.
+
+    The pixels do not tell: a dark picture of 16 bits has values below 256, too.
+    """
+    if opened.format in ("PNG", "PPM"):  # they have no more, and Pillow scales what is in between
+        return True
+    return getattr(opened, "tag_v2", {}).get(BITS_PER_SAMPLE) == (16,)
 
 
 def reason_of(error: Exception) -> str:

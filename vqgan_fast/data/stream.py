@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 from .crops import (
     WHOLE_PICTURE,
@@ -24,9 +25,11 @@ from .crops import (
     resize_shorter_side,
     resized_size,
 )
-from .images import DataError, PictureFile, UnreadableImageError, read_image, read_size
+from .images import DataError, PictureFile, UnreadableImageError, listed, read_image, read_size
 from .order import AUGMENTATION, SampleOrder, counter_generator, rank_positions
 from .worker_errors import Collate, Told, told_by_workers
+
+Item = TypeVar("Item")
 
 
 class Sample(NamedTuple):
@@ -75,7 +78,8 @@ class ImageStream(Dataset[Sample]):
         cache: decode and resize every picture once, now, and keep them in memory as 8-bit RGB.
 
     Raises:
-        DataError: no file can be read, or a picture (named) has a region smaller than a crop.
+        DataError: no file can be read, or pictures (the first are named) have a
+            region smaller than a crop.
     """
 
     def __init__(
@@ -154,6 +158,12 @@ class ImageStream(Dataset[Sample]):
 
     def _region(self, width: int, height: int, file: PictureFile) -> Box:
         box = region_box(width, height, self.region)
+        if not fits(box, self.size) and tuple(self.region) == WHOLE_PICTURE:
+            raise DataError(
+                f"{file}: its {width} x {height} pixels {'after resizing ' if self.resize else ''}"
+                f"are fewer than a crop of {self.size} x {self.size}; use a larger resize, a "
+                f"smaller size or larger pictures"
+            )
         if not fits(box, self.size):
             raise DataError(
                 f"{file}: the region {tuple(self.region)} of its {width} x {height} pixels "
@@ -177,17 +187,27 @@ class ImageStream(Dataset[Sample]):
         raise DataError(f"none of the {len(self.files)} pictures can be read; the first: {reason}")
 
     def _check_sizes(self) -> None:
-        """Fail now, not hours later, if some picture's region cannot hold a crop (headers only)."""
+        """Fail now, not hours later, if regions of pictures cannot hold a crop (headers only)."""
         if self.resize is not None and fits(
             region_box(self.resize, self.resize, self.region), self.size
         ):
             return  # holds for every picture: no side is shorter than `resize`
-        for file in self.files:
+        small = []
+        for file in _bar(self.files, "reading sizes", len(self.files)):
             try:
-                size = read_size(file)
+                size = resized_size(*read_size(file), self.resize)
             except UnreadableImageError:
                 continue
-            self._region(*resized_size(*size, self.resize), file)
+            try:
+                self._region(*size, file)
+            except DataError as error:
+                small.append(str(error))
+        if len(small) == 1:
+            raise DataError(small[0])
+        if small:
+            raise DataError(
+                f"{len(small)} of {len(self.files)} pictures are too small:{listed(small)}"
+            )
 
     def _fill_cache(self) -> None:
         def load(index: int) -> tuple[int, np.ndarray | None]:
@@ -197,9 +217,16 @@ class ImageStream(Dataset[Sample]):
                 return index, None
 
         with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-            loaded = dict(pool.map(load, range(len(self.files))))
+            count = len(self.files)
+            loaded = dict(_bar(pool.map(load, range(count)), "reading pictures", count))
         self._cached = {i: picture for i, picture in loaded.items() if picture is not None}
         self._unreadable = {i for i, picture in loaded.items() if picture is None}
+
+
+def _bar(items: Iterable[Item], what: str, count: int) -> Iterable[Item]:
+    """The items, with a bar where they take a while; of several ranks the first has it."""
+    other = os.environ.get("RANK", "0") != "0"
+    return tqdm(items, what, count, unit="picture", delay=3, mininterval=3, disable=other)
 
 
 def batches(

@@ -7,7 +7,6 @@ Both need the InceptionV3 of the original FID (Heusel et al. 2017; inception sco
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from types import ModuleType
 
@@ -108,9 +107,10 @@ def inception_weights(weights: str | os.PathLike[str] | None = None) -> Path:
         raise MetricWeightsError(f"the InceptionV3 of FID is not at {path}. {advice}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file fails in many ways, KeyError among them
+        reason = str(error).splitlines() or [type(error).__name__]
         raise MetricWeightsError(
-            f"{path} cannot be read as weights: {str(error).splitlines()[0]}. {advice}"
+            f"{path} cannot be read as weights: {reason[0]}. {advice}"
         ) from error
     if not isinstance(state, dict) or "Conv2d_1a_3x3.conv.weight" not in state:
         raise MetricWeightsError(f"{path} does not hold torch-fidelity's InceptionV3. {advice}")

@@ -106,9 +106,12 @@ def read_config(folder: Path, model_type: str) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
+        inside = (folder / place for place in ("model", "vqgan", "model/vqgan"))
+        near = [place for place in inside if saved_class(place) == model_type]
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise FileNotFoundError(
             f"{folder} holds no {CONFIG_FILE}: expected a folder written by "
-            f"{model_type}.save_pretrained"
+            f"{model_type}.save_pretrained{hint}"
         )
     config = _read_json(path)
     found = config.pop("model_type", None)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..models.pretrained import replacing
@@ -93,8 +94,8 @@ def stack(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def write_picture(picture: Image.Image, path: Path) -> None:
-    """Writes a PNG whole or not at all; its folder is made where missing."""
+def write_picture(picture: Image.Image, path: Path, notes: PngInfo | None = None) -> None:
+    """Writes a PNG whole or not at all, with notes in it; its folder is made where missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        picture.save(temporary, format="PNG")
+        picture.save(temporary, format="PNG", pnginfo=notes)

@@ -4,7 +4,6 @@ et al. 2021, after Razavi et al., "Generating diverse high-fidelity images with 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,18 +82,25 @@ def load_classifier(name: str, weights: str | os.PathLike[str]) -> nn.Module:
     advice = f"Fetch {url} on a machine with a network, or give weights of your own."
     if not path.is_file():
         raise ClassifierWeightsError(f"there is no file of weights {path}. {advice}")
+    state = _read_weights(path, advice)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         # A classifier ends with a layer that has an entry for each class.
         num_classes = len(list(state.values())[-1])
         classifier = models.get_model(name, weights=None, num_classes=num_classes)
         classifier.load_state_dict(state)
-    except (
-        OSError, EOFError, RuntimeError, AttributeError, TypeError, IndexError,
-        pickle.UnpicklingError,
-    ) as error:  # fmt: skip
+    except (RuntimeError, AttributeError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise ClassifierWeightsError(
             f"{path} holds no weights of torchvision's {name}: {reason} {advice}"
         ) from error
     return classifier.eval()
+
+
+def _read_weights(path: Path, advice: str) -> dict[str, Tensor]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file fails in many ways, KeyError among them
+        reason = str(error).splitlines() or [type(error).__name__]
+        raise ClassifierWeightsError(
+            f"{path} holds no weights that can be read: {reason[0]} {advice}"
+        ) from error

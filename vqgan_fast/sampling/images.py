@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..models import VQGAN, LatentTransformer, PixelSNAIL, WindowGPT
-from ..models.conditions import Tokens
+from ..models.conditions import SOSCondition, Tokens
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
@@ -87,8 +87,14 @@ def sample(
         cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
-    if _is_guided(options) and options.get("uncond") is None and model.null_token is not None:
-        options["uncond"] = model.dropped(cond)
+    if _is_guided(options) and options.get("uncond") is None:
+        if isinstance(model.cond_stage_model, SOSCondition):
+            raise ValueError(
+                "guidance must be 1 for a model that is unconditional: there is no condition to "
+                "guide by"
+            )
+        if model.null_token is not None:
+            options["uncond"] = model.dropped(cond)
     if window is None:
         window = default_window(model, cond)
     if tile is not None:

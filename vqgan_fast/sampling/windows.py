@@ -56,7 +56,7 @@ class CodeGrid:
         if min(self.height, self.width) < self.window:
             raise ValueError(
                 f"grid must be at least as large as the window, {self.window} x {self.window} "
-                f"codes, got {self.height} x {self.width}"
+                f"codes, got {self.height} x {self.width}; or give a smaller window"
             )
         if self.num_cells > MOST_CELLS:
             raise ValueError(f"grid must have at most 2^32 cells, got {self.height} x {self.width}")

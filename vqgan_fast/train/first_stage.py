@@ -10,7 +10,7 @@ from .config import ConfigError
 
 
 def load_first_stage(path: str, key: str = "first_stage") -> VQGAN | ColourCodes:
-    """The first stage of a run's folder, or of a folder that its `save_pretrained` wrote.
+    """The first stage of a folder: a run's of either stage, or one by its `save_pretrained`.
 
     Args:
         path: the folder.
@@ -20,9 +20,9 @@ def load_first_stage(path: str, key: str = "first_stage") -> VQGAN | ColourCodes
         ConfigError: there is none, or it cannot be read.
     """
     folder = Path(path)
-    exported = folder / "vqgan"
+    exported = [place for place in (folder / "vqgan", folder / "model" / "vqgan") if place.is_dir()]
     try:
-        return latent_transformer.load_first_stage(exported if exported.is_dir() else folder)
+        return latent_transformer.load_first_stage(exported[0] if exported else folder)
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(
             f"{key} = {path} holds no VQGAN that can be read: {error}; expected the run "

@@ -168,4 +168,6 @@ def _section(entry: Any) -> type | None:
 
 def _value_message(error: OmegaConfBaseException, source: str) -> str:
     reason = str(error).splitlines()[0]
+    if reason.startswith("Invalid value assigned") and "ListConfig" in reason:
+        reason = "expected a list such as [1, 2]"
     return f"{error.full_key or 'a value'} in {source}: {reason}"
