@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from vqgan_fast.quantizers import EMAVectorQuantizer
 from vqgan_fast.quantizers.moving_average import update_averages
-from vqgan_fast.quantizers.ranks import gather_rows, sum_over_ranks, world_size
+from vqgan_fast.quantizers.ranks import draw_rows, gather_rows, sum_over_ranks, world_size
 
 K, D = 20, 4
 
@@ -136,13 +137,31 @@ def on_rank(rank: int, folder: Path) -> None:
         assert torch.equal(sum_over_ranks(counts), 2 * torch.arange(size) + 1)
     rows = latents(4, 3, seed=1)
     assert torch.equal(gather_rows(rows[2 * rank : 2 * rank + 2]), rows)
+    for dtype in (torch.float32, torch.bfloat16):
+        rows = latents(7, D, seed=2).to(dtype)
+        rows[3, 0] = torch.nan
+        for first, count in ((4, 5), (0, 9), (7, 1)):
+            drawn = [
+                draw_rows(some, count, torch.Generator().manual_seed(4))
+                for some in (rows[:first] if rank == 0 else rows[first:], rows[:0])
+            ]
+            order = torch.randperm(7, generator=torch.Generator().manual_seed(4))
+            torch.testing.assert_close(
+                drawn[0], rows[order[:count]], rtol=0, atol=0, equal_nan=True
+            )
+            assert drawn[1].shape == (0, D)
+    quantizer = train(lambda images: images[:1] if rank == 0 else images[1:])
+    torch.save(quantizer.state_dict(), folder / f"{rank}.pt")
+
+
+def train(share: Callable[[torch.Tensor], torch.Tensor]) -> EMAVectorQuantizer:
+    """A quantizer after batches of which it gets its share; codes are restarted at each."""
     torch.manual_seed(0)
     quantizer = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.3)
-    for i in range(4):
-        images = latents(3, D, 5, 6, seed=i)
-        quantizer(images[:1] if rank == 0 else images[1:])
-    quantizer(latents(2 * rank, D, 5, 6, seed=9))  # no image on one of them
-    torch.save(quantizer.state_dict(), folder / f"{rank}.pt")
+    for size in (3, 3, 3, 3, 1, 1):  # of one image, a rank has none
+        images = latents(size, D, 5, 6, seed=int(quantizer.updates))
+        quantizer(share(images))
+    return quantizer
 
 
 def test_two_ranks(tmp_path: Path) -> None:
@@ -150,7 +169,9 @@ def test_two_ranks(tmp_path: Path) -> None:
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
-    assert first["updates"] == 5
+    for name, value in train(lambda images: images).state_dict().items():  # restarts included
+        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-5)
+    assert first["updates"] == 6
 
 
 def test_one_rank() -> None:
@@ -161,9 +182,9 @@ def test_one_rank() -> None:
 
 
 @pytest.mark.parametrize("count", [3, 100])
-def test_offers_of_few_and_of_many_latents(count: int) -> None:
-    quantizer = EMAVectorQuantizer(K, D)
+def test_draws_of_few_and_of_many_rows(count: int) -> None:
     rows = latents(count, D)
-    offered = quantizer._offer(rows, torch.Generator().manual_seed(0))
-    assert offered.shape == (K, D)
-    assert (offered[:, None] == rows).all(2).any(1).all()
+    drawn = draw_rows(rows, K, torch.Generator().manual_seed(0))
+    assert drawn.shape == (min(count, K), D)
+    assert (drawn[:, None] == rows).all(2).any(1).all()
+    assert len(drawn.unique(dim=0)) == len(drawn)

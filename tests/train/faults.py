@@ -29,6 +29,11 @@ STAGE_1 = {
     "data__global_batch_size": 6, "data__size": 16, "optim__steps": 8, "log__checkpoint_every": 3,
     "optim__ema_decay": 0.8, "codebook__restart_dead_codes": True, "codebook__restart_after": 4,
 }  # fmt: skip
+# Codes that are few steps' averages, and restarted by the quantizer itself.
+EMA_RESTARTED = {
+    "codebook__restart_dead_codes": False, "model__quantizer": "ema",
+    "model__quantizer_options": {"decay": 0.8, "restart_below": 0.05},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("background", [False, True])
@@ -58,11 +63,14 @@ def test_stage_1_on_three_ranks_that_are_killed(tmp_path, pictures, background):
     assert_same_run(tmp_path / "killed", tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("quantizer", ["vector", "ema"])
 @pytest.mark.parametrize("double", [False, True])
-def test_stage_1_on_two_three_two_ranks(tmp_path, pictures, double):
+def test_stage_1_on_two_three_two_ranks(tmp_path, pictures, double, quantizer):
     def config(name, **changes):
         # Without the discriminator, whose kinks single precision steps over: see test_distributed.
         more = {} if double else {"loss__disc_factor": 0.0}
+        if quantizer == "ema":
+            more |= EMA_RESTARTED
         return asdict(vqgan_run(pictures, tmp_path / name, **{**STAGE_1, **more, **changes}))
 
     launches = [{"config": config("two", optim__steps=20)}]
@@ -81,9 +89,7 @@ def test_stage_1_on_two_three_two_ranks(tmp_path, pictures, double):
 def test_ranks_hold_the_same_bits_after_200_steps(tmp_path, pictures, quantizer):
     changes = {**STAGE_1, "optim__steps": 200, "log__checkpoint_every": 50}
     if quantizer == "ema":
-        changes["codebook__restart_dead_codes"] = False
-        options = {"decay": 0.8, "restart_below": 0.05}
-        changes |= {"model__quantizer": "ema", "model__quantizer_options": options}
+        changes |= EMA_RESTARTED
     config = asdict(vqgan_run(pictures, tmp_path / "run", **changes))
     launch = {"config": config, "ranks": 3, "keep": str(tmp_path)}
     outcomes, told = run_launches(tmp_path, [launch])

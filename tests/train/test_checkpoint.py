@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -102,10 +103,35 @@ def flip_a_bit(path: Path) -> None:
     largest_file(path).write_bytes(content)
 
 
+def put_a_file_there(path: Path) -> None:
+    shutil.rmtree(path)
+    path.write_text("x")
+
+
+def put_a_folder_there(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def forget(path: Path, end: str) -> None:
+    """Leave a file out of the manifest."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    kept = {name: told for name, told in manifest.items() if not name.endswith(end)}
+    (path / "manifest.json").write_text(json.dumps(kept))
+
+
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
         (truncate, "bytes of"),
+        (put_a_file_there, "manifest.json cannot be read: Not a directory"),
+        (lambda path: put_a_folder_there(path / "manifest.json"), "read: Is a directory"),
+        (lambda path: put_a_folder_there(path / ".metadata"), ".metadata is missing"),
+        (lambda path: (path / "manifest.json").write_text("[" * 100_000), "cannot be read"),
+        (lambda path: (path / "manifest.json").write_text("{}"), "does not list .metadata"),
+        (lambda path: forget(path, ".metadata"), "does not list .metadata"),
+        (lambda path: forget(path, "state.json"), "does not list state.json"),
+        (lambda path: forget(path, ".distcp"), "does not list a file of tensors"),
         (flip_a_bit, "does not have its checksum"),
         (lambda path: largest_file(path).unlink(), "is missing"),
         (lambda path: (path / ".metadata").unlink(), ".metadata is missing"),
@@ -122,11 +148,19 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_previous_one(tmp_path, damage
     assert newest_checkpoint(tmp_path, told.append) == tmp_path / "step_000001"
     assert len(told) == 1
     assert reason in told[0] and "step_000002" in told[0] and "step_000001" in told[0]
-    assert (tmp_path / "damaged_step_000002").is_dir()
+    assert (tmp_path / "damaged_step_000002").exists()
     save(tmp_path, 2)  # the way is free again, and a second damage finds another name
     damage(tmp_path / "step_000002")
     newest_checkpoint(tmp_path, told.append)
-    assert (tmp_path / "damaged_step_000002_2").is_dir()
+    assert (tmp_path / "damaged_step_000002_2").exists()
+
+
+def test_digits_that_number_no_checkpoint_are_passed_over(tmp_path):
+    for name in ("step_\u00b2", "step_\u0663", "step_-1", "step_"):
+        (tmp_path / name).mkdir()
+    assert newest_checkpoint(tmp_path, no_warning) is None
+    save(tmp_path, 1)
+    assert newest_checkpoint(tmp_path, no_warning) == tmp_path / "step_000001"
 
 
 def test_if_all_are_damaged_that_is_an_error_and_none_means_none(tmp_path):

@@ -12,7 +12,7 @@ from .. import ops
 from .base import Quantizer, QuantizerInfo
 from .checks import check_number
 from .dead_codes import restart_dead_codes
-from .ranks import gather_rows, sum_over_ranks, world_size
+from .ranks import draw_rows, sum_over_ranks
 
 
 @torch.no_grad()
@@ -86,8 +86,9 @@ class EMAVectorQuantizer(HoldsAverages, Quantizer):
         decay: share of the averages that a step keeps.
         eps: added to each cluster size (Laplace smoothing).
         restart_below: a code whose moving average of uses a step falls below this is moved onto a
-            latent of the current batch, the same one on all ranks; 0 never restarts one. The host
-            waits for the device to learn which.
+            latent of the current batch of all ranks, the same one on all of them and on one rank
+            with the whole batch; 0 never restarts one. The host waits for the device to learn
+            which.
 
     Raises:
         ValueError: an argument that cannot work, named.
@@ -150,21 +151,11 @@ class EMAVectorQuantizer(HoldsAverages, Quantizer):
         dead = self.cluster_size < self.restart_below
         if not dead.any():
             return
-        # The draws depend on the number of updates alone: ranks agree, and so does a resumed run.
+        # The draws depend on the number of updates and of all latents alone: ranks agree, and so do
+        # a resumed run and another number of ranks with the same batch.
         seed = int(self.updates)
-        latents = gather_rows(self._offer(rows, torch.Generator().manual_seed(seed)))
+        latents = draw_rows(rows, self.codebook_size, torch.Generator().manual_seed(seed))
         generator = torch.Generator().manual_seed(seed)
         replaced = restart_dead_codes(self.codebook, dead, latents, generator)
         self.cluster_size[replaced] = self.restart_below
         self.embed_avg[replaced] = self.restart_below * self.codebook[replaced]
-
-    def _offer(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Some of this rank's latents: as many on each rank as it takes for K together."""
-        offered = -(-self.codebook_size // world_size())
-        if len(rows) == 0:  # an empty batch on this rank only; the others must not wait for it
-            return rows.new_full((offered, self.e_dim), torch.nan)
-        if len(rows) < offered:
-            draw = torch.randint(len(rows), (offered,), generator=generator)
-        else:
-            draw = torch.randperm(len(rows), generator=generator)[:offered]
-        return rows[draw.to(rows.device)]

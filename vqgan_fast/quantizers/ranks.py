@@ -1,4 +1,4 @@
-"""Sums over the ranks of a distributed run, the same bits on each of them."""
+"""Sums and draws over the ranks of a distributed run, the same bits on each of them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,27 @@ def gather_rows(rows: Tensor) -> Tensor:
     gathered = rows.new_empty(ranks * len(rows), *rows.shape[1:])
     _all_gather(gathered, rows.contiguous())
     return gathered
+
+
+def draw_rows(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """At most `count` of the rows (M, D) of all ranks, M of each rank its own, without repetition.
+
+    The draw is one over all rows, one rank after the other: the same on every rank, and the same
+    for any number of ranks that hold the same rows in this order. Each rank sends what is drawn of
+    its own rows, and no others.
+
+    Args:
+        generator: on the CPU, in the same state on all ranks.
+    """
+    counts = gather_rows(torch.tensor([len(rows)], device=rows.device)).tolist()
+    drawn = torch.randperm(sum(counts), generator=generator)[:count]
+    if len(counts) == 1:
+        return rows[drawn.to(rows.device)]
+    drawn -= sum(counts[: dist.get_rank()])
+    own = (drawn >= 0) & (drawn < len(rows))
+    parts = rows.new_zeros(len(drawn), rows.shape[1])
+    parts[own.to(rows.device)] = rows[drawn[own].to(rows.device)]
+    return sum_over_ranks(parts)  # of one row and zeros: that row
 
 
 def _all_gather(gathered: Tensor, part: Tensor) -> None:

@@ -70,6 +70,8 @@ def find_damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, None if nothing is."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
+        if lacking := _lacking(manifest):
+            return f"{MANIFEST} does not list {lacking}"
         for name, expected in manifest.items():
             file = path / name
             if not file.is_file():
@@ -82,9 +84,21 @@ def find_damage(path: Path) -> str | None:
         json.loads((path / STATE).read_text())
     except FileNotFoundError as error:
         return f"{Path(error.filename).name} is missing"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except PermissionError:  # which the user can put right
+        raise
+    except OSError as error:  # a file where a folder should be, a folder for a file, a bad disk
+        return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{MANIFEST} or {STATE} cannot be read"
     return None
+
+
+def _lacking(manifest: Mapping[str, Any]) -> str | None:
+    """What every checkpoint has and this manifest does not name."""
+    for name in (".metadata", STATE):
+        if name not in manifest:
+            return name
+    return None if any(name.endswith(".distcp") for name in manifest) else "a file of tensors"
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -127,8 +141,13 @@ def step_of(path: Path) -> int:
 
 def newest_first(folder: Path) -> list[Path]:
     """The checkpoints of a folder that have their name, whole or not."""
-    found = [path for path in folder.glob(f"{PREFIX}*") if path.name[len(PREFIX) :].isdigit()]
+    found = [path for path in folder.glob(f"{PREFIX}*") if _is_number(path.name[len(PREFIX) :])]
     return sorted(found, key=step_of, reverse=True)
+
+
+def _is_number(word: str) -> bool:
+    """Whether these are digits as checkpoints are numbered: the digits of int() are more."""
+    return word.isascii() and word.isdecimal()
 
 
 def _crc32(file: Path) -> int:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from vqgan_fast.quantizers.ranks import sum_over_ranks
 
 from .config import ConfigError
+from .rank_environment import rank_environment
 
 # The option's name in newer releases of torch, and in older ones.
 _SYNC_BUFFERS = next(
@@ -132,24 +133,33 @@ def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[
         timeout_minutes: how long a rank waits for the others before it takes them for lost.
 
     Raises:
-        ConfigError: device is "cuda" and there is none for this rank.
+        ConfigError: device is "cuda" and there is none for this rank; the environment describes no
+            ranks that can be; they do not find each other.
     """
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     timeout = timedelta(minutes=timeout_minutes)
     if dist.is_initialized():  # by the caller, whose group it stays
+        place = _device(device, int(os.environ.get("LOCAL_RANK") or "0"))
         yield Ranks(dist.get_rank(), dist.get_world_size(), place, timeout)
         return
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    given = rank_environment()
+    place = _device(device, given.local_rank)
+    if given.world_size == 1:
         yield Ranks(0, 1, place)
         return
     # Small CPU messages (stop signals) travel by gloo beside nccl, without waiting for the GPU.
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
-    store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
-    store = dist.PrefixStore(_life(), store)
-    dist.init_process_group(backend, None, timeout, world_size, rank, store)
     try:
-        yield Ranks(dist.get_rank(), world_size, place, timeout)
+        store, rank, _ = next(dist.rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(_life(), store)
+        dist.init_process_group(backend, None, timeout, given.world_size, rank, store)
+    except (dist.DistNetworkError, dist.DistStoreError) as error:
+        raise ConfigError(
+            f"rank {given.rank} of {given.world_size} did not find the others at {given.address} "
+            f"(MASTER_ADDR:MASTER_PORT) within {timeout_minutes:g} minutes: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    try:
+        yield Ranks(rank, given.world_size, place, timeout)
     finally:
         dist.destroy_process_group()
 

@@ -21,7 +21,19 @@ def launch_id() -> str | None:
     torchrun.
     """
     given = os.environ.get("TORCHELASTIC_RUN_ID")
-    return f"{platform.node()} {os.getppid()}" if given == "none" else given
+    return f"{platform.node()} {_process(os.getppid())}" if given == "none" else given
+
+
+def _process(number: int) -> str:
+    """A process among all that ever had its number: in containers of one name torchrun may be
+    process 1 each time. Its number alone where there is no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # The 22nd field; the 2nd is a name in brackets, which may hold anything.
+        since = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return str(number)
+    return f"{number} {since} {boot}"
 
 
 def note_launch(run_dir: Path) -> None:

@@ -13,12 +13,15 @@ from omegaconf import OmegaConf
 from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
 from .config import ConfigError, Run
 from .distributed import Ranks
-from .launch import is_restart, note_launch
+from .launch import LAUNCH, is_restart, note_launch
 from .load_config import expand, save_config
+from .run_lock import LOCK
 from .run_log import say
 from .stopping import too_short
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+# What a run's folder holds before its configuration; .nfs*: files that another machine has open.
+BEGINNINGS = (LAUNCH, LOCK, f".{CONFIG}.", ".nfs")
 # What the weights in a checkpoint were made for: another value is another run.
 FIXED = ("stage", "model.", "gpt.", "cond", "transformer")
 # But a condition's maps, and the VQGAN that encodes them, may move as the pictures may.
@@ -35,23 +38,24 @@ class TrainingResult:
 
 
 def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
-    """See whether the run's folder may be used, and from where to go on; every rank calls it.
+    """See whether the run's folder may be used, and from where to go on; every rank calls it, with
+    the folder `locked`.
 
     Returns:
         The newest checkpoint that is whole if the run is resumed, None to start from step 0.
 
     Raises:
-        ConfigError: the folder is in use and `resume` is off (a restart by torchrun needs none), it
-            is no run's folder, or it is the folder of a run with another model, or the time allowed
-            is shorter than the last checkpoint took.
+        ConfigError: the folder is not empty and `resume` is off (a restart by torchrun needs none),
+            it is no run's folder, or it is the folder of a run with another model, or the time
+            allowed is shorter than the last checkpoint took.
         CheckpointError: there are checkpoints, and every one is damaged.
     """
     run_dir, found = Path(config.run_dir), -1
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ConfigError(f"run_dir must be a folder, {run_dir} is a file")
-    # Rank 0 decides: without a --rdzv-id each machine's torchrun has a name of its own.
-    restarted = any(ranks.largest([int(ranks.is_main and is_restart(run_dir))]))
-    if run_dir.is_dir() and any(run_dir.iterdir()):
+    # Rank 0 decides: without a --rdzv-id each machine's torchrun has a name of its own, and on a
+    # network's file system each machine may see another state of the folder.
+    decided = [ranks.is_main and not _is_new(run_dir), ranks.is_main and is_restart(run_dir)]
+    used, restarted = ranks.largest([int(answer) for answer in decided])
+    if used:
         if not config.resume and not restarted:
             raise ConfigError(
                 f"run_dir {run_dir} is not empty, and a run never overwrites another: choose "
@@ -73,14 +77,25 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:
-    """Make the run's folder, with the configuration as it is used and the launch it belongs to."""
+    """Fill the run's folder with the launch it belongs to and the configuration as it is used.
+
+    In this order: a launch that is ended in between knows the folder again, whatever is in it.
+    """
     run_dir = Path(config.run_dir)
     if ranks.is_main:
-        (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        save_config(config, run_dir / CONFIG)
         note_launch(run_dir)
+        save_config(config, run_dir / CONFIG)
+        (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
     ranks.wait()
     return run_dir
+
+
+def _is_new(run_dir: Path) -> bool:
+    """Whether a folder holds at most what a start that was ended in the middle leaves behind."""
+    left = {path for path in run_dir.iterdir() if not path.name.startswith(BEGINNINGS)}
+    if left == {run_dir / CHECKPOINTS} and (run_dir / CHECKPOINTS).is_dir():
+        return not any((run_dir / CHECKPOINTS).iterdir())
+    return not left
 
 
 def _check_resumable(config: Run, run_dir: Path) -> list[str]:

@@ -28,6 +28,7 @@ from .first_checkpoint import first_checkpoint
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_lock import locked
 from .run_log import RunLog
 from .sharding import checkpoint_activations
 from .skipped import SkippedFiles
@@ -55,7 +56,10 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         FloatingPointError: the loss is no longer finite.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
+    with (
+        join_ranks(config.device, config.rank_timeout_minutes) as ranks,
+        locked(config.run_dir, ranks),
+    ):
         config = start_together(config, ranks)
         data, optim, cadence = config.data, config.optim, config.log
         # The pictures; and may the run's folder be used?
