@@ -5,6 +5,7 @@ What a step is, which figures there are and what is exported is the stage's own:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from vqgan_fast.data import CropMap
 from vqgan_fast.data.images import PictureFile
+from vqgan_fast.models.pretrained import CONFIG_FILE
 
+from .checkpoint import MANIFEST
 from .checkpoint_writer import CheckpointWriter
 from .config import Run
 from .data_wait import DataWait
@@ -23,9 +26,10 @@ from .distributed import Ranks
 from .first_checkpoint import first_checkpoint
 from .meter import Meter
 from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder
-from .run_log import RunLog
+from .run_log import METRICS, RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
+from .together import RunWriteError, write_together
 from .training_state import TrainingState, check_finite
 
 
@@ -33,6 +37,7 @@ class Stage(Protocol):
     """What differs between the stages. Every rank makes the same calls in the same order."""
 
     loss_name: str  # of the figure that must stay finite
+    export_name: str  # of the exported model's folder in the run's
     rate: float  # of learning
     meter: Meter
     state: TrainingState
@@ -60,8 +65,8 @@ class Stage(Protocol):
     def pictures(self) -> list[Tensor]:
         """Rows of uint8 pictures (B, 3, S, S)."""
 
-    def export(self, run_dir: Path) -> None:
-        """Write the model itself, which rank 0 does."""
+    def export(self) -> Callable[[Path], None]:
+        """What writes the model itself into a folder; rank 0 calls it."""
 
 
 def train_stage(stage: Stage, config: Run, checkpoint: Path | None, ranks: Ranks) -> TrainingResult:
@@ -74,7 +79,11 @@ def train_stage(stage: Stage, config: Run, checkpoint: Path | None, ranks: Ranks
     source = wait.watch(stage.start(samples))
     samples_per_step = config.data.batch_size * ranks.world_size * optim.accumulate
     with (
-        RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
+        write_together(
+            run_dir / METRICS,
+            lambda: RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks),
+            ranks,
+        ) as log,
         StopRequest(optim.max_minutes, ranks) as stop,
         CheckpointWriter(
             run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
@@ -90,6 +99,8 @@ def train_stage(stage: Stage, config: Run, checkpoint: Path | None, ranks: Ranks
             stage, config, ranks, run_dir, log, stop, writer, skipped, wait, source, first, samples,
             samples_per_step,
         )  # fmt: skip
+        if checkpoint is not None and first > 0:
+            loop.catch_up(checkpoint)
         loop.run()
         writer.finish()
         if stop.warning():
@@ -116,45 +127,129 @@ class _Loop:
     done: int  # finished steps
     samples: int  # that they have seen, of all ranks
     samples_per_step: int
+    held_out_seconds: float = 0.0  # that these took last
+    picture_seconds: float = 0.0
+
+    def catch_up(self, checkpoint: Path) -> None:
+        """What a run that died behind its checkpoint has not written of that step."""
+        folder = self.run_dir / self.stage.export_name
+        no_entry = self._logged(self.done) and self.log.last.get("step") != self.done
+        no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
+        late = [is_older(folder, checkpoint), no_entry, no_pictures]
+        # Rank 0 alone has looked at what is written.
+        late = self.ranks.largest([int(self.ranks.is_main and one) for one in late])
+        if late[0]:
+            self._export()
+        # Nothing was counted where an older version's checkpoint begins an interval.
+        if late[1] and self.stage.meter.means(self.ranks):
+            self._log(self._figures(), with_held_out=True)
+        if late[2]:
+            self._write_pictures()
+        self._start_interval()
 
     def run(self) -> None:
-        """To the last step, or until the run is to stop."""
+        """To the last step, or until the run is to stop.
+
+        The checkpoint of a step comes before its held-out figures and pictures, which may take
+        longer than a stopped run is given; `catch_up` writes what is then missing.
+        """
         cadence, steps = self.config.log, self.config.optim.steps
         for step in range(self.done, steps):
             self.stage.step(step, self._next_batch)
             self.done, self.samples = step + 1, self.samples + self.samples_per_step
             self.log.advance()
-            stopping = self.stop.agreed() or self.done == steps
-            if stopping or self.done % cadence.every == 0:
-                self._log_figures()
-            if self.done % cadence.every == 0:
-                self.stage.start_interval()
-            if stopping or self.done % cadence.images_every == 0:
-                self.log.pictures(self.done, self.stage.pictures())
+            stopping = self.stop.agreed(self._seconds_ahead()) or self.done == steps
+            logged = self._logged(self.done)
+            figures = self._figures() if stopping or logged else None
             if stopping or self.done % cadence.checkpoint_every == 0:
                 self._save()
+            if figures is not None:
+                self._log(figures, with_held_out=logged)
+            if self._pictured(self.done):
+                self._write_pictures()
+            self._start_interval()
             if stopping:
                 break
+
+    def _logged(self, done: int) -> bool:
+        return done % self.config.log.every == 0 or done == self.config.optim.steps
+
+    def _pictured(self, done: int) -> bool:
+        return done % self.config.log.images_every == 0 or done == self.config.optim.steps
+
+    def _seconds_ahead(self) -> float:
+        """What comes between now and the last checkpoint if the run does not stop now."""
+        now, after = self.done, self.done + 1
+        saved = now % self.config.log.checkpoint_every == 0
+        return (
+            saved * self.stop.reserve_seconds
+            + (self._logged(now) + self._logged(after)) * self.held_out_seconds
+            + (self._pictured(now) + self._pictured(after)) * self.picture_seconds
+        )
 
     def _next_batch(self) -> Any:
         batch = next(self.source)
         self.skipped.add(batch.skipped)
         return batch
 
-    def _log_figures(self) -> None:
+    def _start_interval(self) -> None:
+        if self.done % self.config.log.every == 0:
+            self.stage.start_interval()
+
+    def _figures(self) -> dict[str, float]:
+        """Those of training, which take no time; a broken loss ends the run before it is saved."""
         figures, warning = self.stage.figures(self.done)
         values = {
             **self.stage.meter.means(self.ranks), **figures,
             "skipped_images": self.skipped.report(), "data_wait": self.wait.share(),
-            **self.stage.held_out_figures(),
         }  # fmt: skip
-        self.log.metrics(self.done, {**values, "lr": self.stage.rate, "minutes": self.stop.minutes})
         if warning is not None:
             self.log.warn(warning)
-        check_finite(self.stage.loss_name, values[self.stage.loss_name], self.done)
+        loss = values[self.stage.loss_name]
+        if not math.isfinite(loss):
+            self._log(values, with_held_out=False)
+        check_finite(self.stage.loss_name, loss, self.done)
+        return values
+
+    def _log(self, values: dict[str, float], with_held_out: bool) -> None:
+        if with_held_out:
+            before = self.stop.minutes
+            values = {**values, **self.stage.held_out_figures()}
+            self.held_out_seconds = 60 * (self.stop.minutes - before)
+        values = {**values, "lr": self.stage.rate, "minutes": self.stop.minutes}
+        write_together(
+            self.run_dir / METRICS, lambda: self.log.metrics(self.done, values), self.ranks
+        )
+
+    def _write_pictures(self) -> None:
+        before = self.stop.minutes
+        rows = self.stage.pictures()
+        write_together(
+            self.log.picture_file(self.done), lambda: self.log.pictures(self.done, rows), self.ranks
+        )
+        self.picture_seconds = 60 * (self.stop.minutes - before)
 
     def _save(self) -> None:
         before = self.stop.minutes
         self.stage.state.save(self.writer, self.done, self.samples)
-        self.stage.export(self.run_dir)
+        self._export()
         self.stop.reserve_seconds = max(self.writer.seconds, 60 * (self.stop.minutes - before))
+
+    def _export(self) -> None:
+        folder, write = self.run_dir / self.stage.export_name, self.stage.export()
+        try:
+            write_together(
+                f"the model {folder}", lambda: write(folder) if self.ranks.is_main else None,
+                self.ranks, f"The checkpoint of step {self.done} is whole. ",
+            )  # fmt: skip
+        except RunWriteError:
+            self.writer.finish()  # one in the background is whole now, or says itself that it isn't
+            raise
+
+
+def is_older(folder: Path, checkpoint: Path) -> bool:
+    """Whether an exported model is missing, in part too, or was written before a checkpoint."""
+    if not (folder / CONFIG_FILE).is_file():
+        return True
+    times = [file.stat().st_mtime_ns for file in folder.rglob("*.safetensors")]
+    return min(times, default=0) < (checkpoint / MANIFEST).stat().st_mtime_ns

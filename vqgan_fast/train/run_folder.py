@@ -17,6 +17,7 @@ from .launch import is_restart, note_launch
 from .load_config import expand, save_config
 from .run_log import say
 from .stopping import too_short
+from .together import write_together
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What the weights in a checkpoint were made for: another value is another run.
@@ -73,13 +74,20 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:
-    """Make the run's folder, with the configuration as it is used and the launch it belongs to."""
+    """Make the run's folder, with the configuration as it is used and the launch it belongs to.
+
+    Raises:
+        RunWriteError: on every rank, if it cannot be written.
+    """
     run_dir = Path(config.run_dir)
-    if ranks.is_main:
-        (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        save_config(config, run_dir / CONFIG)
-        note_launch(run_dir)
-    ranks.wait()
+
+    def write() -> None:
+        if ranks.is_main:
+            (run_dir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+            save_config(config, run_dir / CONFIG)
+            note_launch(run_dir)
+
+    write_together(run_dir / CONFIG, write, ranks)
     return run_dir
 
 

@@ -51,6 +51,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
             cannot be written.
         FloatingPointError: the loss is no longer finite.
+        RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
     with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
@@ -62,7 +63,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
 class VQGANStage:
     """The VQGAN and its loss in training: a `loop.Stage`; every rank makes it."""
 
-    loss_name = "total_loss"
+    loss_name, export_name = "total_loss", "vqgan"
 
     def __init__(self, config: VQGANRun, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
@@ -186,10 +187,9 @@ class VQGANStage:
         """Crops, and what the model makes of them."""
         return pictures(self.best, self.crops, self.shown, self.ranks.device)
 
-    def export(self, run_dir: Path) -> None:
-        """Write run_dir/vqgan."""
-        if self.ranks.is_main:
-            self.best.save_pretrained(run_dir / "vqgan")
+    def export(self) -> Callable[[Path], None]:
+        """What writes the VQGAN."""
+        return self.best.save_pretrained
 
 
 class DiscriminatorLoss(nn.Module):

@@ -10,6 +10,7 @@ Two processes train the same model as one process with twice their `data.batch_s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
             cannot be written.
         FloatingPointError: the loss is no longer finite.
+        RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
     with join_ranks(config.device, config.rank_timeout_minutes) as ranks:
@@ -65,7 +67,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
 class TransformerStage:
     """A transformer over the codes of a frozen VQGAN: a `loop.Stage`; every rank makes it."""
 
-    loss_name = "nll"
+    loss_name, export_name = "nll", "model"
 
     def __init__(self, config: TransformerRun, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
@@ -190,11 +192,9 @@ class TransformerStage:
         """Conditions, codes decoded, and what was predicted."""
         return pictures(self.model, self.shown)
 
-    def export(self, run_dir: Path) -> None:
-        """Write run_dir/model, with both stages."""
-        weights = whole_state_dict(self.best)
-        if self.ranks.is_main:
-            self.model.save_pretrained(run_dir / "model", weights)
+    def export(self) -> Callable[[Path], None]:
+        """What writes both stages, with weights that ranks have put together here."""
+        return partial(self.model.save_pretrained, gpt_state_dict=whole_state_dict(self.best))
 
 
 def build_transformer(
