@@ -178,6 +178,16 @@ def launched(tmp_path_factory, pictures, first_stage):
     return folder, dict(zip(launches, outcomes, strict=True)), told
 
 
+def test_an_interval_of_the_log_goes_on_on_another_number_of_ranks(launched):
+    folder, outcomes, told = launched
+    assert outcomes["undisturbed"] == outcomes["changed"] == "done", told
+    assert told.count("changed/checkpoints/step_000007") == 1
+    changed, expected = read_metrics(folder / "changed"), read_metrics(folder / "undisturbed")
+    assert [entry["step"] for entry in changed] == [5, 10, 12]
+    for entry, one in zip(changed, expected, strict=True):
+        assert entry == pytest.approx(one, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("launch", "message"),
     [

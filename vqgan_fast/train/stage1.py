@@ -86,7 +86,9 @@ class VQGANStage:
         }
         if self.game:
             shared |= named_tensors("discriminator", self.loss.discriminator, self.disc_optimizer)
-        self.state = TrainingState(shared, {"meter": self.meter.totals}, ranks, described)
+        self.state = TrainingState(
+            shared, {"meter": self.meter.totals}, ranks, config.data.batch_size, described
+        )
 
     def _build_models(self) -> None:
         """The models, with the same weights on every rank, and their optimizers."""

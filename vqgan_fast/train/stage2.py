@@ -84,8 +84,9 @@ class TransformerStage:
             **module_tensors("average", self.average),
         }
         self.state = TrainingState(
-            shared, {"meter": self.meter.totals}, ranks, self.codes.described, frozen
-        )
+            shared, {"meter": self.meter.totals}, ranks, config.data.batch_size,
+            self.codes.described, frozen,
+        )  # fmt: skip
 
     def _load_codes(self) -> str:
         """The frozen first stage and the codes that it gives; the fingerprint of what is frozen."""
