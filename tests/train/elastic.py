@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
+from vqgan_fast.models import LatentTransformer
 from vqgan_fast.train import build_config, checkpoint_writer, train
 from vqgan_fast.train.run_log import RunLog
 from vqgan_fast.train.stopping import StopRequest
@@ -73,7 +74,7 @@ def run_rank(scenario: dict[str, Any]) -> None:
     given = {**scenario["config"], **scenario.get("config_of_rank", {}).get(str(rank), {})}
     try:
         train(build_config(given))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         print(f"rank {rank}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error
 
@@ -136,6 +137,11 @@ FAULTS = {
     "kill in checkpoint": lambda number: on_call(FileSystemWriter, "write_data", number, kill),
     "kill before the rename": lambda number: on_call(checkpoint_writer, "write_json", number, kill),
     "full disk": lambda number: on_call(FileSystemWriter, "write_data", number, fill_disk),
+    "full disk in export": lambda number: on_call(
+        LatentTransformer, "save_pretrained", number, fill_disk
+    ),
+    "full disk in pictures": lambda number: on_call(RunLog, "pictures", number, fill_disk),
+    "full disk at the start": lambda number: fill_disk(),
     "SIGTERM": end_launch_at,
     "bit flip": lambda number: on_call(RunLog, "advance", number, flip_a_bit),
 }

@@ -18,6 +18,7 @@ from .load_config import expand, save_config
 from .run_lock import LOCK
 from .run_log import say
 from .stopping import too_short
+from .together import write_together
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What a run's folder holds before its configuration; .nfs*: files that another machine has open.
@@ -80,13 +81,19 @@ def create_run_folder(config: Run, ranks: Ranks) -> Path:
     """Fill the run's folder with the launch it belongs to and the configuration as it is used.
 
     In this order: a launch that is ended in between knows the folder again, whatever is in it.
+
+    Raises:
+        RunWriteError: on every rank, if it cannot be written.
     """
     run_dir = Path(config.run_dir)
-    if ranks.is_main:
-        note_launch(run_dir)
-        save_config(config, run_dir / CONFIG)
-        (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
-    ranks.wait()
+
+    def write() -> None:
+        if ranks.is_main:
+            note_launch(run_dir)
+            save_config(config, run_dir / CONFIG)
+            (run_dir / CHECKPOINTS).mkdir(exist_ok=True)
+
+    write_together(run_dir / CONFIG, write, ranks)
     return run_dir
 
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -68,11 +69,13 @@ class RunLog:
     def __enter__(self) -> RunLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
         if self._writer is not None:
-            self._writer.close()
+            # On a full disk it fails once more: the first error says which file it was.
+            with suppress(*([OSError] if kind else [])):
+                self._writer.close()
 
     def say(self, message: str) -> None:
         """One line for the user, once and not from every rank."""
@@ -113,6 +116,10 @@ class RunLog:
             shown = ("rec_loss", "nll", "val_nll", "codebook_usage")
             self._bar.set_postfix({key: f"{values[key]:.3g}" for key in shown if key in values})
 
+    def picture_file(self, step: int) -> Path:
+        """Where the pictures of a step are."""
+        return self.run_dir / IMAGES / f"step_{step:06d}.png"
+
     def pictures(self, step: int, rows: list[Tensor]) -> None:
         """Write a grid to images/step_NNNNNN.png and TensorBoard.
 
@@ -123,7 +130,7 @@ class RunLog:
             return
         grid = picture_grid(rows)
         picture = Image.fromarray(grid.permute(1, 2, 0).numpy())
-        with replacing(self.run_dir / IMAGES / f"step_{step:06d}.png") as unfinished:
+        with replacing(self.picture_file(step)) as unfinished:
             picture.save(unfinished, format="PNG")
         if self._writer is not None:
             self._writer.add_image("pictures", grid, step)

@@ -9,32 +9,30 @@ Two processes train the same model as one process with twice their `data.batch_s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-from vqgan_fast.data import batches, data_fingerprint
+from vqgan_fast.data import Batch, batches, data_fingerprint
 from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .agreement import check_same, start_together
-from .checkpoint_writer import CheckpointWriter
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
-from .data_wait import DataWait
-from .distributed import join_ranks
+from .distributed import Ranks, join_ranks
 from .evaluation import evaluating, reconstruction_figures
-from .first_checkpoint import first_checkpoint
+from .loop import train_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
-from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_folder import TrainingResult, find_checkpoint
 from .run_lock import locked
-from .run_log import RunLog
 from .sharding import checkpoint_activations
-from .skipped import SkippedFiles
-from .stopping import StopRequest
 from .training_crops import TrainingCrops
-from .training_state import TrainingState, check_finite, module_tensors, named_tensors
+from .training_state import TrainingState, module_tensors, named_tensors
 
 LOSSES = {
     "vqgan": (
@@ -54,6 +52,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
             cannot be written.
         FloatingPointError: the loss is no longer finite.
+        RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
     with (
@@ -61,136 +60,142 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         locked(config.run_dir, ranks),
     ):
         config = start_together(config, ranks)
-        data, optim, cadence = config.data, config.optim, config.log
-        # The pictures; and may the run's folder be used?
-        checkpoint = find_checkpoint(config, ranks)
-        crops = TrainingCrops(data, config.seed, ranks)
+        checkpoint = find_checkpoint(config, ranks)  # and may the run's folder be used?
+        return train_stage(VQGANStage(config, ranks), config, checkpoint, ranks)
+
+
+class VQGANStage:
+    """The VQGAN and its loss in training: a `loop.Stage`; every rank makes it."""
+
+    loss_name, export_name = "total_loss", "vqgan"
+
+    def __init__(self, config: VQGANRun, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        self.crops = crops = TrainingCrops(config.data, config.seed, ranks)
         described = data_fingerprint(crops.stream.files, crops.kinds)
         check_same({"the training data": described}, ranks)
-        shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
+        self.shown = crops.first(PICTURES) if crops.held_out is None else crops.held_out[:PICTURES]
+        self.files, self.kinds = crops.stream.files, crops.kinds
+        self._build_models()
 
-        # The models, with the same weights on every rank.
-        torch.manual_seed(config.seed)
-        model = VQGAN(**config.vqgan_arguments()).to(ranks.device)
-        loss = build_loss(config.loss, crops.channels).to(ranks.device)
-        game = loss.discriminator is not None
-        if game:
-            loss.discriminator = convert(loss.discriminator)  # batch statistics over all ranks
-        average = averaged(model, optim.ema_decay)
-        best = model if average is None else average.module  # the one that is measured and kept
-        if optim.activation_checkpointing:
-            checkpoint_activations([model])
-        rate = learning_rate(config, ranks)
-        optimizer = adam(model, rate)
-        disc_optimizer = adam(loss.discriminator, rate) if game else None
-
-        # What a checkpoint holds; the step and the sample to go on from.
-        monitor = CodebookMonitor(model.quantize.num_codes, config.codebook, config.seed, ranks)
-        meter = Meter(LOSSES[config.loss.kind], ranks.device)
+        # What a checkpoint holds.
+        self.monitor = CodebookMonitor(
+            self.model.quantize.num_codes, config.codebook, config.seed, ranks
+        )
+        self.meter = Meter(LOSSES[config.loss.kind], ranks.device)
         shared = {
-            **named_tensors("model", model, optimizer),
-            **module_tensors("average", average),
-            **monitor.tensors(),
+            **named_tensors("model", self.model, self.optimizer),
+            **module_tensors("average", self.average),
+            **self.monitor.tensors(),
         }
-        if game:
-            shared |= named_tensors("discriminator", loss.discriminator, disc_optimizer)
-        state = TrainingState(shared, {"meter": meter.totals}, ranks, described)
-        torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
-        first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
-        run_dir = create_run_folder(config, ranks)
+        if self.game:
+            shared |= named_tensors("discriminator", self.loss.discriminator, self.disc_optimizer)
+        self.state = TrainingState(
+            shared, {"meter": self.meter.totals}, ranks, config.data.batch_size, described
+        )
 
-        autoencoder = ranks.parallel(model)
-        discriminator_loss = ranks.parallel(DiscriminatorLoss(loss)) if game else None
-        parallel = [autoencoder, discriminator_loss] if game else [autoencoder]
-        wait = DataWait(ranks)
-        source = wait.watch(batches(
-            crops.stream, data.batch_size, start=samples, rank=ranks.rank,
+    def _build_models(self) -> None:
+        """The models, with the same weights on every rank, and their optimizers."""
+        config, ranks = self.config, self.ranks
+        torch.manual_seed(config.seed)
+        self.model = VQGAN(**config.vqgan_arguments()).to(ranks.device)
+        self.loss = build_loss(config.loss, self.crops.channels).to(ranks.device)
+        self.game = self.loss.discriminator is not None
+        if self.game:  # with batch statistics over all ranks
+            self.loss.discriminator = convert(self.loss.discriminator)
+        self.average = averaged(self.model, config.optim.ema_decay)
+        # The one that is measured and kept.
+        self.best = self.model if self.average is None else self.average.module
+        if config.optim.activation_checkpointing:
+            checkpoint_activations([self.model])
+        self.rate = learning_rate(config, ranks)
+        self.optimizer = adam(self.model, self.rate)
+        self.disc_optimizer = adam(self.loss.discriminator, self.rate) if self.game else None
+
+    def start(self, samples: int) -> Iterator[Batch]:
+        """The models on all ranks, and the batches after so many samples."""
+        data, ranks = self.config.data, self.ranks
+        self._autoencoder = ranks.parallel(self.model)
+        self._discriminator_loss = (
+            ranks.parallel(DiscriminatorLoss(self.loss)) if self.game else None
+        )
+        return batches(
+            self.crops.stream, data.batch_size, start=samples, rank=ranks.rank,
             world_size=ranks.world_size, pin_memory=ranks.on_cuda,
             num_workers=0 if data.cache else data.num_workers,
-        ))  # fmt: skip
-        samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
-        with (
-            RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
-            StopRequest(optim.max_minutes, ranks) as stop,
-            CheckpointWriter(
-                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
-                cadence.checkpoint_in_background,
-            ) as writer,
-        ):  # fmt: skip
-            skipped = SkippedFiles(crops.stream.files, crops.kinds, ranks, log.warn)
-            log.say(
-                f"VQGAN f{model.downsampling_factor}, learning rate {rate:.3g}, {describe(loss)}"
-            )
-            stop.reserve_seconds = first_checkpoint(
-                state, writer, checkpoint, optim.max_minutes, log
-            )
-            done = first
-            for step in range(first, optim.steps):
-                with_gan = loss.gan_is_on(step)
-                counts = torch.zeros_like(monitor.since_restart)
-                for micro in range(optim.accumulate):
-                    batch = next(source)
-                    skipped.add(batch.skipped)
-                    x = crops.model_input(crops.raw(batch), ranks.device)
-                    with accumulating(micro + 1 < optim.accumulate, *parallel):
-                        # The generator's turn; the discriminator's weights take no gradient.
-                        with autocast(config, ranks):
-                            x_hat, quantizer_loss, info = autoencoder(x)
-                            g_loss, logs = loss.generator_loss(
-                                x, x_hat, quantizer_loss, model.last_layer, step
-                            )
-                        (g_loss / optim.accumulate).backward()
-                        # The discriminator's turn, on the same reconstruction.
-                        if with_gan:
-                            with autocast(config, ranks):
-                                d_loss, d_logs = discriminator_loss(x, x_hat.detach(), step)
-                            (d_loss / optim.accumulate).backward()
-                            logs |= d_logs
-                    meter.add(logs)
-                    counts += info.counts
-                optimizer.step()
-                optimizer.zero_grad()
-                if with_gan:
-                    disc_optimizer.step()
-                    disc_optimizer.zero_grad()
-                if average is not None:
-                    average.update_parameters(model)
+        )  # fmt: skip
 
-                done, samples = step + 1, samples + samples_per_step
-                monitor.observe(step, counts)
-                if monitor.restart_is_due(done):
-                    monitor.restart(done, model, optimizer, None if best is model else best, x)
-                log.advance()
-                stopping = stop.agreed() or done == optim.steps
-                if stopping or done % cadence.every == 0:
-                    figures, collapse = monitor.figures(done)
-                    values = {**meter.means(ranks), **figures, "skipped_images": skipped.report()}
-                    values["data_wait"] = wait.share()
-                    if crops.held_out is not None:
-                        values |= reconstruction_figures(best, crops, data.batch_size, ranks)
-                    log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
-                    if collapse is not None:
-                        log.warn(collapse)
-                    check_finite("total_loss", values["total_loss"], done)
-                if done % cadence.every == 0:
-                    meter.reset()
-                    monitor.reset()
-                if stopping or done % cadence.images_every == 0:
-                    log.pictures(done, pictures(best, crops, shown, ranks.device))
-                if stopping or done % cadence.checkpoint_every == 0:
-                    before = stop.minutes
-                    state.save(writer, done, samples)
-                    if ranks.is_main:
-                        best.save_pretrained(run_dir / "vqgan")
-                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
-                if stopping:
-                    break
-            writer.finish()
-            if stop.warning():
-                log.warn(stop.warning())
-            log.farewell(stop.reason())
-        stop.raise_if_interrupted()
-        return TrainingResult(run_dir, done, log.last)
+    def describe(self) -> str:
+        """What is trained, and with which loss."""
+        return (
+            f"VQGAN f{self.model.downsampling_factor}, learning rate {self.rate:.3g}, "
+            f"{describe(self.loss)}"
+        )
+
+    def step(self, step: int, next_batch: Callable[[], Batch]) -> None:
+        """One step of both optimizers, and new life for dead codes where it is due."""
+        accumulate, with_gan = self.config.optim.accumulate, self.loss.gan_is_on(step)
+        counts = torch.zeros_like(self.monitor.since_restart)
+        for micro in range(accumulate):
+            x = self.crops.model_input(self.crops.raw(next_batch()), self.ranks.device)
+            counts += self._backward(x, step, with_gan, more_to_come=micro + 1 < accumulate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if with_gan:
+            self.disc_optimizer.step()
+            self.disc_optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.monitor.observe(step, counts)
+        if self.monitor.restart_is_due(step + 1):
+            average = None if self.best is self.model else self.best
+            self.monitor.restart(step + 1, self.model, self.optimizer, average, x)
+
+    def _backward(self, x: Tensor, step: int, with_gan: bool, more_to_come: bool) -> Tensor:
+        """Gradients of one micro-batch for both; how often each code was used, (K,)."""
+        config, ranks, loss = self.config, self.ranks, self.loss
+        parallel = [self._autoencoder, self._discriminator_loss][: 1 + self.game]
+        with accumulating(more_to_come, *parallel):
+            # The generator's turn; the discriminator's weights take no gradient.
+            with autocast(config, ranks):
+                x_hat, quantizer_loss, info = self._autoencoder(x)
+                g_loss, logs = loss.generator_loss(
+                    x, x_hat, quantizer_loss, self.model.last_layer, step
+                )
+            (g_loss / config.optim.accumulate).backward()
+            # The discriminator's turn, on the same reconstruction.
+            if with_gan:
+                with autocast(config, ranks):
+                    d_loss, d_logs = self._discriminator_loss(x, x_hat.detach(), step)
+                (d_loss / config.optim.accumulate).backward()
+                logs |= d_logs
+        self.meter.add(logs)
+        return info.counts
+
+    def figures(self, done: int) -> tuple[dict[str, float], str | None]:
+        """Those of the codebook, and a warning if it collapses."""
+        return self.monitor.figures(done)
+
+    def held_out_figures(self) -> dict[str, float]:
+        """How well held-out crops are reconstructed; nothing without any."""
+        if self.crops.held_out is None:
+            return {}
+        return reconstruction_figures(
+            self.best, self.crops, self.config.data.batch_size, self.ranks
+        )
+
+    def start_interval(self) -> None:
+        """Begin the next interval of the log."""
+        self.meter.reset()
+        self.monitor.reset()
+
+    def pictures(self) -> list[Tensor]:
+        """Crops, and what the model makes of them."""
+        return pictures(self.best, self.crops, self.shown, self.ranks.device)
+
+    def export(self) -> Callable[[Path], None]:
+        """What writes the VQGAN."""
+        return self.best.save_pretrained
 
 
 class DiscriminatorLoss(nn.Module):

@@ -9,7 +9,10 @@ Two processes train the same model as one process with twice their `data.batch_s
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from operator import itemgetter
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +24,6 @@ from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
 from .agreement import check_same, start_together
-from .checkpoint_writer import CheckpointWriter
 from .code_source import (
     SHOWN,
     CodeBatch,
@@ -33,21 +35,17 @@ from .code_source import (
 )
 from .conditioning import Conditioning, drop_some, shuffled
 from .config import ConfigError, GPTConfig, TransformerRun
-from .data_wait import DataWait
 from .distributed import Ranks, join_ranks
 from .evaluation import held_out_nll, predictions
-from .first_checkpoint import first_checkpoint
 from .first_stage import load_first_stage
+from .loop import train_stage
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
-from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_folder import TrainingResult, find_checkpoint
 from .run_lock import locked
-from .run_log import RunLog
 from .sharding import checkpoint_activations, shard, whole_state_dict
-from .skipped import SkippedFiles
-from .stopping import StopRequest
 from .training_pictures import training_pictures
-from .training_state import TrainingState, check_finite, module_tensors, named_tensors
+from .training_state import TrainingState, module_tensors, named_tensors
 
 
 def train_transformer(config: TransformerRun) -> TrainingResult:
@@ -58,6 +56,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         CheckpointError: none of the checkpoints of the run to be resumed can be read, or one
             cannot be written.
         FloatingPointError: the loss is no longer finite.
+        RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
     with (
@@ -65,128 +64,142 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         locked(config.run_dir, ranks),
     ):
         config = start_together(config, ranks)
-        data, optim, cadence = config.data, config.optim, config.log
-        # The frozen first stage and the codes that it gives; and may the run's folder be used?
-        checkpoint = find_checkpoint(config, ranks)
-        vqgan = load_first_stage(config.first_stage).to(ranks.device)
+        checkpoint = find_checkpoint(config, ranks)  # and may the run's folder be used?
+        return train_stage(TransformerStage(config, ranks), config, checkpoint, ranks)
+
+
+class TransformerStage:
+    """A transformer over the codes of a frozen VQGAN: a `loop.Stage`; every rank makes it."""
+
+    loss_name, export_name = "nll", "model"
+
+    def __init__(self, config: TransformerRun, ranks: Ranks) -> None:
+        self.config, self.ranks = config, ranks
+        frozen = self._load_codes()
+        self.held_out = held_out_codes(self.codes)
+        self.shown = next(self.codes.batches(0)) if self.held_out is None else self.held_out
+        self.files, self.kinds = self.codes.files, self.codes.kinds
+        self._build_models()
+
+        # What a checkpoint holds.
+        self.meter = Meter(["nll"], ranks.device)
+        shared = {
+            **named_tensors("gpt", self.gpt, self.optimizer),
+            **module_tensors("average", self.average),
+        }
+        self.state = TrainingState(
+            shared, {"meter": self.meter.totals}, ranks, config.data.batch_size,
+            self.codes.described, frozen,
+        )  # fmt: skip
+
+    def _load_codes(self) -> str:
+        """The frozen first stage and the codes that it gives; the fingerprint of what is frozen."""
+        config, data, ranks = self.config, self.config.data, self.ranks
+        self.vqgan = load_first_stage(config.first_stage).to(ranks.device)
         parts = config.condition.parts or [config.condition]
         files = training_pictures(data, ranks, parts) if data.codes is None else None
-        conditioning = Conditioning(config, vqgan, pictures=files)
-        condition = conditioning.stage.to(ranks.device)
+        conditioning = Conditioning(config, self.vqgan, pictures=files)
+        self.condition = conditioning.stage.to(ranks.device)
         source_of_codes = PictureCodes if data.codes is None else FileCodes
-        codes = source_of_codes(data, vqgan, conditioning, config.seed, ranks)
-        frozen = weights_fingerprint(nn.ModuleList([vqgan, condition]))
-        check_same({"the training data": codes.described, "the frozen VQGAN": frozen}, ranks)
-        held_out = held_out_codes(codes)
-        shown = next(codes.batches(0)) if held_out is None else held_out
+        self.codes = source_of_codes(data, self.vqgan, conditioning, config.seed, ranks)
+        frozen = weights_fingerprint(nn.ModuleList([self.vqgan, self.condition]))
+        described = self.codes.described
+        check_same({"the training data": described, "the frozen VQGAN": frozen}, ranks)
+        return frozen
 
-        # The transformer, with the same weights on every rank.
+    def _build_models(self) -> None:
+        """The transformer, with the same weights on every rank, and its optimizer."""
+        config, optim, ranks = self.config, self.config.optim, self.ranks
         torch.manual_seed(config.seed)
-        vocab_size = max(vqgan.quantize.codebook_size, condition.vocab_size)
-        null_token = vocab_size if config.cond_drop_prob else None
-        vocab_size += null_token is not None
-        cells = codes.grid[0] * codes.grid[1]
-        length = condition.length(cells) + cells
-        if config.gpt.n_unmasked > condition.length(cells):
+        self.vocab_size = max(self.vqgan.quantize.codebook_size, self.condition.vocab_size)
+        self.null_token = self.vocab_size if config.cond_drop_prob else None
+        self.vocab_size += self.null_token is not None
+        cells = self.codes.grid[0] * self.codes.grid[1]
+        known = self.condition.length(cells)
+        if config.gpt.n_unmasked > known:
             raise ConfigError(
-                f"gpt.n_unmasked must be at most {condition.length(cells)}, the condition's "
-                f"tokens, got {config.gpt.n_unmasked}"
+                f"gpt.n_unmasked must be at most {known}, the condition's tokens, got "
+                f"{config.gpt.n_unmasked}"
             )
-        gpt = build_transformer(config.transformer, config.gpt, vocab_size, length)
-        gpt = gpt.to(ranks.device)
-        average = averaged(gpt, optim.ema_decay)
-        best = gpt if average is None else average.module  # the one that is measured and kept
+        gpt = build_transformer(config.transformer, config.gpt, self.vocab_size, known + cells)
+        self.gpt = gpt.to(ranks.device)
+        self.average = averaged(self.gpt, optim.ema_decay)
+        # The one that is measured and kept.
+        self.best = self.gpt if self.average is None else self.average.module
         if optim.activation_checkpointing:
-            checkpoint_activations([gpt])
-        sharded = optim.sharded and ranks.world_size > 1
-        if sharded:
-            for module in [gpt] if average is None else [gpt, best]:
+            checkpoint_activations([self.gpt])
+        self.sharded = optim.sharded and ranks.world_size > 1
+        if self.sharded:
+            for module in [self.gpt] if self.average is None else [self.gpt, self.best]:
                 shard(module, config, ranks)
-        model = LatentTransformer(vqgan, condition, best, config.pkeep, null_token)
-        rate = learning_rate(config, ranks)
-        optimizer = torch.optim.AdamW(
-            gpt.decay_groups(optim.weight_decay), rate, betas=(0.9, 0.95), fused=True
+        self.model = LatentTransformer(
+            self.vqgan, self.condition, self.best, config.pkeep, self.null_token
+        )
+        self.rate = learning_rate(config, ranks)
+        self.optimizer = torch.optim.AdamW(
+            self.gpt.decay_groups(optim.weight_decay), self.rate, betas=(0.9, 0.95), fused=True
         )
 
-        # What a checkpoint holds; the step and the sample to go on from.
-        meter = Meter(["nll"], ranks.device)
-        shared = {**named_tensors("gpt", gpt, optimizer), **module_tensors("average", average)}
-        state = TrainingState(shared, {"meter": meter.totals}, ranks, codes.described, frozen)
-        torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks
-        first, samples = (0, 0) if checkpoint is None else state.restore(checkpoint)
-        run_dir = create_run_folder(config, ranks)
+    def start(self, samples: int) -> Iterator[CodeBatch]:
+        """The transformer on all ranks, and the batches after so many samples."""
+        self.gpt.train()
+        self._parallel = self.gpt if self.sharded else self.ranks.parallel(self.gpt)
+        return self.codes.batches(samples)
 
-        gpt.train()
-        parallel = gpt if sharded else ranks.parallel(gpt)
-        wait = DataWait(ranks)
-        source = wait.watch(codes.batches(samples))
-        samples_per_step = data.batch_size * ranks.world_size * optim.accumulate
-        with (
-            RunLog(run_dir, cadence, first, optim.steps, samples_per_step, ranks) as log,
-            StopRequest(optim.max_minutes, ranks) as stop,
-            CheckpointWriter(
-                run_dir / CHECKPOINTS, cadence.keep_checkpoints, ranks,
-                cadence.checkpoint_in_background,
-            ) as writer,
-        ):  # fmt: skip
-            skipped = SkippedFiles(codes.files, codes.kinds, ranks, log.warn)
-            log.say(f"transformer over {codes.grid} codes, learning rate {rate:.3g}")
-            stop.reserve_seconds = first_checkpoint(
-                state, writer, checkpoint, optim.max_minutes, log
+    def describe(self) -> str:
+        """What is trained."""
+        return f"transformer over {self.codes.grid} codes, learning rate {self.rate:.3g}"
+
+    def step(self, step: int, next_batch: Callable[[], CodeBatch]) -> None:
+        """One step of the optimizer."""
+        accumulate = self.config.optim.accumulate
+        for micro in range(accumulate):
+            self._backward(next_batch(), more_to_come=micro + 1 < accumulate)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.gpt)
+
+    def _backward(self, batch: CodeBatch, more_to_come: bool) -> None:
+        """Gradients of one micro-batch."""
+        config = self.config
+        inputs = replace_codes(
+            batch.codes, batch.positions, config.pkeep, self.vocab_size, config.seed
+        )
+        prefix = drop_some(
+            batch.condition, batch.positions, config.cond_drop_prob, self.null_token, config.seed
+        )
+        with accumulating(more_to_come, self._parallel):
+            with autocast(config, self.ranks):
+                logits = code_logits(self._parallel, prefix, inputs)
+            nll = F.cross_entropy(logits.flatten(0, 1).float(), batch.codes.flatten())
+            (nll / config.optim.accumulate).backward()
+        self.meter.add({"nll": nll.detach()})
+
+    def figures(self, done: int) -> tuple[dict[str, float], str | None]:
+        """None besides the loss."""
+        return {}, None
+
+    def held_out_figures(self) -> dict[str, float]:
+        """The likelihood of held-out codes; nothing without any."""
+        if self.held_out is None:
+            return {}
+        with autocast(self.config, self.ranks):
+            return held_out_figures(
+                self.best, self.held_out, self.config.data.batch_size, self.ranks
             )
-            done = first
-            for step in range(first, optim.steps):
-                for micro in range(optim.accumulate):
-                    batch = next(source)
-                    skipped.add(batch.skipped)
-                    inputs = replace_codes(
-                        batch.codes, batch.positions, config.pkeep, vocab_size, config.seed
-                    )
-                    prefix = drop_some(
-                        batch.condition, batch.positions, config.cond_drop_prob, null_token,
-                        config.seed,
-                    )  # fmt: skip
-                    with accumulating(micro + 1 < optim.accumulate, parallel):
-                        with autocast(config, ranks):
-                            logits = code_logits(parallel, prefix, inputs)
-                        nll = F.cross_entropy(logits.flatten(0, 1).float(), batch.codes.flatten())
-                        (nll / optim.accumulate).backward()
-                    meter.add({"nll": nll.detach()})
-                optimizer.step()
-                optimizer.zero_grad()
-                if average is not None:
-                    average.update_parameters(gpt)
 
-                done, samples = step + 1, samples + samples_per_step
-                log.advance()
-                stopping = stop.agreed() or done == optim.steps
-                if stopping or done % cadence.every == 0:
-                    values = {**meter.means(ranks), "skipped_images": skipped.report()}
-                    values["data_wait"] = wait.share()
-                    if held_out is not None:
-                        with autocast(config, ranks):
-                            values |= held_out_figures(best, held_out, data.batch_size, ranks)
-                    log.metrics(done, {**values, "lr": rate, "minutes": stop.minutes})
-                    check_finite("nll", values["nll"], done)
-                if done % cadence.every == 0:
-                    meter.reset()
-                if stopping or done % cadence.images_every == 0:
-                    log.pictures(done, pictures(model, shown))
-                if stopping or done % cadence.checkpoint_every == 0:
-                    before = stop.minutes
-                    state.save(writer, done, samples)
-                    weights = whole_state_dict(best)
-                    if ranks.is_main:
-                        model.save_pretrained(run_dir / "model", weights)
-                    stop.reserve_seconds = max(writer.seconds, 60 * (stop.minutes - before))
-                if stopping:
-                    break
-            writer.finish()
-            if stop.warning():
-                log.warn(stop.warning())
-            log.farewell(stop.reason())
-        stop.raise_if_interrupted()
-        return TrainingResult(run_dir, done, log.last)
+    def start_interval(self) -> None:
+        """Begin the next interval of the log."""
+        self.meter.reset()
+
+    def pictures(self) -> list[Tensor]:
+        """Conditions, codes decoded, and what was predicted."""
+        return pictures(self.model, self.shown)
+
+    def export(self) -> Callable[[Path], None]:
+        """What writes both stages, with weights that ranks have put together here."""
+        return partial(self.model.save_pretrained, gpt_state_dict=whole_state_dict(self.best))
 
 
 def build_transformer(

@@ -69,9 +69,14 @@ class StopRequest:
         """Minutes since training started."""
         return (time.monotonic() - self._start) / 60
 
-    def agreed(self) -> bool:
-        """Whether to stop now, the same answer on every rank; to be called once a step by all."""
-        needed = self.minutes + self.reserve_seconds / 60
+    def agreed(self, seconds_ahead: float = 0.0) -> bool:
+        """Whether to stop now, the same answer on every rank; to be called once a step by all.
+
+        Args:
+            seconds_ahead: what else than the last checkpoint is to come before the end, as far as
+                it is known.
+        """
+        needed = self.minutes + (self.reserve_seconds + seconds_ahead) / 60
         late = self.max_minutes is not None and needed >= self.max_minutes
         signal_number, over = self.ranks.largest([self.signal_number, int(late)])
         self.signal_number, self.time_is_over = signal_number, bool(over)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ class TrainingState:
 
     Args:
         shared: tensors that are equal on every rank, or cut over them, by name.
-        own: tensors that each rank has for itself, by name.
+        own: tensors that each rank has for itself, by name; only their sum over ranks counts.
+        batch_size: samples behind each thing that `own` counts.
         data: what is trained on, in words that change with it.
         frozen: a fingerprint of the weights that are trained upon and are not in the checkpoint.
     """
@@ -35,9 +37,11 @@ class TrainingState:
         shared: Mapping[str, Tensor],
         own: Mapping[str, Tensor],
         ranks: Ranks,
+        batch_size: int,
         data: str = "",
         frozen: str = "",
     ) -> None:
+        self.batch_size = batch_size
         self.shared, self.ranks, self.data, self.frozen = dict(shared), ranks, data, frozen
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
@@ -63,15 +67,15 @@ class TrainingState:
         tensors = {**self.shared, **self.own, **self._random_states()}
         state = {
             "step": step, "samples": samples, "world_size": self.ranks.world_size,
-            "data": self.data, "frozen": self.frozen,
+            "batch_size": self.batch_size, "data": self.data, "frozen": self.frozen,
         }  # fmt: skip
         writer.save(step, tensors, state)
 
     def restore(self, checkpoint: Path) -> tuple[int, int]:
         """Go on from a checkpoint; every rank calls it.
 
-        Random states and the sums of the log interval belong to their ranks; on another number of
-        ranks they start anew.
+        Random states and the sums of the log interval belong to their ranks. On another number of
+        ranks random states start anew, and rank 0 takes the sums of all.
 
         Returns:
             finished steps, samples seen.
@@ -97,13 +101,46 @@ class TrainingState:
                 "may come twice or not at all"
             )
         same_ranks = state["world_size"] == self.ranks.world_size
+        sums = self.own if same_ranks else self._of_all_ranks(state["world_size"])
+        tensors.update(sums)
         if same_ranks:
-            tensors.update(self.own)
             tensors.update(random_states)
         load_tensors(checkpoint, tensors, self.ranks)
         if same_ranks:
             self._set_random_states(random_states)
+        else:
+            self._add_up(sums)
+        self._weigh(state)
         return state["step"], state["samples"]
+
+    def _of_all_ranks(self, world_size: int) -> dict[str, Tensor]:
+        """Room for what each of the ranks of a checkpoint had for itself, by its name there."""
+        return {
+            f"rank_{rank}/{name.partition('/')[2]}": torch.zeros_like(tensor)
+            for rank in range(world_size)
+            for name, tensor in self.own.items()
+        }
+
+    def _add_up(self, sums: Mapping[str, Tensor]) -> None:
+        """Rank 0 has what all ranks had together, and the others nothing."""
+        for name, tensor in self.own.items():
+            tensor.zero_()
+            if self.ranks.is_main:
+                for other, value in sums.items():
+                    if other.partition("/")[2] == name.partition("/")[2]:
+                        tensor += value
+
+    def _weigh(self, state: Mapping[str, Any]) -> None:
+        """What counts batches of another size counts as many of this run's as have its samples.
+
+        So a mean over an interval is one over samples, on however many ranks its steps were done.
+        """
+        # A checkpoint of an older version does not say: on other ranks the step stayed what it was.
+        ranks, size = state["world_size"], self.batch_size
+        before = state.get("batch_size", size * self.ranks.world_size / ranks)
+        if before != size:
+            for tensor in self.own.values():
+                tensor *= before / size
 
     def _own_name(self, name: str) -> str:
         return f"rank_{self.ranks.rank}/{name}"
