@@ -31,6 +31,8 @@ inline void check_cuda(cudaError_t error, const char* what) {
 class CudaContext {
  public:
   explicit CudaContext(const Tensor& t) : guard_(t.get_device_index()) {
+    // The guard speaks to torch's CUDA runtime; this library has one of its own, linked statically.
+    check_cuda(cudaSetDevice(t.get_device_index()), "cudaSetDevice");
     void* stream = nullptr;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(t.get_device_index(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);

@@ -126,4 +126,8 @@ def test_several_ranks_need_a_folder(folder, first_stage, capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     argv = ["tokenize", str(first_stage), str(folder), "--output", "codes.safetensors"]
     assert cli.main(argv) == cli.USER_ERROR
+    assert "sets WORLD_SIZE without RANK" in capsys.readouterr().err
+    for name, value in {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(argv) == cli.USER_ERROR
     assert "--output must be a folder for several processes" in capsys.readouterr().err

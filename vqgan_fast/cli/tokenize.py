@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,9 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..train.distributed import Ranks, join_ranks
+    from ..train.rank_environment import rank_environment
 
     _check(args)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if rank_environment().world_size == 1:
         _tokenize(args, Ranks(0, 1, choose_device(args.device)))
         return
     if args.output.suffix == ".safetensors":
