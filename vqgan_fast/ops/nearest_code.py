@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_search, is_exact
-from .registration import may_skip_autograd, refuse_forward_mode, register_fallback
+from .registration import check_tensors, may_skip_autograd, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::nearest_code"
 _NO_GRAD = "vqgan_fast::_nearest_code_no_grad"
@@ -63,9 +63,12 @@ def nearest_code(
         2 (z - e) for z and minus that, summed over the rows of a code, for the codebook.
 
     Raises:
+        TypeError: an argument is no tensor.
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
+    if not (isinstance(z, Tensor) and isinstance(codebook, Tensor)):
+        check_tensors(z=z, codebook=codebook)
     refuse_forward_mode("nearest_code", z, codebook)
     skips = may_skip_autograd(z, codebook)
     ops = torch.ops.vqgan_fast

@@ -58,6 +58,21 @@ def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
     )
 
 
+def check_tensors(**arguments: object) -> None:
+    """Raises where an argument is an array or a list, of which the dispatcher would print all.
+
+    Raises:
+        TypeError: the argument is named.
+    """
+    for name, value in arguments.items():
+        # Whoever brings __torch_function__, as tracers do, knows what to do.
+        if not isinstance(value, torch.Tensor) and not hasattr(value, "__torch_function__"):
+            raise TypeError(
+                f"{name} must be a torch.Tensor, got {type(value).__module__}."
+                f"{type(value).__qualname__}; for numpy there is vqgan_fast.numpy.nearest_code"
+            )
+
+
 def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
     """Raises where a tensor carries a tangent, which torch drops in ops registered as ours are.
 

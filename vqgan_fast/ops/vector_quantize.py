@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_search, check_stats, is_exact
-from .registration import refuse_forward_mode, register_fallback
+from .registration import check_tensors, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::vector_quantize"
 _BACKWARD_OP = "vqgan_fast::vector_quantize_backward"
@@ -51,9 +51,12 @@ def vector_quantize(
             of z; NaN if a latent is not finite or there is none.
 
     Raises:
+        TypeError: an argument is no tensor.
         ValueError: precision is unknown.
         RuntimeError: sizes, types or devices do not fit; K or D is 0.
     """
+    if not (isinstance(z, Tensor) and isinstance(codebook, Tensor)):
+        check_tensors(z=z, codebook=codebook)
     refuse_forward_mode("vector_quantize", z, codebook)
     return torch.ops.vqgan_fast.vector_quantize(z, codebook, is_exact(precision))
 

@@ -12,15 +12,16 @@ namespace vqgan_fast {
 namespace cuda {
 namespace {
 
-constexpr int kWarp = 32;
+// [[maybe_unused]]: sm_75 compiles none of the code that these are for.
+[[maybe_unused]] constexpr int kWarp = 32;
 constexpr int kThreads = 128;
 constexpr int kWarpRows = 64;   // one panel of rows
 constexpr int kWarpCodes = 64;  // half a panel of codes
-constexpr int kRowFragments = kWarpRows / 16;
-constexpr int kCodeFragments = kWarpCodes / 8;
+[[maybe_unused]] constexpr int kRowFragments = kWarpRows / 16;
+[[maybe_unused]] constexpr int kCodeFragments = kWarpCodes / 8;
 constexpr int kStageColumns = 32;
 constexpr int kStages = 3;
-constexpr int kPanelBytes = kStageColumns * kRowPanel * 2;
+[[maybe_unused]] constexpr int kPanelBytes = kStageColumns * kRowPanel * 2;
 constexpr int kRowBytes = kStageColumns * kMmaRows * 2;
 constexpr int kCodeBytes = kStageColumns * kCodePanel * 2;
 constexpr int kStageBytes = kRowBytes + kCodeBytes;
