@@ -114,6 +114,16 @@ def test_pictures_may_be_named_by_another_path(tmp_path, vqgan, pictures, monkey
     write(tmp_path / "codes", vqgan, [file.relative_to(Path.cwd()) for file in pictures])
 
 
+def test_other_pictures_of_the_same_names_are_another_job(tmp_path, vqgan, pictures):
+    write(tmp_path / "codes", vqgan, pictures)
+    others = tmp_path / "others"
+    others.mkdir()
+    for file in pictures:
+        (others / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(DataError, match="was begun with pictures = 9, "):
+        write(tmp_path / "codes", vqgan, [others / file.name for file in pictures])
+
+
 def test_a_damaged_job_is_told_with_advice(tmp_path, vqgan, pictures):
     write(tmp_path / "codes", vqgan, pictures)
     (tmp_path / "codes" / "job.json").write_text("")
@@ -133,9 +143,7 @@ def test_another_job_in_the_same_folder_is_refused(tmp_path, vqgan, pictures, ch
     write(tmp_path / "codes", vqgan, pictures)
     with pytest.raises(DataError, match=message):
         write(tmp_path / "codes", vqgan, pictures, **changes)
-    with pytest.raises(
-        DataError, match=r"was begun with pictures = 9 pictures, .*, now it is 8 pictures, "
-    ):
+    with pytest.raises(DataError, match=r"was begun with pictures = 9, .*, now it is 8, "):
         write(tmp_path / "codes", vqgan, pictures[1:])
 
 

@@ -209,7 +209,7 @@ def test_the_index_is_kept_and_made_anew_when_the_shard_changes(shards, folder, 
     for damaged in ("", "[]", '{"version": 0}'):
         index.write_text(damaged)
         assert index_shard(path)[1] == expected
-        assert json.loads(index.read_text())["version"] == 2
+        assert json.loads(index.read_text())["version"] == 3
     kept = json.loads(index.read_text())
     for members in (
         [], [["a.png", None, None]], [["a.png", "0", "5"]], [[5, 0, 5]], [["a.png", -1, 5]],
@@ -383,3 +383,14 @@ def test_a_members_file_can_be_searched(shards):
     assert file.read(7) == content[15:22]
     with pytest.raises((OSError, ValueError)):
         file.seek(-1)
+
+
+def test_an_index_tells_what_counted_as_a_picture(tmp_path, monkeypatch):
+    """One that was made where Pillow reads less would hide pictures."""
+    from vqgan_fast.data import shard_index
+
+    path = write_tar(tmp_path / "a.tar", {"a.png": b"1", "b.jp2": b"2"})
+    monkeypatch.setattr(shard_index, "EXTENSIONS", frozenset({".png"}))
+    assert [member.name for member in index_shard(path)[1]] == ["a.png"]
+    monkeypatch.setattr(shard_index, "EXTENSIONS", frozenset({".png", ".jp2"}))
+    assert [member.name for member in index_shard(path)[1]] == ["a.png", "b.jp2"]

@@ -215,7 +215,9 @@ def test_more_pairs_than_2_to_the_31(d: int) -> None:
 @pytest.mark.parametrize("op", [ops.nearest_code, ops.vector_quantize])
 def test_what_is_no_tensor_is_named(op):
     z, codebook = torch.randn(4, 3), torch.randn(5, 3)
-    with pytest.raises(TypeError, match=r"z must be a torch\.Tensor, got numpy\.ndarray; for numpy"):
+    with pytest.raises(
+        TypeError, match=r"z must be a torch\.Tensor, got numpy\.ndarray; for numpy"
+    ):
         op(z.numpy(), codebook)
     with pytest.raises(TypeError, match=r"codebook must be a torch\.Tensor, got builtins\.list"):
         op(z, codebook.tolist())

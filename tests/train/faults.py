@@ -123,7 +123,9 @@ def test_a_disk_that_is_full(tmp_path, pictures):
         outcomes, told = run_launches(tmp_path, [{"config": config}])
         assert "exitcode  : 2" in outcomes[0]
         # What stands behind it is the system's reason, or torch's where its zip file broke off.
-        assert "the checkpoint of step 6 cannot be written: [" in told and "is the disk full" in told
+        assert (
+            "the checkpoint of step 6 cannot be written: [" in told and "is the disk full" in told
+        )
         assert "the last whole one is" in told
         assert [path.name for path in (disk / "run" / "checkpoints").iterdir()] == ["step_000003"]
         (disk / "something_else").unlink()

@@ -112,8 +112,12 @@ def run(args: argparse.Namespace) -> None:
 
     metrics = set(args.metrics)
     _check(args, metrics)
-    for option, path in (("--json", args.json), ("--keep-pictures", args.keep_pictures)):
-        refuse_existing([path] if path else [], args.force, option)
+    if args.json is not None:
+        refuse_existing([args.json], args.force, "--json")
+    if args.keep_pictures is not None:
+        refuse_existing(
+            [args.keep_pictures], args.force, "--keep-pictures", within=args.keep_pictures
+        )
     device = choose_device(args.device)
     if is_vqgan_of_maps(args.run_folder):
         _evaluate_maps(args, metrics, device)

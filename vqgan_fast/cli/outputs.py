@@ -13,7 +13,11 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_existing(
-    paths: Iterable[Path], force: bool, option: str = "--output", instead: str = ""
+    paths: Iterable[Path],
+    force: bool,
+    option: str = "--output",
+    instead: str = "",
+    within: Path | None = None,
 ) -> None:
     """Raises an OSError before any work is done, where files exist or their folder takes none.
 
@@ -22,6 +26,7 @@ def refuse_existing(
         force: existing ones are replaced.
         option: what the user named them with.
         instead: what else the message advises.
+        within: the folder that is to take them, if not the one that each lies in.
     """
     paths = list(paths)
     there = [str(path) for path in paths if path.exists()]
@@ -31,7 +36,7 @@ def refuse_existing(
             f"{', '.join(there[:3])}{more} exist already; give another {option}, {instead}or "
             f"--force to replace them"
         )
-    for folder in {path.parent: None for path in paths}:
+    for folder in {within or path.parent: None for path in paths}:
         check_writable(folder, option)
 
 

@@ -26,8 +26,8 @@ from .codes import (
     tokenize_images,
     write_codes,
 )
-from .fingerprint import names_fingerprint, pictures_fingerprint, weights_fingerprint
-from .images import DataError
+from .fingerprint import names_fingerprint, weights_fingerprint
+from .images import DataError, PictureFile
 from .stream import ImageStream
 
 JOB, INDEX = "job.json", "codes.index.json"
@@ -169,13 +169,19 @@ def _describe(
     return {
         "codebook": codebook_fingerprint(model.quantize.codebook),
         "encoder": weights_fingerprint(nn.ModuleList([model.encoder, model.quant_conv])),
-        "pictures": pictures_fingerprint(stream.files),
+        # Whole paths: another set often has the same names. Absolute ones: it is no other job if the
+        # command is given from another folder.
+        "pictures": f"{len(stream.files)}, {names_fingerprint(map(_absolute, stream.files))}",
         "crops_per_image": crops_per_image,
         "crops_per_file": crops_per_file,
         **{name: getattr(stream, name) for name in ("size", "resize", "crop", "flip", "seed")},
         "region": list(stream.region),
         "shuffle": stream.order.shuffle,
     }
+
+
+def _absolute(file: PictureFile) -> str:
+    return os.path.abspath(str(file))
 
 
 def _fingerprint(job: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from vqgan_fast.models.pretrained import replacing
 from .images import EXTENSIONS, DataError
 
 SUFFIX = ".index"  # photos-000000.tar.index
-_VERSION = 2
+_VERSION = 3
 _BLOCK = 512  # of the tar format: headers and contents fill whole ones, one of zeros ends a file
 _PADDING = 2**20  # the most zeros at the end; writers fill records of 10240 bytes, few larger ones
 
@@ -164,7 +164,7 @@ def _read_index(shard: Shard) -> list[Member] | None:
     """The members that PATH.index names, None where there is no index of this very shard."""
     try:
         index = json.loads(_index_path(shard.path).read_text(encoding="utf-8"))
-        if (index["version"], index["size"], index["mtime_ns"]) != _stamp(shard):
+        if any(index[key] != value for key, value in _stamp(shard).items()):
             return None
         members = [Member(*entry) for entry in index["members"]]
     except (OSError, ValueError, KeyError, TypeError):
@@ -182,9 +182,8 @@ def _lies_in(shard: Shard, member: Member) -> bool:
 
 
 def _write_index(shard: Shard, members: list[Member]) -> None:
-    index = dict(zip(("version", "size", "mtime_ns"), _stamp(shard), strict=True))
     lines = ",\n".join(json.dumps(member) for member in members)
-    text = f'{json.dumps(index)[:-1]}, "members": [\n{lines}\n]}}\n'
+    text = f'{json.dumps(_stamp(shard))[:-1]}, "members": [\n{lines}\n]}}\n'
     try:
         with replacing(_index_path(shard.path)) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
@@ -192,5 +191,9 @@ def _write_index(shard: Shard, members: list[Member]) -> None:
         pass
 
 
-def _stamp(shard: Shard) -> tuple[int, int, int]:
-    return _VERSION, shard.size, shard.mtime_ns
+def _stamp(shard: Shard) -> dict[str, int | str]:
+    """What an index was made of: the shard, and what counts as a picture, which Pillow decides."""
+    kinds = " ".join(sorted(EXTENSIONS))
+    return {
+        "version": _VERSION, "size": shard.size, "mtime_ns": shard.mtime_ns, "pictures": kinds,
+    }  # fmt: skip

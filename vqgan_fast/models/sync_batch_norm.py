@@ -33,7 +33,8 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         sums = x_wide.sum((0, 2, 3))
         total = _AllReduceSum.apply(torch.cat([sums, sums.new_tensor([x.numel() / x.shape[1]])]))
         count = total[-1].detach()
-        if count < 2:
+        # Asking a device for the count would make the host wait, so only where it may be so low.
+        if x.numel() <= x.shape[1] and count < 2:
             raise ValueError(
                 "x must have more than 1 value per channel on all ranks together in training, got "
                 f"{int(count)}"

@@ -34,8 +34,11 @@ class SimVQ(Quantizer):
     def codebook(self) -> Tensor:
         """The codes (K, D), differentiable in the linear map."""
         # Rounded codes would be others in training under autocast than in `encode` after it.
-        with torch.autocast(self.embedding.weight.device.type, enabled=False):
-            return self.projection(self.embedding.weight)
+        weight = self.embedding.weight
+        if not torch.amp.is_autocast_available(weight.device.type):  # meta, say
+            return self.projection(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            return self.projection(weight)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         return self._quantize(z, self.codebook)
