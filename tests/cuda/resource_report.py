@@ -28,7 +28,7 @@ ADVICE = re.compile(r"^ptxas (?:info|warning) *: (\(C\d+\) .*)", re.MULTILINE)
 # 13linear_kernelIaLi8EEEv -> linear_kernel<int8_t, 8>.
 VALUE = re.compile(r"L[a-z](\d+)E|NS\d*_\d+([A-Za-z]+?)E|([a-z])")
 NAME = re.compile(rf"\d+(?P<kernel>[a-z]\w*?_kernel)(?:I(?P<values>(?:{VALUE.pattern})+)E)?E")
-TYPES = {"a": "int8_t", "t": "uint16_t", "f": "float"}
+TYPES = {"d": "double", "a": "int8_t", "t": "uint16_t", "f": "float"}
 
 
 @dataclass(frozen=True)
