@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kPackThreads)
   float square = 0.0f;
   int count = 0;
   const int64_t step = num_codes / sample;
-#pragma unroll 8
+#pragma unroll 4
   for (int64_t i = lane; i < sample; i += kCentreLanes) {
     const int64_t offset = row_offset(codebook, i * step);
     const float e =
