@@ -75,12 +75,15 @@ def test_freed_indices_are_named() -> None:
         ops.codebook_stats(torch.randn(6, 4), indices, 5)
 
 
-def test_what_is_no_tensor_is_named() -> None:
-    z, codebook = torch.randn(6, 4), torch.randn(5, 4)
-    with pytest.raises(RuntimeError, match="'Tensor' for argument 'z' but instead found type"):
-        ops.nearest_code(z.numpy(), codebook)
-    with pytest.raises(RuntimeError, match="'Tensor' for argument 'codebook' but instead found"):
-        ops.nearest_code(z, codebook.tolist())
+@pytest.mark.parametrize("op", [ops.nearest_code, ops.vector_quantize])
+def test_what_is_no_tensor_is_named(op):
+    z, codebook = torch.randn(4, 3), torch.randn(5, 3)
+    with pytest.raises(
+        TypeError, match=r"z must be a torch\.Tensor, got numpy\.ndarray; for numpy"
+    ):
+        op(z.numpy(), codebook)
+    with pytest.raises(TypeError, match=r"codebook must be a torch\.Tensor, got builtins\.list"):
+        op(z, codebook.tolist())
 
 
 def test_devices_that_differ_are_named() -> None:
@@ -210,14 +213,3 @@ def test_more_pairs_than_2_to_the_31(d: int) -> None:
         assert indices.eq(expected).all()
     codes = row.expand(1 << 20, d)
     assert ops.nearest_code(codebook[:2049], codes, return_distance=False).eq(0).all()
-
-
-@pytest.mark.parametrize("op", [ops.nearest_code, ops.vector_quantize])
-def test_what_is_no_tensor_is_named(op):
-    z, codebook = torch.randn(4, 3), torch.randn(5, 3)
-    with pytest.raises(
-        TypeError, match=r"z must be a torch\.Tensor, got numpy\.ndarray; for numpy"
-    ):
-        op(z.numpy(), codebook)
-    with pytest.raises(TypeError, match=r"codebook must be a torch\.Tensor, got builtins\.list"):
-        op(z, codebook.tolist())

@@ -169,8 +169,8 @@ def _describe(
     return {
         "codebook": codebook_fingerprint(model.quantize.codebook),
         "encoder": weights_fingerprint(nn.ModuleList([model.encoder, model.quant_conv])),
-        # Whole paths: another set often has the same names. Absolute ones: it is no other job if the
-        # command is given from another folder.
+        # Whole paths: another set often has the same names. Absolute ones: the same command given
+        # from another folder is no other job.
         "pictures": f"{len(stream.files)}, {names_fingerprint(map(_absolute, stream.files))}",
         "crops_per_image": crops_per_image,
         "crops_per_file": crops_per_file,
