@@ -29,7 +29,7 @@ from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder
 from .run_log import METRICS, RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
-from .together import RunWriteError, write_together
+from .together import RunWriteError, ask_main, write_together
 from .training_state import TrainingState, check_finite
 
 
@@ -132,12 +132,7 @@ class _Loop:
 
     def catch_up(self, checkpoint: Path) -> None:
         """What a run that died behind its checkpoint has not written of that step."""
-        folder = self.run_dir / self.stage.export_name
-        no_entry = self._logged(self.done) and self.log.last.get("step") != self.done
-        no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
-        late = [is_older(folder, checkpoint), no_entry, no_pictures]
-        # Rank 0 alone has looked at what is written.
-        late = self.ranks.largest([int(self.ranks.is_main and one) for one in late])
+        late = ask_main(lambda: self._late(checkpoint), self.ranks)
         if late[0]:
             self._export()
         # Nothing was counted where an older version's checkpoint begins an interval.
@@ -146,6 +141,13 @@ class _Loop:
         if late[2]:
             self._write_pictures()
         self._start_interval()
+
+    def _late(self, checkpoint: Path) -> list[bool]:
+        """Whether the exported model, the entry and the pictures of the step are missing."""
+        folder = self.run_dir / self.stage.export_name
+        no_entry = self._logged(self.done) and self.log.last.get("step") != self.done
+        no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
+        return [is_older(folder, checkpoint), no_entry, no_pictures]
 
     def run(self) -> None:
         """To the last step, or until the run is to stop.

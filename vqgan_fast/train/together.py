@@ -1,10 +1,12 @@
-"""Writing that rank 0 does alone: where it fails, every rank ends, with the same message."""
+"""What rank 0 does alone: where it fails, every rank ends, with the same message."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from .checkpoint import CheckpointError
+from .config import ConfigError
 from .distributed import Ranks
 
 T = TypeVar("T")
@@ -44,3 +46,24 @@ def write_together(what: Any, write: Callable[[], T], ranks: Ranks, kept: str = 
             "over its quota?) and go on with resume=true"
         )
     return result
+
+
+def ask_main(question: Callable[[], T], ranks: Ranks) -> T:
+    """What rank 0 finds, on every rank; the others do not look. Every rank calls it.
+
+    Args:
+        question: exchanges nothing itself. What it returns can be pickled.
+
+    Raises:
+        OSError, CheckpointError, ConfigError: on every rank, where rank 0 meets one.
+    """
+    answer, failure = None, None
+    if ranks.is_main:
+        try:
+            answer = question()
+        except (OSError, CheckpointError, ConfigError) as error:
+            failure = error
+    answer, failure = ranks.gather_objects((answer, failure))[0]
+    if failure is not None:
+        raise failure
+    return answer
