@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from tiny import vqgan_run
 
 from vqgan_fast.train import CheckpointError, ConfigError, run_folder
 from vqgan_fast.train.distributed import Ranks
 from vqgan_fast.train.run_folder import find_checkpoint
-from vqgan_fast.train.together import ask_main
+from vqgan_fast.train.together import RunWriteError, ask_main, write_together
 
 SECONDS = 20.0
 
@@ -81,3 +83,30 @@ def test_what_only_rank_0_meets_in_the_folder_is_raised_on_every_rank(
     raised = on_two_ranks(lambda ranks: find_checkpoint(config, ranks))
     assert [type(one) for one in raised] == [type(error)] * 2
     assert [str(one) for one in raised] == [str(error)] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "asks"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True),
+        (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), True),
+        (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), True),
+        (SafetensorError("I/O error"), True),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), False),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS)), False),
+    ],
+)
+def test_a_full_disk_is_thought_of_where_it_can_be_one(error, asks):
+    def write_on(ranks):
+        def write():
+            if ranks.is_main:
+                raise error
+
+        write_together("the file", write, ranks)
+
+    for raised in on_two_ranks(write_on):
+        assert isinstance(raised, RunWriteError)
+        assert raised.errno == getattr(error, "errno", None)
+        assert str(raised).startswith(f"the file cannot be written: {error}. Put that right")
+        assert ("is the disk full" in str(raised)) == asks
+        assert str(raised).endswith("go on with resume=true")

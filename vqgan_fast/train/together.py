@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,10 +11,12 @@ from .config import ConfigError
 from .distributed import Ranks
 
 T = TypeVar("T")
+# What is said where there is no room (Windows has no EDQUOT).
+FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class RunWriteError(OSError):
-    """A file of a run that cannot be written."""
+    """A file of a run that cannot be written; `errno` is that of the rank which could not."""
 
 
 def write_together(what: Any, write: Callable[[], T], ranks: Ranks, kept: str = "") -> T:
@@ -33,18 +36,24 @@ def write_together(what: Any, write: Callable[[], T], ranks: Ranks, kept: str = 
     # without it; whoever trains has it.
     from safetensors import SafetensorError
 
-    result, reason = None, ""
+    result, reason = None, None
     try:
         result = write()
-    except (OSError, SafetensorError) as error:
-        reason = str(error)
+    except OSError as error:
+        reason = (str(error), error.errno, error.errno in FULL)
+    except SafetensorError as error:
+        reason = (str(error), None, True)
     # Mostly nothing fails: then one small message is enough.
-    if any(ranks.largest([int(bool(reason))])):
-        reasons = [reason for reason in ranks.gather_objects(reason) if reason]
-        raise RunWriteError(
-            f"{what} cannot be written: {reasons[0]}. {kept}Put that right (is the disk full, or "
-            "over its quota?) and go on with resume=true"
+    if any(ranks.largest([int(reason is not None)])):
+        reasons = [reason for reason in ranks.gather_objects(reason) if reason is not None]
+        text, code, may_be_full = reasons[0]
+        question = " (is the disk full, or over its quota?)" if may_be_full else ""
+        failure = RunWriteError(
+            f"{what} cannot be written: {text}. {kept}Put that right{question} and go on with "
+            "resume=true"
         )
+        failure.errno = code
+        raise failure
     return result
 
 
