@@ -96,9 +96,9 @@ def keep_state(file: Path) -> None:
     """Write this rank's tensors to a file as well whenever a checkpoint is saved."""
     save = TrainingState.save
 
-    def saved(self: TrainingState, *arguments: Any) -> None:
+    def saved(self: TrainingState, *arguments: Any, **more: Any) -> None:
         torch.save(self.shared, file)
-        save(self, *arguments)
+        save(self, *arguments, **more)
 
     TrainingState.save = saved
 

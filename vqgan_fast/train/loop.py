@@ -18,7 +18,7 @@ from vqgan_fast.data import CropMap
 from vqgan_fast.data.images import PictureFile
 from vqgan_fast.models.pretrained import CONFIG_FILE
 
-from .checkpoint import MANIFEST
+from .checkpoint import MANIFEST, read_state
 from .checkpoint_writer import CheckpointWriter
 from .config import Run
 from .data_wait import DataWait
@@ -132,22 +132,27 @@ class _Loop:
 
     def catch_up(self, checkpoint: Path) -> None:
         """What a run that died behind its checkpoint has not written of that step."""
-        late = ask_main(lambda: self._late(checkpoint), self.ranks)
-        if late[0]:
+        no_model, no_entry, no_pictures, ended = ask_main(lambda: self._late(checkpoint), self.ranks)
+        if no_model:
             self._export()
         # Nothing was counted where an older version's checkpoint begins an interval.
-        if late[1] and self.stage.meter.means(self.ranks):
+        if no_entry and self.stage.meter.means(self.ranks):
             self._log(self._figures(), with_held_out=True)
-        if late[2]:
+        if no_pictures:
             self._write_pictures()
-        self._start_interval()
+        if ended:
+            self.stage.start_interval()
 
     def _late(self, checkpoint: Path) -> list[bool]:
-        """Whether the exported model, the entry and the pictures of the step are missing."""
-        folder = self.run_dir / self.stage.export_name
-        no_entry = self._logged(self.done) and self.log.last.get("step") != self.done
+        """Whether the exported model, the entry and the pictures of the step are missing; and
+        whether an interval of the log ends there, be it one of the run as it was until now."""
+        every = self.config.log.every
+        before = read_state(checkpoint).get("log_every", every)
+        ended = self.done % before == 0 or self.done % every == 0
+        no_entry = (ended or self._logged(self.done)) and self.log.last.get("step") != self.done
         no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
-        return [is_older(folder, checkpoint), no_entry, no_pictures]
+        folder = self.run_dir / self.stage.export_name
+        return [is_older(folder, checkpoint), no_entry, no_pictures, ended]
 
     def run(self) -> None:
         """To the last step, or until the run is to stop.
@@ -233,7 +238,8 @@ class _Loop:
 
     def _save(self) -> None:
         before = self.stop.minutes
-        self.stage.state.save(self.writer, self.done, self.samples)
+        every = self.config.log.every
+        self.stage.state.save(self.writer, self.done, self.samples, log_every=every)
         self._export()
         self.stop.reserve_seconds = max(self.writer.seconds, 60 * (self.stop.minutes - before))
 
