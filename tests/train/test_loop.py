@@ -194,6 +194,9 @@ def launched(tmp_path_factory, pictures, first_stage):
             "config": config("export", **often, resume=True),
             "faults": [[0, 0, "full disk at the start", 1]],
         },
+        "in the log": {
+            "config": config("log", log__every=1), "faults": [[0, 0, "full disk in the log", 2]],
+        },
     }  # fmt: skip
     outcomes, told = run_launches(folder, list(launches.values()))
     return folder, dict(zip(launches, outcomes, strict=True)), told
@@ -215,6 +218,7 @@ def test_an_interval_of_the_log_goes_on_on_another_number_of_ranks(launched):
         ("in export", "the model {}/export/model cannot be written: "),
         ("in pictures", "{}/pictures/images/step_000002.png cannot be written: "),
         ("at the start", "{}/export/config.yaml cannot be written: "),
+        ("in the log", "{}/log/metrics.jsonl cannot be written: [Errno 27] File too large"),
     ],
 )
 def test_where_rank_0_cannot_write_all_ranks_end_and_say_why(launched, launch, message):
