@@ -114,7 +114,7 @@ def test_an_error_behind_the_lock_lets_it_go(tmp_path, monkeypatch, impatient):
 
     with monkeypatch.context() as patched:
         patched.setattr(run_lock, "_is_at", stale)
-        with pytest.raises(ConfigError, match="cannot be used: .*Stale"), locked(tmp_path, ALONE):
+        with pytest.raises(ConfigError, match=r"cannot be used: .*Stale"), locked(tmp_path, ALONE):
             pass
     with locked(tmp_path, ALONE):
         pass
@@ -125,7 +125,7 @@ def test_an_error_that_stays_is_no_other_process(tmp_path, monkeypatch, impatien
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "somewhere")
 
     monkeypatch.setattr(os, "open", gone)
-    with pytest.raises(ConfigError, match="cannot be used: .*somewhere"), locked(tmp_path, ALONE):
+    with pytest.raises(ConfigError, match=r"cannot be used: .*somewhere"), locked(tmp_path, ALONE):
         pass
     assert "another process" not in capsys.readouterr().err
 

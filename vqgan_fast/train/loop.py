@@ -132,7 +132,8 @@ class _Loop:
 
     def catch_up(self, checkpoint: Path) -> None:
         """What a run that died behind its checkpoint has not written of that step."""
-        no_model, no_entry, no_pictures, ended = ask_main(lambda: self._late(checkpoint), self.ranks)
+        late = ask_main(lambda: self._late(checkpoint), self.ranks)
+        no_model, no_entry, no_pictures, ended = late
         if no_model:
             self._export()
         # Nothing was counted where an older version's checkpoint begins an interval.
