@@ -96,9 +96,9 @@ def keep_state(file: Path) -> None:
     """Write this rank's tensors to a file as well whenever a checkpoint is saved."""
     save = TrainingState.save
 
-    def saved(self: TrainingState, *arguments: Any) -> None:
+    def saved(self: TrainingState, *arguments: Any, **more: Any) -> None:
         torch.save(self.shared, file)
-        save(self, *arguments)
+        save(self, *arguments, **more)
 
     TrainingState.save = saved
 
@@ -126,10 +126,10 @@ def flip_a_bit() -> None:
     next(model.parameters()).detach().view(torch.int32)[0, 0] ^= 1
 
 
-def fill_disk() -> None:
-    """As seen by this rank: no file can grow beyond 1000 bytes."""
+def fill_disk(room: int = 1000) -> None:
+    """As seen by this rank: no file can grow beyond so many bytes."""
     hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
 
 
 FAULTS = {
@@ -141,7 +141,9 @@ FAULTS = {
         LatentTransformer, "save_pretrained", number, fill_disk
     ),
     "full disk in pictures": lambda number: on_call(RunLog, "pictures", number, fill_disk),
-    "full disk at the start": lambda number: fill_disk(),
+    # Nothing can be written, not even the note in the run's lock or a line of the log.
+    "full disk at the start": lambda number: fill_disk(0),
+    "full disk in the log": lambda number: on_call(RunLog, "metrics", number, lambda: fill_disk(0)),
     "SIGTERM": end_launch_at,
     "bit flip": lambda number: on_call(RunLog, "advance", number, flip_a_bit),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -153,6 +154,26 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_previous_one(tmp_path, damage
     damage(tmp_path / "step_000002")
     newest_checkpoint(tmp_path, told.append)
     assert (tmp_path / "damaged_step_000002_2").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE])
+@pytest.mark.parametrize("name", ["read_text", "stat"])
+def test_an_error_that_may_pass_sets_no_checkpoint_aside(tmp_path, monkeypatch, code, name):
+    for step in (1, 2):
+        save(tmp_path, step)
+    original = getattr(Path, name)
+
+    def fail(path, *arguments, **more):
+        if "/step_000002" in str(path):
+            raise OSError(code, os.strerror(code), str(path))
+        return original(path, *arguments, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, name, fail)
+        with pytest.raises(OSError, match="step_000002") as raised:
+            newest_checkpoint(tmp_path, no_warning)
+    assert raised.value.errno == code
+    assert newest_checkpoint(tmp_path, no_warning) == tmp_path / "step_000002"
 
 
 def test_digits_that_number_no_checkpoint_are_passed_over(tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import asdict
 
 import pytest
@@ -87,6 +88,26 @@ def test_a_run_killed_behind_its_last_checkpoint_still_ends_whole(
     images = [sorted(path.name for path in (d / "images").iterdir())
               for d in (tmp_path / "run", undisturbed)]  # fmt: skip
     assert images[0] == images[1]
+
+
+def test_an_interval_that_is_logged_is_not_averaged_again(tmp_path, pictures, monkeypatch):
+    """Resumed with other intervals, whether the last entry was written or not."""
+    given = {"optim__steps": 4, "log__every": 1, "log__checkpoint_every": 4}
+    train_vqgan(run(pictures, tmp_path / "single", **{**given, "optim__steps": 6}))
+    single = {entry["step"]: entry["rec_loss"] for entry in read_metrics(tmp_path / "single")}
+    expected = {2: (1, 2), 4: (3, 4), 6: (5, 6)}
+    for name in ("logged", "killed"):
+        with monkeypatch.context() as patched:
+            if name == "killed":
+                raise_at(patched, stage1, "reconstruction_figures", 2, Killed())
+            with suppress(Killed):
+                train_vqgan(run(pictures, tmp_path / name, **{**given, "log__every": 2}))
+        changes = {**given, "optim__steps": 6, "log__every": 3, "resume": True}
+        train_vqgan(run(pictures, tmp_path / name, **changes))
+        entries = read_metrics(tmp_path / name)
+        assert {entry["step"]: entry["rec_loss"] for entry in entries} == pytest.approx(
+            {step: sum(single[i] for i in steps) / 2 for step, steps in expected.items()}, rel=1e-5
+        )
 
 
 def test_what_is_whole_is_not_written_again(tmp_path, pictures, monkeypatch):
@@ -173,6 +194,9 @@ def launched(tmp_path_factory, pictures, first_stage):
             "config": config("export", **often, resume=True),
             "faults": [[0, 0, "full disk at the start", 1]],
         },
+        "in the log": {
+            "config": config("log", log__every=1), "faults": [[0, 0, "full disk in the log", 2]],
+        },
     }  # fmt: skip
     outcomes, told = run_launches(folder, list(launches.values()))
     return folder, dict(zip(launches, outcomes, strict=True)), told
@@ -194,6 +218,7 @@ def test_an_interval_of_the_log_goes_on_on_another_number_of_ranks(launched):
         ("in export", "the model {}/export/model cannot be written: "),
         ("in pictures", "{}/pictures/images/step_000002.png cannot be written: "),
         ("at the start", "{}/export/config.yaml cannot be written: "),
+        ("in the log", "{}/log/metrics.jsonl cannot be written: [Errno 27] File too large"),
     ],
 )
 def test_where_rank_0_cannot_write_all_ranks_end_and_say_why(launched, launch, message):

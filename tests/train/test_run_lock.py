@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,67 @@ def test_without_locks_in_the_file_system_training_goes_on(tmp_path, monkeypatch
     assert "has no locks (No locks available)" in capsys.readouterr().err
 
 
+def test_a_lock_is_not_left_behind_where_its_note_cannot_be_written(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("ftruncate", "pwrite"):
+        with monkeypatch.context() as patched:
+            patched.setattr(os, name, full)
+            with locked(tmp_path / name, ALONE):
+                assert (tmp_path / name / LOCK).read_text() == ""
+        with locked(tmp_path / name, ALONE):
+            assert "pid" in (tmp_path / name / LOCK).read_text()
+
+
+def test_an_error_behind_the_lock_lets_it_go(tmp_path, monkeypatch, impatient):
+    def stale(*arguments):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_lock, "_is_at", stale)
+        with pytest.raises(ConfigError, match=r"cannot be used: .*Stale"), locked(tmp_path, ALONE):
+            pass
+    with locked(tmp_path, ALONE):
+        pass
+
+
+def test_an_error_that_stays_is_no_other_process(tmp_path, monkeypatch, impatient, capsys):
+    def gone(*arguments):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "somewhere")
+
+    monkeypatch.setattr(os, "open", gone)
+    with pytest.raises(ConfigError, match=r"cannot be used: .*somewhere"), locked(tmp_path, ALONE):
+        pass
+    assert "another process" not in capsys.readouterr().err
+
+
+def test_the_lock_of_another_machine_is_waited_for_and_not_for_ever(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    monkeypatch.setattr(run_lock, "PATIENCE_ELSEWHERE", 0.5)
+    monkeypatch.setattr(run_lock, "SILENCE", 0.2)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1234")
+    launch.note_launch(tmp_path)
+    with locked(tmp_path, ALONE):
+        with pytest.raises(ConfigError, match="is training in"), locked(tmp_path, ALONE):
+            pass  # this machine's process lives
+        capsys.readouterr()
+        (tmp_path / LOCK).write_text("host lost, pid 7")
+        with locked(tmp_path, ALONE):
+            pass
+        told = capsys.readouterr().err
+        assert told.count("(host lost, pid 7) is training in") > 1
+        assert "WARNING" in told and "without the lock" in told
+        assert (tmp_path / LOCK).exists()  # it is the other one's
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "another")
+        with pytest.raises(ConfigError, match="host lost, pid 7"), locked(tmp_path, ALONE):
+            pass
+        impatient = Ranks(0, 1, torch.device("cpu"), timedelta(seconds=0.2))
+        monkeypatch.setattr(run_lock, "PATIENCE_ELSEWHERE", 3600.0)
+        with pytest.raises(ConfigError, match="host lost, pid 7"), locked(tmp_path, impatient):
+            pass
+
+
 def test_a_run_dir_that_can_be_no_folder(tmp_path, pictures):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
@@ -101,6 +163,7 @@ def test_a_run_dir_that_can_be_no_folder(tmp_path, pictures):
         ("link", "is a link to .*nowhere, which is not there"),
         ("file", "is a file"),
         ("file/run", "cannot be used: .*Not a directory"),
+        ("link/run", "is a link to .*nowhere, which is not there"),
     ):
         with pytest.raises(ConfigError, match=f"run_dir .*{name}.* {reason}"):
             train_vqgan(vqgan_run(pictures, tmp_path / name))

@@ -58,6 +58,14 @@ def test_a_resumed_log_goes_on_behind_its_step(tmp_path):
     assert last["nll"] == 30.0 and last["images_per_second"] > 0
 
 
+def test_an_entry_before_the_first_step_has_no_speed(tmp_path):
+    log = RunLog(tmp_path, QUIET, 20, 40, 8, ALONE)
+    for step in (20, 30):
+        log.metrics(step, {"nll": 1.0})
+    entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert ["images_per_second" in entry for entry in entries] == [False, True]
+
+
 def test_other_ranks_write_nothing(tmp_path, capsys):
     with RunLog(tmp_path, LogConfig(), 0, 9, 4, Ranks(1, 2, torch.device("cpu"))) as log:
         log.warn("hello")

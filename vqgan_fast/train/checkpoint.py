@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import stat
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from typing import Any
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+
+from vqgan_fast.data.images import may_pass
 
 from .config import ConfigError
 from .distributed import Ranks
@@ -67,16 +70,21 @@ def newest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Path | None:
 
 
 def find_damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint's files, None if nothing is."""
+    """What is wrong with a checkpoint's files, None if nothing is.
+
+    Raises:
+        OSError: they cannot be read now, which says nothing of what is in them.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         if lacking := _lacking(manifest):
             return f"{MANIFEST} does not list {lacking}"
         for name, expected in manifest.items():
             file = path / name
-            if not file.is_file():
+            status = file.stat()  # newer is_file() says False to every error
+            if not stat.S_ISREG(status.st_mode):
                 return f"{name} is missing"
-            size = file.stat().st_size
+            size = status.st_size
             if size != expected["bytes"]:
                 return f"{name} has {size} bytes of {expected['bytes']}"
             if _crc32(file) != expected["crc32"]:
@@ -86,7 +94,9 @@ def find_damage(path: Path) -> str | None:
         return f"{Path(error.filename).name} is missing"
     except PermissionError:  # which the user can put right
         raise
-    except OSError as error:  # a file where a folder should be, a folder for a file, a bad disk
+    except OSError as error:  # a file where a folder should be, a folder for a file
+        if may_pass(error):
+            raise
         return f"{Path(error.filename or path).name} cannot be read: {error.strerror}"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{MANIFEST} or {STATE} cannot be read"

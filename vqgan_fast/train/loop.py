@@ -18,7 +18,7 @@ from vqgan_fast.data import CropMap
 from vqgan_fast.data.images import PictureFile
 from vqgan_fast.models.pretrained import CONFIG_FILE
 
-from .checkpoint import MANIFEST
+from .checkpoint import MANIFEST, read_state
 from .checkpoint_writer import CheckpointWriter
 from .config import Run
 from .data_wait import DataWait
@@ -29,7 +29,7 @@ from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder
 from .run_log import METRICS, RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
-from .together import RunWriteError, write_together
+from .together import RunWriteError, ask_main, write_together
 from .training_state import TrainingState, check_finite
 
 
@@ -132,20 +132,28 @@ class _Loop:
 
     def catch_up(self, checkpoint: Path) -> None:
         """What a run that died behind its checkpoint has not written of that step."""
-        folder = self.run_dir / self.stage.export_name
-        no_entry = self._logged(self.done) and self.log.last.get("step") != self.done
-        no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
-        late = [is_older(folder, checkpoint), no_entry, no_pictures]
-        # Rank 0 alone has looked at what is written.
-        late = self.ranks.largest([int(self.ranks.is_main and one) for one in late])
-        if late[0]:
+        late = ask_main(lambda: self._late(checkpoint), self.ranks)
+        no_model, no_entry, no_pictures, ended = late
+        if no_model:
             self._export()
         # Nothing was counted where an older version's checkpoint begins an interval.
-        if late[1] and self.stage.meter.means(self.ranks):
+        if no_entry and self.stage.meter.means(self.ranks):
             self._log(self._figures(), with_held_out=True)
-        if late[2]:
+        if no_pictures:
             self._write_pictures()
-        self._start_interval()
+        if ended:
+            self.stage.start_interval()
+
+    def _late(self, checkpoint: Path) -> list[bool]:
+        """Whether the exported model, the entry and the pictures of the step are missing; and
+        whether an interval of the log ends there, be it one of the run as it was until now."""
+        every = self.config.log.every
+        before = read_state(checkpoint).get("log_every", every)
+        ended = self.done % before == 0 or self.done % every == 0
+        no_entry = (ended or self._logged(self.done)) and self.log.last.get("step") != self.done
+        no_pictures = self._pictured(self.done) and not self.log.picture_file(self.done).is_file()
+        folder = self.run_dir / self.stage.export_name
+        return [is_older(folder, checkpoint), no_entry, no_pictures, ended]
 
     def run(self) -> None:
         """To the last step, or until the run is to stop.
@@ -231,7 +239,8 @@ class _Loop:
 
     def _save(self) -> None:
         before = self.stop.minutes
-        self.stage.state.save(self.writer, self.done, self.samples)
+        every = self.config.log.every
+        self.stage.state.save(self.writer, self.done, self.samples, log_every=every)
         self._export()
         self.stop.reserve_seconds = max(self.writer.seconds, 60 * (self.stop.minutes - before))
 

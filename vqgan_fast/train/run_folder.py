@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from .checkpoint import PREFIX, newest_checkpoint, read_state, step_of
+from .checkpoint import newest_checkpoint, read_state
 from .config import ConfigError, Run
 from .distributed import Ranks
 from .launch import LAUNCH, is_restart, note_launch
@@ -18,7 +18,7 @@ from .load_config import expand, save_config
 from .run_lock import LOCK
 from .run_log import say
 from .stopping import too_short
-from .together import write_together
+from .together import ask_main, write_together
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What a run's folder holds before its configuration; .nfs*: files that another machine has open.
@@ -50,27 +50,28 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
             it is no run's folder, or it is the folder of a run with another model, or the time
             allowed is shorter than the last checkpoint took.
         CheckpointError: there are checkpoints, and every one is damaged.
+        OSError: rank 0 cannot look into the folder.
     """
-    run_dir, found = Path(config.run_dir), -1
     # Rank 0 decides: without a --rdzv-id each machine's torchrun has a name of its own, and on a
     # network's file system each machine may see another state of the folder.
-    decided = [ranks.is_main and not _is_new(run_dir), ranks.is_main and is_restart(run_dir)]
-    used, restarted = ranks.largest([int(answer) for answer in decided])
-    if used:
-        if not config.resume and not restarted:
-            raise ConfigError(
-                f"run_dir {run_dir} is not empty, and a run never overwrites another: choose "
-                "another run_dir, or go on from its newest checkpoint with resume=true"
-            )
-        changes = _check_resumable(config, run_dir)
-        if ranks.is_main:
-            for change in changes:
-                say(f"resumed with {change}")
-            found = _newest_step(run_dir)
-    found = ranks.largest([found])[0]
-    if found < 0:
+    return ask_main(lambda: _find_checkpoint(config, Path(config.run_dir)), ranks)
+
+
+def _find_checkpoint(config: Run, run_dir: Path) -> Path | None:
+    if _is_new(run_dir):
         return None
-    checkpoint = run_dir / CHECKPOINTS / f"{PREFIX}{found:06d}"
+    if not config.resume and not is_restart(run_dir):
+        raise ConfigError(
+            f"run_dir {run_dir} is not empty, and a run never overwrites another: choose "
+            "another run_dir, or go on from its newest checkpoint with resume=true"
+        )
+    for change in _check_resumable(config, run_dir):
+        say(f"resumed with {change}")
+    checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
+    if checkpoint is None:
+        say(f"{run_dir} has no checkpoint yet: starting from step 0")
+        return None
+    say(f"resuming from {checkpoint}")
     limit, seconds = config.optim.max_minutes, read_state(checkpoint).get("seconds", 0.0)
     if limit is not None and seconds > 60 * limit:
         raise ConfigError(too_short(limit, seconds))
@@ -138,16 +139,6 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
             )
         changes.append(f"{key} = {new}, until now {old}")
     return changes
-
-
-def _newest_step(run_dir: Path) -> int:
-    """The step of the checkpoint to go on from, -1 if there is none yet."""
-    checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
-    if checkpoint is None:
-        say(f"{run_dir} has no checkpoint yet: starting from step 0")
-        return -1
-    say(f"resuming from {checkpoint}")
-    return step_of(checkpoint)
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -99,13 +99,17 @@ class RunLog:
             self._bar.update()
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one entry, with the speed since the last one, to metrics.jsonl and TensorBoard."""
+        """Append one entry, with the speed since the last one, to metrics.jsonl and TensorBoard.
+
+        One that a resumed run writes before its first step has no speed.
+        """
         if not self.is_main:
             return
         (before, first), now = self._tick, time.monotonic()
         self._tick = (now, step)
-        speed = (step - first) * self.samples_per_step / max(now - before, 1e-9)
-        values = {**values, "images_per_second": speed}
+        if step > first:
+            speed = (step - first) * self.samples_per_step / max(now - before, 1e-9)
+            values = {**values, "images_per_second": speed}
         self.last = {"step": step, **values}
         with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
             file.write(json.dumps(self.last) + "\n")

@@ -45,12 +45,15 @@ class TrainingState:
         self.shared, self.ranks, self.data, self.frozen = dict(shared), ranks, data, frozen
         self.own = {self._own_name(name): tensor for name, tensor in own.items()}
 
-    def save(self, writer: CheckpointWriter, step: int, samples: int) -> None:
+    def save(
+        self, writer: CheckpointWriter, step: int, samples: int, log_every: int | None = None
+    ) -> None:
         """Write a checkpoint; every rank calls it.
 
         Args:
             step: finished steps.
             samples: training samples seen, of all ranks.
+            log_every: steps of an interval of the log, whose sums are in the checkpoint.
 
         Raises:
             FloatingPointError: a weight is NaN or infinite; nothing is written.
@@ -69,6 +72,8 @@ class TrainingState:
             "step": step, "samples": samples, "world_size": self.ranks.world_size,
             "batch_size": self.batch_size, "data": self.data, "frozen": self.frozen,
         }  # fmt: skip
+        if log_every is not None:
+            state["log_every"] = log_every
         writer.save(step, tensors, state)
 
     def restore(self, checkpoint: Path) -> tuple[int, int]:
