@@ -59,14 +59,16 @@ def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def check_tensors(**arguments: object) -> None:
-    """Raises where an argument is an array or a list, of which the dispatcher would print all.
+    """Raises where an argument is an array or a list, of which the dispatcher would print all; of
+    None the kernels tell.
 
     Raises:
         TypeError: the argument is named.
     """
     for name, value in arguments.items():
         # Whoever brings __torch_function__, as tracers do, knows what to do.
-        if not isinstance(value, torch.Tensor) and not hasattr(value, "__torch_function__"):
+        known = value is None or isinstance(value, torch.Tensor)
+        if not known and not hasattr(value, "__torch_function__"):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(value).__module__}."
                 f"{type(value).__qualname__}; for numpy there is vqgan_fast.numpy.nearest_code"
