@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import CODES, WINDOW
 from PIL import Image
+from small_features import SMALL_FEATURES
 from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast import GPT, VQGAN, LatentTransformer
+from vqgan_fast import evaluate as figures_of
 from vqgan_fast.models.conditions import SOSCondition
 
 
@@ -32,6 +35,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory, vqgan: VQGAN) -> Path:
     gpt = GPT(CODES, WINDOW**2 + 1, n_layer=1, n_head=2, n_embd=16)
     LatentTransformer(vqgan, SOSCondition(), gpt).save_pretrained(folder / "stage2" / "model")
     return folder
+
+
+@pytest.fixture
+def small_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FID and inception score by features of few weights, whatever weights are asked for."""
+    small = partial(figures_of.distribution_metrics, extractor=SMALL_FEATURES)
+    monkeypatch.setattr(figures_of, "inception_weights", lambda weights: weights)
+    monkeypatch.setattr(figures_of, "distribution_metrics", lambda *folders, weights, **more:
+                        small(*folders, **more))  # fmt: skip
 
 
 @pytest.fixture

@@ -118,12 +118,8 @@ def test_without_torch_fidelity_the_extra_is_named_before_the_work(
 
 
 def test_distances_are_those_of_the_library_called_by_hand_on_the_pictures_that_are_kept(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_folder: Path, tmp_path: Path, small_distances: None
 ) -> None:
-    small = partial(figures_of.distribution_metrics, extractor=SMALL_FEATURES)
-    monkeypatch.setattr(figures_of, "inception_weights", lambda weights: weights)
-    monkeypatch.setattr(figures_of, "distribution_metrics", lambda *folders, weights, **more:
-                        small(*folders, **more))  # fmt: skip
     write_pictures(tmp_path / "photos", 6)
     write_pictures(tmp_path / "drawn", 12)
     kept, file = tmp_path / "kept", tmp_path / "figures.json"

@@ -140,15 +140,8 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(
 
 
 def test_sheets_and_unfinished_pictures_are_no_samples_of_a_distance(
-    trained: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    trained: Path, tmp_path: Path, small_distances: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = partial(figures_of.distribution_metrics, extractor=SMALL_FEATURES)
-    monkeypatch.setattr(figures_of, "inception_weights", lambda weights: weights)
-    monkeypatch.setattr(figures_of, "distribution_metrics", lambda *folders, weights, **more:
-                        small(*folders, **more))  # fmt: skip
     write_pictures(tmp_path / "photos", 4)
     drawn, file = tmp_path / "drawn", tmp_path / "figures.json"
     run("sample", trained / "stage2", "--number", 4, "--output", drawn)

@@ -18,14 +18,16 @@ from vqgan_fast.data import CropMap
 from vqgan_fast.data.images import PictureFile
 from vqgan_fast.models.pretrained import CONFIG_FILE
 
+from .agreement import start_together
 from .checkpoint import MANIFEST, read_state
 from .checkpoint_writer import CheckpointWriter
 from .config import Run
 from .data_wait import DataWait
-from .distributed import Ranks
+from .distributed import Ranks, join_ranks
 from .first_checkpoint import first_checkpoint
 from .meter import Meter
-from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder
+from .run_folder import CHECKPOINTS, TrainingResult, create_run_folder, find_checkpoint
+from .run_lock import locked
 from .run_log import METRICS, RunLog
 from .skipped import SkippedFiles
 from .stopping import StopRequest
@@ -69,7 +71,18 @@ class Stage(Protocol):
         """What writes the model itself into a folder; rank 0 calls it."""
 
 
-def train_stage(stage: Stage, config: Run, checkpoint: Path | None, ranks: Ranks) -> TrainingResult:
+def train(make_stage: Callable[[Any, Ranks], Stage], config: Run) -> TrainingResult:
+    """Train what `make_stage` makes of the configuration, on all ranks of this launch."""
+    with (
+        join_ranks(config.device, config.rank_timeout_minutes) as ranks,
+        locked(config.run_dir, ranks),
+    ):
+        config = start_together(config, ranks)
+        checkpoint = find_checkpoint(config, ranks)  # and may the run's folder be used?
+        return train_from(checkpoint, make_stage(config, ranks), config, ranks)
+
+
+def train_from(checkpoint: Path | None, stage: Stage, config: Run, ranks: Ranks) -> TrainingResult:
     """Train from a checkpoint, or from the first step on; every rank calls it."""
     optim, cadence = config.optim, config.log
     torch.manual_seed(config.seed + 1 + ranks.rank)  # dropout differs between ranks

@@ -20,16 +20,15 @@ from vqgan_fast.losses import PerceptualLoss, SegmentationLoss, VQGANLoss
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
-from .agreement import check_same, start_together
+from .agreement import check_same
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
-from .distributed import Ranks, join_ranks
+from .distributed import Ranks
 from .evaluation import evaluating, reconstruction_figures
-from .loop import train_stage
+from .loop import train
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
-from .run_folder import TrainingResult, find_checkpoint
-from .run_lock import locked
+from .run_folder import TrainingResult
 from .sharding import checkpoint_activations
 from .training_crops import TrainingCrops
 from .training_state import TrainingState, module_tensors, named_tensors
@@ -55,13 +54,7 @@ def train_vqgan(config: VQGANRun) -> TrainingResult:
         RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with (
-        join_ranks(config.device, config.rank_timeout_minutes) as ranks,
-        locked(config.run_dir, ranks),
-    ):
-        config = start_together(config, ranks)
-        checkpoint = find_checkpoint(config, ranks)  # and may the run's folder be used?
-        return train_stage(VQGANStage(config, ranks), config, checkpoint, ranks)
+    return train(VQGANStage, config)
 
 
 class VQGANStage:

@@ -23,7 +23,7 @@ from vqgan_fast.models import GPT, LatentTransformer, PixelSNAIL, WindowGPT
 from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
-from .agreement import check_same, start_together
+from .agreement import check_same
 from .code_source import (
     SHOWN,
     CodeBatch,
@@ -35,14 +35,13 @@ from .code_source import (
 )
 from .conditioning import Conditioning, drop_some, shuffled
 from .config import ConfigError, GPTConfig, TransformerRun
-from .distributed import Ranks, join_ranks
+from .distributed import Ranks
 from .evaluation import held_out_nll, predictions
 from .first_stage import load_first_stage
-from .loop import train_stage
+from .loop import train
 from .meter import Meter
 from .optimization import accumulating, autocast, averaged, learning_rate
-from .run_folder import TrainingResult, find_checkpoint
-from .run_lock import locked
+from .run_folder import TrainingResult
 from .sharding import checkpoint_activations, shard, whole_state_dict
 from .training_pictures import training_pictures
 from .training_state import TrainingState, module_tensors, named_tensors
@@ -59,13 +58,7 @@ def train_transformer(config: TransformerRun) -> TrainingResult:
         RunWriteError: something else than a checkpoint cannot be written.
         TrainingInterrupted: SIGINT or SIGTERM came; a checkpoint has been written.
     """
-    with (
-        join_ranks(config.device, config.rank_timeout_minutes) as ranks,
-        locked(config.run_dir, ranks),
-    ):
-        config = start_together(config, ranks)
-        checkpoint = find_checkpoint(config, ranks)  # and may the run's folder be used?
-        return train_stage(TransformerStage(config, ranks), config, checkpoint, ranks)
+    return train(TransformerStage, config)
 
 
 class TransformerStage:
