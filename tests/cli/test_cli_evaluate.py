@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from small_features import SMALL_FEATURES
 from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast import GPT, LatentTransformer, cli
-from vqgan_fast import evaluate as figures_of
 from vqgan_fast.evaluate import Pictures, nll_per_code
 from vqgan_fast.models.conditions import SOSCondition
 

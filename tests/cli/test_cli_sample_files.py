@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,8 @@ from commands import fails, pixels_of, run, size_of
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from sample_pictures import write_pictures
-from small_features import SMALL_FEATURES
 
 from vqgan_fast import cli
-from vqgan_fast import evaluate as figures_of
 from vqgan_fast.cli import sample, sample_files
 
 
