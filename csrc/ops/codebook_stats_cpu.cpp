@@ -22,7 +22,7 @@ std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& ind
   const ScalarType sums_type = accumulation_type(z, z);
   // The large one first: the small one could take the place where the last call's large one lay,
   // and new pages would be asked of the system.
-  Tensor sums = torch::stable::new_empty(z, {num_codes, sizes.dim}, sums_type);
+  Tensor sums = on_large_pages(torch::stable::new_empty(z, {num_codes, sizes.dim}, sums_type));
   Tensor counts = torch::stable::new_empty(z, {num_codes}, ScalarType::Long);
   Tensor holder;
   codebook_stats(rows_of(z, &holder), index, sizes.num_rows, num_codes, sizes.dim,

@@ -96,11 +96,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cpu(
     if (z.numel() > 0) gradients.grad_z = grad_z_rows->rows(false, 0);
   }
   if (need_codebook) {
-    grad_codebook = torch::stable::empty_like(codebook);
+    grad_codebook = on_large_pages(torch::stable::empty_like(codebook));
     gradients.grad_codebook = head_rows(grad_codebook, 0);
   }
   if (need_values && values.has_value()) {
-    grad_values = torch::stable::empty_like(*values);
+    grad_values = on_large_pages(torch::stable::empty_like(*values));
     if (grad_expected.has_value()) {
       gradients.grad_values = head_rows(grad_values, 0);
     } else {
@@ -108,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cpu(
     }
   }
   if (need_bias && bias.has_value()) {
-    grad_bias = torch::stable::empty_like(*bias);
+    grad_bias = on_large_pages(torch::stable::empty_like(*bias));
     gradients.grad_bias = vector_rows(grad_bias);
   }
 

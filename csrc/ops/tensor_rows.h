@@ -14,6 +14,7 @@
 #include <optional>
 #include <vector>
 
+#include "kernels/cpu/large_pages.h"
 #include "kernels/cpu/rows.h"
 
 namespace vqgan_fast::ops {
@@ -37,6 +38,12 @@ inline DType dtype_of(ScalarType type) {
   }
 }
 
+// The same tensor, nothing of which has been written yet.
+inline Tensor on_large_pages(Tensor t) {
+  if (t.is_cpu()) ask_for_large_pages(t.data_ptr(), t.numel() * t.element_size());
+  return t;
+}
+
 // An uninitialised, contiguous tensor in the memory of the host. torch::stable::empty looks aten's
 // operator up by name and boxes the arguments: a good part of what a call on a few rows takes.
 inline Tensor empty_on_cpu(IntHeaderOnlyArrayRef sizes, ScalarType type) {
@@ -51,7 +58,7 @@ inline Tensor empty_on_cpu(IntHeaderOnlyArrayRef sizes, ScalarType type) {
       static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
       aoti_torch_device_type_cpu(), 0, &handle));
-  return Tensor(handle);
+  return on_large_pages(Tensor(handle));
 }
 
 // The rows of t (..., D), all leading dimensions as one, if their strides allow two levels.
@@ -91,9 +98,9 @@ inline Rows head_rows(const Tensor& t, int64_t h) {
 class RowsLike {
  public:
   explicit RowsLike(const Tensor& like)
-      : tensor_(torch::stable::empty_like(like)), written_(tensor_) {
+      : tensor_(on_large_pages(torch::stable::empty_like(like))), written_(tensor_) {
     if (tensor_.numel() == 0 || try_rows_of(tensor_)) return;
-    written_ = torch::stable::new_empty(like, like.sizes());
+    written_ = on_large_pages(torch::stable::new_empty(like, like.sizes()));
     copied_ = true;
   }
   // Of head h if there is a codebook for each head, else of the whole tensor.

@@ -76,7 +76,7 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cpu(std::optional<Tensor> gr
   STD_TORCH_CHECK(bad < 0, "indices must lie in [0, ", sizes.num_codes, "), got ", index[bad],
                   " at flat position ", bad);
 
-  Tensor grad_codebook = need_grad_codebook ? torch::stable::empty_like(codebook)
+  Tensor grad_codebook = need_grad_codebook ? on_large_pages(torch::stable::empty_like(codebook))
                                             : torch::stable::new_empty(codebook, {0});
   std::optional<RowsLike> grad_z;
   if (need_grad_z) grad_z.emplace(z);

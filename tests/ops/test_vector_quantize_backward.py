@@ -28,7 +28,7 @@ def gradient_layouts(z: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize("dtypes", [*itertools.product(DTYPES, DTYPES)], ids=str)
-@pytest.mark.parametrize("d", [3, 40])
+@pytest.mark.parametrize("d", [3, 40, 70])
 def test_the_gradient_of_z_is_rounded_once(dtypes: tuple[torch.dtype, torch.dtype], d: int) -> None:
     images = torch.randn(2, d, 9, 13).to(dtypes[0])
     # One of the codebooks has rows that are not contiguous.
@@ -51,6 +51,28 @@ def test_the_gradient_of_z_is_rounded_once(dtypes: tuple[torch.dtype, torch.dtyp
                 narrow = dtypes[0] in (torch.float16, torch.bfloat16)
                 rounded = (expected.float() if narrow else expected).to(dtypes[0])
                 assert torch.equal(found, rounded), name
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(1, 2100, 2, 2), (2, 20, 36, 36), (9, 65, 8, 8)], ids=str)
+def test_the_gradient_of_z_in_lines_of_any_length(
+    shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    """Rows and columns that are longer than what is gone through at once, or follow each other."""
+    images, codebook = torch.randn(shape).to(dtype), torch.randn(30, shape[1])
+    indices = torch.randint(30, (shape[0], *shape[2:]))
+    for z in (images.movedim(1, -1), images.movedim(1, -1).contiguous()):
+        for grad_z_q in (torch.randn_like(z), torch.ones((), dtype=dtype).expand(z.shape), None):
+            found = torch.ops.vqgan_fast.vector_quantize_backward(
+                grad_z_q, torch.ones(()), torch.zeros(()), z, codebook, indices, True, False
+            )[0]
+            expected = 2.0 / z.numel() * (z.double() - codebook[indices].double())
+            if grad_z_q is not None:
+                expected = grad_z_q.double() + expected
+            assert torch.equal(
+                found, (expected if dtype == torch.float64 else expected.float()).to(dtype)
+            )
 
 
 @pytest.mark.usefixtures("restore_threads")

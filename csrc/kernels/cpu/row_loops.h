@@ -22,14 +22,22 @@ struct RowLoops {
   // z_q = z + (e - z), each step rounded to the type that torch promotes the two to.
   void (*straight_through[kTypes][kTypes])(const double* z, const void* e, int64_t n, void* z_q);
 
+  // Several lines of memory at once take so much arithmetic that a processor does not look as far
+  // ahead as the memory takes to answer: what lies this far behind is asked for on the way.
+  static constexpr int64_t kBytesAhead = 2048;
+
   // grad_z = grad_z_q + scale * (z - e), in fp64 until it is stored. All but e have z's type.
+  // So many elements `behind` the n are wanted next.
   void (*grad_z[kTypes][kTypes])(const void* z, const void* e, const void* grad_z_q, double scale,
-                                 int64_t n, void* grad_z);
+                                 int64_t n, int64_t behind, void* grad_z);
 };
 
 extern const RowLoops kRowLoopsBaseline;
 #ifdef VQGAN_FAST_HAS_ROW_LOOPS_AVX2
 extern const RowLoops kRowLoopsAvx2;
+#endif
+#ifdef VQGAN_FAST_HAS_ROW_LOOPS_AVX512
+extern const RowLoops kRowLoopsAvx512;
 #endif
 
 // The loops of the highest level that is compiled in and not above `level`.

@@ -136,21 +136,35 @@ void straight_through(const double* from, const void* code, int64_t n, void* z_q
 }
 
 template <class Z, class E>
+void grad_z_block(const typename Z::Storage* z, const typename E::Storage* e,
+                  const typename Z::Storage* g, double scale, int64_t n, typename Z::Storage* to) {
+  const Reader<Z> zs(z, n), gs(g, n);
+  const Reader<E> codes(e, n);
+  Writer<Z> out(to, n);
+  for (int64_t i = 0; i < n; ++i) {
+    const double difference = static_cast<double>(zs[i]) - static_cast<double>(codes[i]);
+    out.set(i, scale * difference + static_cast<double>(gs[i]));
+  }
+}
+
+template <class Z, class E>
 void grad_z(const void* latents, const void* code, const void* grad_z_q, double scale, int64_t n,
-            void* result) {
+            int64_t behind, void* result) {
+  constexpr int64_t kSize = sizeof(typename Z::Storage);
+  constexpr int64_t kLine = 64 / kSize, kAhead = RowLoops::kBytesAhead / kSize;
   const auto* z = static_cast<const typename Z::Storage*>(latents);
   const auto* e = static_cast<const typename E::Storage*>(code);
   const auto* g = static_cast<const typename Z::Storage*>(grad_z_q);
   auto* to = static_cast<typename Z::Storage*>(result);
-  for_each_block<Z, E>(n, [=](int64_t first, int64_t count) {
-    const Reader<Z> zs(z + first, count), gs(g + first, count);
-    const Reader<E> codes(e + first, count);
-    Writer<Z> out(to + first, count);
-    for (int64_t i = 0; i < count; ++i) {
-      const double difference = static_cast<double>(zs[i]) - static_cast<double>(codes[i]);
-      out.set(i, scale * difference + static_cast<double>(gs[i]));
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const int64_t last = std::min(i + kAhead + kBlock, n + behind);
+    for (int64_t later = i + kAhead; later < last; later += kLine) {
+      __builtin_prefetch(z + later);
+      __builtin_prefetch(g + later);
+      __builtin_prefetch(to + later, 1);
     }
-  });
+    grad_z_block<Z, E>(z + i, e + i, g + i, scale, std::min(kBlock, n - i), to + i);
+  }
 }
 
 template <class E>

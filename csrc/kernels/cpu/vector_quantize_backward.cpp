@@ -2,12 +2,14 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/aligned_memory.h"
 #include "kernels/cpu/code_sums.h"
 #include "kernels/cpu/codebook_stats.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 #include "kernels/cpu/row_loops.h"
 #include "kernels/cpu/row_tiles.h"
+#include "kernels/cpu/transpose.h"
 #include "kernels/cpu/vector_quantize.h"
 
 namespace vqgan_fast {
@@ -15,6 +17,14 @@ namespace {
 
 constexpr int64_t kBlockRows = 64;
 constexpr int64_t kRowTileColumns = 512;
+// Rows and columns that are worth a call each.
+constexpr int64_t kLongLine = 64;
+// Of columns in place, a tile is long, so that memory is asked for in its order: these rows, and a
+// cache line of each code.
+constexpr int64_t kLongTileRows = 1024;
+constexpr int64_t kLongTileColumns = 16;
+// Between the columns of codes, lest they all fall on the same places of the caches.
+constexpr int64_t kLongTilePadding = 16;
 constexpr int kFloat64 = static_cast<int>(DType::kFloat64);
 
 // The lines of a tile, its rows or its columns: line i begins at first + i * step bytes.
@@ -23,8 +33,8 @@ struct Lines {
   int64_t step;
 };
 
-// Goes through tiles in the direction in which the gradient of z is contiguous, so that each line
-// of memory is read and written once and everything else happens in L1.
+// Goes through z in the direction in which its gradient is contiguous: each line of memory is read
+// and written once. What does not lie like that comes by way of tiles that stay in L1.
 class GradZ {
  public:
   GradZ(const VectorQuantizeBackwardArgs& args, const Rows& grad_z_q, double scale,
@@ -44,20 +54,86 @@ class GradZ {
   }
 
   void run(int64_t begin, int64_t end) {
-    const bool whole_rows =
-        !by_columns_ && in_place_ && is_line(args_.z) && (constant_ || is_line(grad_z_q_));
-    const auto run_length = [&](int64_t row) {
-      const int64_t length = std::min(rows_in_run(args_.z, row), rows_in_run(grad_z_, row));
-      return constant_ ? length : std::min(length, rows_in_run(grad_z_q_, row));
-    };
-    for_each_tile(begin, end, args_.dim, whole_rows ? kRowTileColumns : kFarTileColumns, run_length,
-                  [&](const Tile& tile) { compute(tile); });
+    const bool all_lines = in_place_ && is_line(args_.z) && (constant_ || is_line(grad_z_q_));
+    const bool whole_rows = !by_columns_ && all_lines;
+    if (all_lines && args_.codebook.element_stride == 1) {
+      if (!by_columns_ && args_.dim >= kLongLine) return run_rows(begin, end);
+      if (by_columns_ && run_length(begin) >= kLongLine) return run_columns(begin, end);
+    }
+    for_each_tile(
+        begin, end, args_.dim, whole_rows ? kRowTileColumns : kFarTileColumns,
+        [&](int64_t row) { return run_length(row); }, [&](const Tile& tile) { compute(tile); });
   }
 
  private:
   struct Buffers {
     TileBuffer z, codes, grad_z_q, grad_z, doubles;
   };
+
+  // Rows from `row` on that lie in the same run of everything.
+  int64_t run_length(int64_t row) const {
+    const int64_t length = std::min(rows_in_run(args_.z, row), rows_in_run(grad_z_, row));
+    return constant_ ? length : std::min(length, rows_in_run(grad_z_q_, row));
+  }
+
+  // Rows, of codes as well, that are lines of memory.
+  void run_rows(int64_t begin, int64_t end) const {
+    constexpr int64_t kRowsAhead = 2;
+    const auto follow = [&](const Rows& rows) { return rows.inner_stride == args_.dim; };
+    const bool all_follow = follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
+    for (int64_t row = begin; row < end; ++row) {
+      const char* later = code_of(std::min(row + kRowsAhead, end - 1));
+      for (int64_t b = 0; b < args_.dim * bytes_of(args_.codebook.dtype); b += 64) {
+        __builtin_prefetch(later + b);
+      }
+      const char* codes = code_of(row);
+      for (int64_t d = 0; d < args_.dim; d += kTileElements) {
+        const Tile tile{row, 1, d, std::min(kTileElements, args_.dim - d)};
+        line(tile_at(args_.z, tile), codes + d * bytes_of(args_.codebook.dtype), grad_z_q_of(tile),
+             tile.num_columns, all_follow ? RowLoops::kBytesAhead : 0, tile_at(grad_z_, tile));
+      }
+    }
+  }
+
+  // Columns that are lines of memory.
+  void run_columns(int64_t begin, int64_t end) const {
+    const int64_t bytes = bytes_of(args_.codebook.dtype);
+    const int64_t most_rows = std::min(kLongTileRows, end - begin);
+    const int64_t stride = most_rows + kLongTilePadding;
+    const auto codes = allocate_array<char>(kLongTileColumns * stride * bytes);
+    const auto code_of_row = std::make_unique<const void*[]>(most_rows);
+    for (int64_t row = begin; row < end;) {
+      const int64_t num_rows = std::min({most_rows, end - row, run_length(row)});
+      for (int64_t r = 0; r < num_rows; ++r) code_of_row[r] = code_of(row + r);
+      const auto follow = [&](const Rows& rows) { return rows.element_stride == num_rows; };
+      const bool all_follow =
+          follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
+      for (int64_t first = 0; first < args_.dim; first += kLongTileColumns) {
+        const int64_t num_columns = std::min(kLongTileColumns, args_.dim - first);
+        for (int64_t r = 0; r < num_rows; r += kTileRows) {
+          transpose(bytes, &code_of_row[r], std::min(kTileRows, num_rows - r), num_columns,
+                    &codes[r * bytes], stride);
+        }
+        for (int64_t r = 0; r < num_rows; ++r) {
+          code_of_row[r] = static_cast<const char*>(code_of_row[r]) + num_columns * bytes;
+        }
+        for (int64_t c = 0; c < num_columns; ++c) {
+          const Tile column{row, num_rows, first + c, 1};
+          line(tile_at(args_.z, column), &codes[c * stride * bytes], grad_z_q_of(column), num_rows,
+               all_follow ? RowLoops::kBytesAhead : 0, tile_at(grad_z_, column));
+        }
+      }
+      row += num_rows;
+    }
+  }
+
+  const char* code_of(int64_t row) const {
+    return element_at(args_.codebook, args_.codebook.offset(args_.indices[row]));
+  }
+
+  const char* grad_z_q_of(const Tile& tile) const {
+    return constant_ ? buffers_->grad_z_q.bytes : tile_at(grad_z_q_, tile);
+  }
 
   // Whether a line of the gradient of z is one of these rows as well.
   bool is_line(const Rows& rows) const {
@@ -119,32 +195,21 @@ class GradZ {
       length *= num_lines;
       num_lines = 1;
     }
-    const auto prefetch_next = [&](const Lines& lines, const Rows& rows, int64_t i) {
-      const char* next = lines.first + (i + num_lines) * lines.step;
-      for (int64_t b = 0; b < length * bytes_of(rows.dtype); b += 64) __builtin_prefetch(next + b);
-    };
-    // Hardware does not foresee what lies on other pages. The next tile is most often that of the
-    // next columns.
-    constexpr int64_t kPage = 4096;
-    const bool far = by_columns_ && 2 * out.step >= kPage;
+    const int64_t behind = num_lines == 1 ? RowLoops::kBytesAhead : 0;
     for (int64_t i = 0; i < num_lines; ++i) {
-      if (far) {
-        if (is_line(args_.z)) prefetch_next(z, args_.z, i);
-        if (!constant_ && is_line(grad_z_q_)) prefetch_next(grad_z_q, grad_z_q_, i);
-        prefetch_next(out, grad_z_, i);
-      }
       line(z.first + i * z.step, codes.first + i * codes.step, grad_z_q.first + i * grad_z_q.step,
-           length, out.first + i * out.step);
+           length, behind, out.first + i * out.step);
     }
     if (!in_place_) write_rows(grad_z_, tile, buffers_->grad_z.bytes);
   }
 
-  void line(const char* z, const char* e, const char* grad_z_q, int64_t n, char* out) const {
+  void line(const char* z, const char* e, const char* grad_z_q, int64_t n, int64_t behind,
+            char* out) const {
     const int z_type = static_cast<int>(grad_z_.dtype);
     const int e_type = static_cast<int>(args_.codebook.dtype);
     const int grad_type = static_cast<int>(grad_z_q_.dtype);
     if (grad_type == z_type) {
-      return loops_.grad_z[z_type][e_type](z, e, grad_z_q, scale_, n, out);
+      return loops_.grad_z[z_type][e_type](z, e, grad_z_q, scale_, n, behind, out);
     }
     // A gradient in a type of its own: no loop is written for it.
     constexpr int64_t kPart = 64;
@@ -155,7 +220,7 @@ class GradZ {
       loops_.load[z_type](at(z, args_.z.dtype, i), count, parts[0]);
       loops_.load[e_type](at(e, args_.codebook.dtype, i), count, parts[1]);
       loops_.load[grad_type](at(grad_z_q, grad_z_q_.dtype, i), count, parts[2]);
-      loops_.grad_z[kFloat64][kFloat64](parts[0], parts[1], parts[2], scale_, count, parts[0]);
+      loops_.grad_z[kFloat64][kFloat64](parts[0], parts[1], parts[2], scale_, count, 0, parts[0]);
       loops_.store[z_type](parts[0], count, out + i * bytes_of(grad_z_.dtype));
     }
   }
