@@ -38,9 +38,14 @@ inline DType dtype_of(ScalarType type) {
   }
 }
 
-// The same tensor, nothing of which has been written yet.
-inline Tensor on_large_pages(Tensor t) {
-  if (t.is_cpu()) ask_for_large_pages(t.data_ptr(), t.numel() * t.element_size());
+constexpr auto kLeastLargeElements = static_cast<int64_t>(kLeastLargeBytes / sizeof(double));
+
+// The same tensor, nothing of which has been written yet. A small one is asked for its size alone:
+// each question takes a part of what a call on a few rows takes.
+inline Tensor on_large_pages(const Tensor& t) {
+  if (t.numel() >= kLeastLargeElements && t.is_cpu()) {
+    ask_for_large_pages(t.data_ptr(), t.numel() * t.element_size());
+  }
   return t;
 }
 
@@ -58,7 +63,9 @@ inline Tensor empty_on_cpu(IntHeaderOnlyArrayRef sizes, ScalarType type) {
       static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(),
       torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)),
       aoti_torch_device_type_cpu(), 0, &handle));
-  return on_large_pages(Tensor(handle));
+  const Tensor t(handle);
+  if (stride >= kLeastLargeElements) return on_large_pages(t);
+  return t;
 }
 
 // The rows of t (..., D), all leading dimensions as one, if their strides allow two levels.
