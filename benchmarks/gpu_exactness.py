@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from exactness_data import DATA
+from gpu_report import write
 from gpu_speed import search_way
 from torch import Tensor
 
@@ -109,7 +110,7 @@ def main() -> None:
         report[name] = compare(amount, args.seed)
         print(json.dumps(report), flush=True)
         if args.output:
-            args.output.write_text(json.dumps(report, indent=1) + "\n")
+            write(args.output, report)
     raise SystemExit(report["random"]["wrong"] + report["hard"]["wrong"] > 0)
 
 

@@ -9,6 +9,7 @@ exactness.json, where those steps came so far. Needs nothing that is built or in
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,7 @@ def told_by(command: list[str]) -> str:
 
 
 def commit() -> str:
-    return told_by(["git", "rev-parse", "HEAD"]) or UNKNOWN
+    return os.environ.get("COMMIT") or told_by(["git", "rev-parse", "HEAD"]) or UNKNOWN
 
 
 def card() -> dict[str, str]:
@@ -42,6 +43,13 @@ def card() -> dict[str, str]:
 
 def read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """As a whole: whoever writes may be killed in the middle of it."""
+    begun = path.with_name(path.name + ".tmp")
+    begun.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(begun, path)
 
 
 def read_steps(folder: Path) -> dict[str, str]:
@@ -134,7 +142,7 @@ def main(folder: Path) -> None:
     name = "gpu_" + re.sub(r"[^A-Za-z0-9]+", "_", report["card"]["name"])
     RESULTS.mkdir(exist_ok=True)
     for place in (folder, RESULTS):
-        (place / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+        write(place / f"{name}.json", report)
         (place / f"{name}.md").write_text(markdown(report))
     print(markdown(report))
     print(f"wrote {RESULTS / name}.json and .md")

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import re
 import statistics
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_report import commit, kernels, table
+from gpu_report import commit, kernels, table, write
 from torch import Tensor
 
 from vqgan_fast import ops
@@ -47,12 +46,14 @@ MORE_SHAPES = [
 ]
 ROUNDS = 15
 ROUND_MS = 2.0  # of one contender: more of the short ones
+GRAPH_MS = 0.2  # of one graph: launching it takes some microseconds, as long as a short search
 Search = Callable[[], Tensor]
 
 
 def milliseconds(run: Callable[[], Any], times: int = 1) -> float:
-    """Of one of so many calls in a row, which hide what it takes to launch the first."""
+    """Of one of so many calls in a row. The GPU is kept waiting until they are on their way."""
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda._sleep(200_000)  # clock cycles
     start.record()
     for _ in range(times):
         run()
@@ -61,8 +62,8 @@ def milliseconds(run: Callable[[], Any], times: int = 1) -> float:
     return start.elapsed_time(end) / times
 
 
-def captured(run: Search) -> tuple[Callable[[], Any], bool]:
-    """A replay of `run`, and whether it is one: else `run` itself, warm."""
+def captured(run: Search) -> tuple[Callable[[], Any], int]:
+    """A replay of `run`, of a short one several in a row, and how many; else `run`, warm, and 0."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -70,20 +71,23 @@ def captured(run: Search) -> tuple[Callable[[], Any], bool]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
+    # Called by itself a search takes longer than in a graph: never more than GRAPH_MS come together.
+    searches = max(1, min(50, int(GRAPH_MS / milliseconds(run, 5))))
     torch.cuda.empty_cache()  # a graph keeps memory of its own
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            kept = run()
+            for _ in range(searches):
+                kept = run()
     except RuntimeError:
         torch.cuda.synchronize()
-        return run, False
+        return run, 0
 
     def replay(kept=kept):  # the graph writes into what it was captured with
         graph.replay()
         return kept
 
-    return replay, True
+    return replay, searches
 
 
 def kernel_times(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, float]:
@@ -187,25 +191,25 @@ def measure(shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict[str, A
     with search_way("exact"):
         rows = torch.randperm(n, device="cuda")[:8192]
         expected = ops.nearest_code(z[rows], codebook, "exact", False)
-    replays: dict[str, tuple[Callable[[], Any], int]] = {}
+    replays: dict[str, tuple[Callable[[], Any], int, int]] = {}
     results = {}
     for name, run in contenders(z, codebook).items():
         row = {"N": n, "K": k, "D": d, "dtype": str(dtype).removeprefix("torch."), "name": name}
         results[name] = row
         try:
             wrong = (run().long()[rows] != expected).float().mean().item()
-            replay, graph = captured(run)
+            replay, searches = captured(run)
             milliseconds(replay)
             times = max(1, min(200, round(ROUND_MS / milliseconds(replay))))
         except Exception as error:  # what cannot is told, and the others go on
             first_line = (str(error).splitlines() or [""])[0]
             row["error"] = f"{type(error).__name__}: {first_line}"
             continue
-        replays[name] = replay, times
-        row |= {"wrong": wrong, "graph": graph, "times_ms": []}
+        replays[name] = replay, times, max(1, searches)
+        row |= {"wrong": wrong, "graph": searches > 0, "times_ms": []}
     for _ in range(ROUNDS):
-        for name, (replay, times) in replays.items():
-            results[name]["times_ms"].append(milliseconds(replay, times))
+        for name, (replay, times, searches) in replays.items():
+            results[name]["times_ms"].append(milliseconds(replay, times) / searches)
     for name in replays:
         times_ms = sorted(results[name].pop("times_ms"))
         middle = statistics.median(times_ms)
@@ -248,7 +252,7 @@ def main() -> None:
 
     def save() -> None:
         if args.output:
-            args.output.write_text(json.dumps(report, indent=1) + "\n")
+            write(args.output, report)
 
     for shape, dtype in itertools.product(shapes, dtypes):
         torch.cuda.empty_cache()

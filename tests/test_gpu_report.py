@@ -81,7 +81,8 @@ PYTHON = f"""#!/bin/bash
 case "$*" in
   *gpu_report*) exec {sys.executable} "$@" ;;
   *torch.cuda.is_available*) exit 0 ;;
-  *load_libraries*) [ -z "$NO_LIBRARY" ]; exit ;;
+  *build_ext*) rm -f unbuilt ;;
+  *load_libraries*) [ -z "$NO_LIBRARY" ] && [ ! -e unbuilt ]; exit ;;
   *"-k wgmma"*) exit 3 ;;
   *"soft_assign_on_gpu.py -k"*) exit 124 ;;  # as timeout ends what lasts too long
   *) echo "searches by ${{VQGAN_FAST_CUDA_SEARCH-auto}}: $*" ;;
@@ -140,6 +141,42 @@ def test_steps_that_are_named_add_to_what_was_found(run_check):
     assert log.count("== exactness") == 1 and log.count("== speed") == 2
     assert log.count("searches by mma: benchmarks/gpu_speed.py") == 2
     assert done.returncode == 0
+
+
+def test_on_a_machine_that_has_nothing_named_steps_bring_what_they_need(run_check, tmp_path):
+    (tmp_path / "unbuilt").touch()
+    done, report, log = run_check("speed")
+    steps = report["steps"]
+    assert steps["build"].startswith("passed") and steps["search_mma"].startswith("passed")
+    assert steps["search_wgmma"].startswith("failed") and "ops" not in steps
+    assert "searches by mma: benchmarks/gpu_speed.py" in log
+
+
+def test_what_was_found_is_copied_after_every_step(run_check, tmp_path):
+    copies = tmp_path / "copies"
+    run_check("--copy-to", str(copies), "speed")
+    original = tmp_path / "runs" / "gpu_check"
+    names = {path.name for path in original.iterdir()}
+    assert {"log", "steps", "report", "gpu_Made_up.json", "gpu_Made_up.md"} <= names
+    assert {path.name for path in copies.iterdir()} == names
+    for name in names - {"log"}:  # its last line is written behind the last report
+        assert (copies / name).read_text() == (original / name).read_text()
+
+
+def test_tools_share_the_time_that_is_left(run_check):
+    tools = ("racecheck", "synccheck", "initcheck", "memcheck")
+    done, report, log = run_check("--minutes", "1", "search_mma", "search_wgmma", *tools)
+    assert all(report["steps"][tool].startswith("not found") for tool in tools)
+
+
+def test_a_measurement_that_is_cut_off_while_it_is_written_is_as_it_was(tmp_path):
+    from gpu_report import read, write
+
+    path = tmp_path / "speed.json"
+    write(path, {"results": []})
+    with pytest.raises(TypeError):
+        write(path, {"results": [object()]})
+    assert read(path) == {"results": []}
 
 
 def test_no_step_begins_without_time(run_check):

@@ -34,9 +34,24 @@ std::tuple<Tensor, Tensor> nearest_code_cuda(const Tensor& z, const Tensor& code
   return {indices, distances};
 }
 
+// The number of the SearchWay that nearest_code goes.
+int64_t nearest_code_way_cuda(const Tensor& z, const Tensor& codebook) {
+  const SearchSizes sizes = check_search(z, codebook);
+  const CudaContext context(z);
+  SearchWay way{};
+  check_cuda(cuda::nearest_code_way(search_args(z, codebook, sizes, true), &way), "nearest_code");
+  return static_cast<int64_t>(way);
+}
+
 }  // namespace
 }  // namespace vqgan_fast::ops
 
+// No op of the library: for the tests, which otherwise would not see that a way was not gone.
+STABLE_TORCH_LIBRARY_FRAGMENT(vqgan_fast, m) {
+  m.def("_nearest_code_way(Tensor z, Tensor codebook) -> int");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(vqgan_fast, CUDA, m) {
+  m.impl("_nearest_code_way", TORCH_BOX(&vqgan_fast::ops::nearest_code_way_cuda));
   m.impl("nearest_code", TORCH_BOX(&vqgan_fast::ops::nearest_code_cuda));
 }

@@ -42,7 +42,7 @@ def test_a_graph_does_what_its_step_does(device):
 
     captured = CapturedSteps(torch.device(device))
     assert captured.is_on
-    for first in range(0, 90, 30):
+    for first in range(0, 90, 30):  # by itself, captured, from the graph
         places = torch.arange(first, first + 30, device=device)
         captured(step, [places, places.float()], key=None)
     assert len(captured.graphs) == 1

@@ -46,6 +46,19 @@ def go(monkeypatch):
 
 
 @WAYS
+@pytest.mark.parametrize("d", [8, 64, 256])
+def test_the_way_is_gone(monkeypatch, way, d):
+    """A library without a GPU's kernels finds the same codes in another way."""
+    monkeypatch.setenv("VQGAN_FAST_CUDA_SEARCH", way)
+    z, codebook = torch.randn(8192, d, device=DEVICE), torch.randn(8192, d, device=DEVICE)
+    gone = torch.ops.vqgan_fast._nearest_code_way(z, codebook)
+    capability = torch.cuda.get_device_capability()
+    best = "wgmma" if capability == (9, 0) else "mma" if capability >= (8, 0) else "direct"
+    possible = ["exact", "direct", "mma", "wgmma"][: 2 + (best != "direct") + (best == "wgmma")]
+    assert ["exact", "direct", "mma", "wgmma"][gone] == (way if way in possible else best)
+
+
+@WAYS
 @pytest.mark.parametrize("case", CASES)
 def test_where_it_goes_wrong_easily(go, case, way):
     for n, k, d in ((300, 700, 6), (300, 500, 48), (200, 300, 256)):

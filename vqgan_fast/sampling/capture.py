@@ -27,6 +27,11 @@ class CapturedSteps:
         self.device = device
         self.is_on = device.type == "cuda" and all(has_kernel(op, device.type) for op in OPS)
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
+        self.seen: set[tuple] = set()
+        # Nothing in a graph's memory outlives its step, and steps follow each other on one stream:
+        # all graphs share their memory.
+        self.pool: tuple[int, int] | None = None
+        self.aside: torch.cuda.Stream | None = None
 
     def __call__(
         self, step: Callable[[list[Tensor]], None], inputs: list[Tensor], key: Hashable
@@ -37,6 +42,10 @@ class CapturedSteps:
             return
         key = (key, *(tensor.shape for tensor in inputs))
         if key not in self.graphs:
+            if key not in self.seen:  # most often a shape comes again and again; some come once
+                self.seen.add(key)
+                step(inputs)
+                return
             self.graphs[key] = self._capture(step, inputs)
         graph, static = self.graphs[key]
         for held, new in zip(static, inputs, strict=True):
@@ -50,13 +59,14 @@ class CapturedSteps:
         # Streams are of the current device, and torch's own stream for captures of the first that
         # captured; what runs on another device would run at once and be missing in the graph.
         with torch.cuda.device(self.device):
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
+            if self.aside is None:
+                self.aside, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+            self.aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.aside):
                 for _ in range(WARM_UP):
                     step(static)
-            torch.cuda.current_stream().wait_stream(aside)
+            torch.cuda.current_stream().wait_stream(self.aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=aside):
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.aside):
                 step(static)
         return graph, static

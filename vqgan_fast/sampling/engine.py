@@ -84,7 +84,12 @@ class Engine(ABC):
         """
         self.tokens_forwarded += len(rows[0])
         device = self.packed.device
-        on_device = [torch.from_numpy(array).to(device) for array in (*rows, last, images, cells)]
+        arrays = (*rows, last, images, cells)
+        lengths = tuple(len(array) for array in arrays)
+        numbers = torch.from_numpy(np.concatenate(arrays))
+        if device.type == "cuda":
+            numbers = numbers.pin_memory()  # or the copy would wait for all that runs there
+        numbers = numbers.to(device, non_blocking=True)
         groups: list[tuple[float, Tensor | None]] = [(1.0, None)]
         if self.draws.guidance is not None and len(images):
             values, group = np.unique(self.draws.guidance[cells], return_inverse=True)
@@ -94,16 +99,21 @@ class Engine(ABC):
             ]
             if len(groups) == 1:
                 groups = [(groups[0][0], None)]
-        step = partial(self._step, groups)
+        step = partial(self._step, groups, lengths)
         # A step of single tokens comes again and again with the same shapes; a prefill does not.
         if len(rows[0]) == len(last) and groups[0][1] is None:
-            self.captured(step, on_device, key=groups[0][0])
+            self.captured(step, [numbers], key=(groups[0][0], lengths))
         else:
-            step(on_device)
+            step([numbers])
 
-    def _step(self, groups: list[tuple[float, Tensor | None]], tensors: list[Tensor]) -> None:
+    def _step(
+        self,
+        groups: list[tuple[float, Tensor | None]],
+        lengths: tuple[int, ...],
+        numbers: list[Tensor],
+    ) -> None:
         """Everything of a pass that happens on the device; nothing here waits for it."""
-        *rows, last, images, cells = tensors
+        *rows, last, images, cells = numbers[0].split(lengths)
         # Weights and sums have their types; autocast around the caller is for training.
         with torch.autocast(self.packed.device.type, enabled=False):
             x = self.forward(*rows)
@@ -130,6 +140,8 @@ class Engine(ABC):
         try:
             codes, logprobs = self.draws.rule.draw(logits, seeds, cells, uncond, guidance)
         except RuntimeError:
+            if logits.is_cuda:  # refuses none there, and asking for values would have to wait
+                raise
             # Logits that the op refuses; it knows rows and not cells. NaN is every maximum's.
             both = logits if uncond is None else logits + uncond
             refused = (~both.amax(1).isfinite()).nonzero()

@@ -52,6 +52,14 @@ cudaError_t nearest_code_workspace_bytes(const NearestCodeArgs& args, size_t* by
   return error;
 }
 
+cudaError_t nearest_code_way(const NearestCodeArgs& args, SearchWay* way) {
+  DeviceLimits limits;
+  SearchPlan plan;
+  const cudaError_t error = plan_call(args, &limits, &plan);
+  if (error == cudaSuccess) *way = plan.way;
+  return error;
+}
+
 cudaError_t nearest_code(const NearestCodeArgs& call, cudaStream_t stream) {
   DeviceLimits limits;
   SearchArgs args;

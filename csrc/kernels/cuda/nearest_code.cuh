@@ -32,6 +32,9 @@ struct NearestCodeArgs {
 // most, and for each of those rows up to some hundred bytes. Independent of N K.
 cudaError_t nearest_code_workspace_bytes(const NearestCodeArgs& args, size_t* bytes);
 
+// The way that a call with these sizes and types goes on the current device.
+cudaError_t nearest_code_way(const NearestCodeArgs& args, SearchWay* way);
+
 // On the current device. Never waits for it.
 cudaError_t nearest_code(const NearestCodeArgs& args, cudaStream_t stream);
 

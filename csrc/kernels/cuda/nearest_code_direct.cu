@@ -30,7 +30,7 @@ constexpr int kCodePitch = kDirectCodes + 2;
 
 static_assert(kCodes == 4 && kDirectCodes / 16 == kCodes, "a class has the four codes of a thread");
 
-struct Tiles {
+struct alignas(16) Tiles {
   float rows[kDepth][kRowPitch];
   float codes[kDepth][kCodePitch];
 };

@@ -21,11 +21,54 @@ __device__ inline float weight_of(const uint16_t* panel, int output) {
 }
 __device__ inline float weight_of(const int8_t* panel, int output) { return panel[output]; }
 
+// What a thread adds to its sums from one segment: weights of its output, inputs of all rows.
+template <class W>
+__device__ inline void add_segment(const PackedLinearArgs& args, const W* weight, int64_t begin,
+                                   int64_t end, float (&sums)[1]) {
+  const int lane = threadIdx.x % 32;
+  // A row alone waits for the memory: many weights are on their way.
+#pragma unroll 32
+  for (int64_t k = begin; k < end; ++k) {
+    sums[0] = fused(args.x[k], weight_of(weight + k * kPanel, lane), sums[0]);
+  }
+}
+
+template <class W, int kRows>
+__device__ inline void add_segment(const PackedLinearArgs& args, const W* weight, int64_t begin,
+                                   int64_t end, float (&sums)[kRows]) {
+  // The rows side by side: a load for all of them instead of one for each.
+  alignas(16) __shared__ float inputs[kWarps][kSegment][kRows];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kRows;
+  __syncwarp();  // nobody reads the last segment's any more
+  const int size = static_cast<int>(end - begin);
+#pragma unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
+    const float* from = args.x + row * args.dim + begin;
+    for (int k = lane; k < size; k += 32) inputs[warp][k][r] = from[k];
+  }
+  __syncwarp();
+  weight += begin * kPanel;
+#pragma unroll 8
+  for (int k = 0; k < size; ++k) {
+    const float w = weight_of(weight + k * kPanel, lane);
+    const auto* four = reinterpret_cast<const float4*>(inputs[warp][k]);
+#pragma unroll
+    for (int r = 0; r < kRows; r += 4) {
+      const float4 x = four[r / 4];
+      sums[r] = fused(x.x, w, sums[r]);
+      sums[r + 1] = fused(x.y, w, sums[r + 1]);
+      sums[r + 2] = fused(x.z, w, sums[r + 2]);
+      sums[r + 3] = fused(x.w, w, sums[r + 3]);
+    }
+  }
+}
+
 template <class W, int kRows>
 __global__ void __launch_bounds__(kThreads) linear_kernel(PackedLinearArgs args) {
   __shared__ float chains[kGroup][kRows][kPanel];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kRows;
   const W* weight =
       static_cast<const W*>(args.weight) + static_cast<int64_t>(blockIdx.x) * args.dim * kPanel;
   const int64_t segments = (args.dim + kSegment - 1) / kSegment;
@@ -37,15 +80,7 @@ __global__ void __launch_bounds__(kThreads) linear_kernel(PackedLinearArgs args)
       float sums[kRows];
 #pragma unroll
       for (int r = 0; r < kRows; ++r) sums[r] = 0.0f;
-#pragma unroll 8
-      for (int64_t k = begin; k < end; ++k) {
-        const float w = weight_of(weight + k * kPanel, lane);
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
-          sums[r] = fused(args.x[row * args.dim + k], w, sums[r]);
-        }
-      }
+      add_segment(args, weight, begin, end, sums);
 #pragma unroll
       for (int r = 0; r < kRows; ++r) chains[s][r][lane] = sums[r];
     }
@@ -57,7 +92,8 @@ __global__ void __launch_bounds__(kThreads) linear_kernel(PackedLinearArgs args)
     }
     __syncthreads();
   }
-  const int64_t row = first_row + warp, output = static_cast<int64_t>(blockIdx.x) * kPanel + lane;
+  const int64_t row = static_cast<int64_t>(blockIdx.y) * kRows + warp;
+  const int64_t output = static_cast<int64_t>(blockIdx.x) * kPanel + lane;
   if (warp >= kRows || row >= args.rows || output >= args.outputs) return;
   if (args.scales != nullptr) total *= args.scales[output];
   if (args.bias != nullptr) total += args.bias[output];
