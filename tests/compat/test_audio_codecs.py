@@ -96,6 +96,39 @@ def test_dac(training: bool, seed: int) -> None:
     assert torch.equal(codes, expected)
 
 
+class Offloading:
+    """Does as accelerate's hooks: weights are there while their module runs, and meta otherwise."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.weight = module.weight
+        module._hf_hook = self
+        forward = module.forward
+        module.forward = lambda *args: self.post_forward(
+            module, forward(*self.pre_forward(module, *args)[0])
+        )
+        self.post_forward(module, None)
+
+    def pre_forward(self, module: nn.Module, *args: object) -> tuple[tuple, dict]:
+        module.weight = self.weight
+        return args, {}
+
+    def post_forward(self, module: nn.Module, output: object) -> object:
+        module.weight = nn.Parameter(self.weight.detach().to("meta"))
+        return output
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_dac_with_a_codebook_that_is_offloaded(patched: bool) -> None:
+    model = modeling_dac.DacVectorQuantize(CONFIG)
+    z = latents(2, C, 20)
+    expected = model(z)
+    if patched:
+        vqgan_fast.patch(model, strict=True)
+    Offloading(model.codebook)
+    torch.testing.assert_close(model(z), expected)
+    assert model.codebook.weight.is_meta
+
+
 def residual_stacks() -> dict[str, nn.Module]:
     mimi = SimpleNamespace(**vars(CONFIG), vector_quantization_hidden_dimension=C)
     return {

@@ -21,12 +21,14 @@ from parity import (
     step,
 )
 from taming.modules.vqvae import quantize
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.chameleon import modeling_chameleon
 from transformers.models.emu3 import modeling_emu3
 from transformers.models.glm_image import modeling_glm_image
 from transformers.models.janus import modeling_janus
 
 from vqgan_fast.compat import diffusers, taming, transformers
+from vqgan_fast.compat.taming.quantizers import usage_of
 
 K, D = 40, 6
 CONFIG = SimpleNamespace(num_embeddings=K, embed_dim=D, beta=0.3, num_patches=5, codebook_size=K)
@@ -152,6 +154,11 @@ def test_codebook_entries_of_janus() -> None:
     assert torch.equal(ours.get_codebook_entry(tokens), peer.get_codebook_entry(tokens))
     with pytest.raises(ValueError, match=r"image_tokens must lie in \[0, 40\), got 40"):
         ours.get_codebook_entry(tokens + K - tokens.max() + 0 * tokens)
+    for wrong in (tokens[:, 1:], tokens[0]):
+        with pytest.raises(
+            ValueError, match=r"image_tokens must be \(B, P P\) with P P = 25, got \("
+        ):
+            ours.get_codebook_entry(wrong)
 
 
 def test_emu3() -> None:
@@ -191,6 +198,28 @@ def test_without_the_one_hot_matrix() -> None:
     without = ours(z)[2]
     assert without[1] is None
     assert torch.equal(without[0], perplexity)
+
+
+class Allocated(TorchDispatchMode):
+    """The bytes of every tensor of some number of elements that comes to be within."""
+
+    def __init__(self, numel: int) -> None:
+        super().__init__()
+        self.numel, self.sizes = numel, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.numel() == self.numel:
+            self.sizes[result.data_ptr()] = result.nbytes
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_one_hot_matrix_is_the_only_one_of_its_size(dtype: torch.dtype) -> None:
+    with Allocated(500 * K) as allocated:
+        _, one_hot = usage_of(torch.randint(K, (500,)), K, torch.zeros(1, dtype=dtype), True)
+    assert one_hot.dtype == dtype
+    assert allocated.sizes == {one_hot.data_ptr(): 500 * K * dtype.itemsize}
 
 
 @pytest.mark.parametrize("case", [name for name in CASES if name != "first"])
@@ -272,7 +301,15 @@ def test_bad_calls() -> None:
         ours(torch.zeros(2, 5, 3, 3))
     with pytest.raises(ValueError, match="temp, rescale_logits and return_logits are for Gumbel"):
         ours(torch.zeros(2, D, 3, 3), temp=0.5)
-    with pytest.raises(ValueError, match=r"shape must be \(B, H, W, C\) with B H W = 3 and C = 6"):
-        ours.get_codebook_entry(torch.tensor([0, 1, 2]), (1, 2, 2, D))
     with pytest.raises(ValueError, match="n_e must be at least 1, got 0"):
         taming.VectorQuantizer2(0, D, 0.25)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 2, D), (1, 1, 2, 9), (2, 9, 1, 1), (3, D), (1, 1, 1, 3, D)]
+)
+def test_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    """Those too that have as many elements."""
+    for build in (taming.VectorQuantizer, taming.VectorQuantizer2, diffusers.VectorQuantizer):
+        with pytest.raises(ValueError, match=r"shape must be \(B, H, W, C\) with B H W = 3 and"):
+            build(K, D, 0.25).get_codebook_entry(torch.tensor([0, 1, 2]), shape)

@@ -40,7 +40,10 @@ import importlib.util, sys
 original = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *args: None if name == "taming" else original(name, *args)
 from vqgan_fast.compat.taming import install, uninstall
-assert "taming.modules.vqvae.quantize" in install()
+installed = install()
+assert "taming.modules.vqvae.quantize" in installed
+assert [original(name).name for name in installed] == installed
+assert original("taming.modules.transformer") is None
 {IMPORTS}
 assert VectorQuantizer.__module__.startswith("vqgan_fast"), VectorQuantizer
 assert vqgan.VQModel.__module__.startswith("vqgan_fast")

@@ -113,8 +113,12 @@ def test_codebook_entries(l2_norm: bool) -> None:
     assert ours.get_codebook_entry(indices).shape == (24, D)
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 30\), got 30"):
         ours.get_codebook_entry(torch.tensor([30]))
-    with pytest.raises(ValueError, match=r"shape must be \(B, H, W, C\) with B H W = 24"):
-        ours.get_codebook_entry(indices, (2, D, 3, 5))
+    for shape in ((2, D, 3, 5), (2, 3, 4, D), (2, D, 12)):
+        with pytest.raises(ValueError, match=r"^shape must be \(B, C, H, W\) with B H W = 24 and"):
+            ours.get_codebook_entry(indices, shape)
+    for shape in ((2, D, 3, 2), (2, 3, 5, D), (24, D)):
+        with pytest.raises(ValueError, match=r"^shape must be \(B, H, W, C\) with B H W = 24 and"):
+            ours.get_codebook_entry(indices, shape, channel_first=False)
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.1])

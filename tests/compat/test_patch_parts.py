@@ -158,8 +158,17 @@ def test_parts_that_cannot_be_swapped() -> None:
     assert type(model.layers[0]) is peer.VectorQuantize
 
 
-def test_hooks_on_an_embedding_that_is_not_called_are_not_lost() -> None:
+@pytest.mark.parametrize(
+    "register",
+    [
+        nn.Module.register_forward_hook,
+        nn.Module.register_forward_pre_hook,
+        nn.Module.register_full_backward_hook,
+        nn.Module.register_full_backward_pre_hook,
+    ],
+)
+def test_hooks_on_an_embedding_that_is_not_called_are_not_lost(register) -> None:
     model = quantize.VectorQuantizer2(16, 8, 0.25)
-    model.embedding.register_forward_hook(lambda *_: None)
+    register(model.embedding, lambda *_: None)
     assert "hooks on its embedding" in vqgan_fast.patch(model).left[""][1]
     assert type(model) is quantize.VectorQuantizer2

@@ -11,6 +11,7 @@ from dense_peers import DenseEMA
 from parity import assert_same, latents, losses_of_ten_steps, pair, step
 from ranks import run_on_two_ranks
 
+import vqgan_fast
 from vqgan_fast.compat.taming import EMAVectorQuantizer
 
 K, D = 20, 4
@@ -61,6 +62,28 @@ def test_compile_and_autocast() -> None:
 def test_what_is_not_covered() -> None:
     with pytest.raises(NotImplementedError, match="remap is not covered by EMAVectorQuantizer"):
         EMAVectorQuantizer(K, D, 0.25, remap="used.npy")
+
+
+def test_patch() -> None:
+    """The reference's cannot be constructed: a dense form with its attributes stands in for it."""
+    peer = DenseEMA(K, D, 0.25, 0.9)
+    vars(peer).update(codebook_dim=D, num_tokens=K)
+    vars(peer.embedding).update(decay=0.9, eps=1e-5, update=True)
+    patched = copy.deepcopy(peer)
+    embedding, classes = patched.embedding, [type(part) for part in patched.modules()]
+    own = f"{DenseEMA.__module__}.DenseEMA"
+    also = {own: "taming.modules.vqvae.quantize.EMAVectorQuantizer"}
+    assert vqgan_fast.patch(patched, strict=True, also=also).swapped == {"": own}
+    assert patched.embedding is embedding
+    z = latents(2, D, 5, 6)
+    assert_same(step(patched, z, read), step(peer, z, read))
+    torch.testing.assert_close(patched.state_dict(), peer.state_dict())
+    patched.bfloat16()
+    types = {name: value.dtype for name, value in patched.embedding.named_parameters()}
+    assert types["weight"] == torch.bfloat16
+    assert types["cluster_size"] == types["embed_avg"] == torch.float32
+    assert vqgan_fast.unpatch(patched) == [""]
+    assert [type(part) for part in patched.modules()] == classes
 
 
 def train_rank(rank: int, folder: Path) -> None:

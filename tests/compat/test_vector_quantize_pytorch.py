@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from vq_pytorch_pairs import (
     Pair,
     assert_same,
@@ -221,19 +222,42 @@ def test_same_lookups(name: str, images: bool) -> None:
     assert torch.equal(modules[0].codebook, modules[1].codebook)
 
 
-@pytest.mark.parametrize("name", ["default", "heads", "separate heads", "cosine"])
+GIVEN = {
+    name: OPTIONS[name]
+    for name in ("default", "heads", "heads, projections", "separate heads", "cosine")
+} | {"cosine, heads": {"use_cosine_sim": True, "heads": 2, "codebook_dim": 8}}
+
+
+@pytest.mark.parametrize("name", GIVEN)
 @pytest.mark.parametrize("training", [True, False])
 def test_same_cross_entropy_of_given_indices(name: str, training: bool) -> None:
     # Frozen: where the codebook moves in between, the package differentiates by the new one.
-    modules = tuple(m.train(training) for m in quantizers(**OPTIONS[name], freeze_codebook=True))
+    modules = tuple(m.train(training) for m in quantizers(**GIVEN[name], freeze_codebook=True))
     x = torch.randn(2, 48, DIM, requires_grad=True)
-    heads = OPTIONS[name].get("heads", 1)
+    heads = GIVEN[name].get("heads", 1)
     indices = torch.randint(CODES, (2, 48, heads)).squeeze(-1)
     indices[0, :5] = -1
     theirs, own = call_alike(modules, 0, x, indices=indices)
-    assert_same(own[1], theirs[1])
+    assert_same(own, theirs)
     assert_same(torch.autograd.grad(own[1], x), torch.autograd.grad(theirs[1], x))
-    assert own[0].numel() == theirs[0].numel()
+
+
+@pytest.mark.parametrize("name", ["default", "cosine"])
+def test_cross_entropy_of_given_indices_in_every_precision(name: str) -> None:
+    """Of fp64 in fp64; under autocast in fp32, where the package has it in bf16 on the CPU."""
+    theirs, own = (module.eval() for module in quantizers(**OPTIONS[name]))
+    x, indices = torch.randn(2, 48, DIM), torch.randint(CODES, (2, 48))
+    expected = theirs(x, indices=indices)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(own(x, indices=indices)[1], expected)
+    wide = own.double()(x.double(), indices=indices)[1]
+    assert wide.dtype == torch.float64
+    if name == "cosine":
+        scores = nn.functional.normalize(x.double(), dim=-1) @ own.codebook.T
+    else:
+        scores = -(x.double().unsqueeze(-2) - own.codebook).norm(dim=-1)
+    entropy = nn.functional.cross_entropy(scores.flatten(0, 1), indices.flatten())
+    assert_same(wide, entropy, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -263,6 +287,22 @@ def test_a_loaded_state_decides_on_kmeans() -> None:
     assert trained.codebook.any() and trained._codebook.initted
 
 
+@pytest.mark.parametrize("way", ["averaged", "set"])
+def test_codes_that_came_with_their_buffers_are_not_placed_again(way: str) -> None:
+    """As weight averaging copies buffers, and as some loaders put others in their place."""
+    _, module = quantizers(kmeans_init=True, kmeans_iters=2)
+    averaged = AveragedModel(module)
+    module(torch.randn(2, 48, DIM))
+    if way == "averaged":
+        averaged.update_parameters(module)
+    else:
+        for name, buffer in module._codebook.named_buffers():
+            setattr(averaged.module._codebook, name, buffer.clone())
+    averaged.eval()(torch.randn(2, 48, DIM))
+    assert module.codebook.any()
+    assert torch.equal(averaged.module.codebook, module.codebook)
+
+
 def test_a_module_between_codebook_and_codes() -> None:
     modules = quantizers()
     torch.manual_seed(0)
@@ -274,3 +314,13 @@ def test_a_module_between_codebook_and_codes() -> None:
     )
     modules[1].load_state_dict(modules[0].state_dict())
     assert_same_training(modules, DIM, steps=4)
+
+
+def test_a_module_between_codebook_and_codes_under_autocast() -> None:
+    _, module = quantizers(vq_bridge=nn.Linear(DIM, DIM))
+    x = torch.randn(2, 48, DIM)
+    expected = module.eval()(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert_same(module(x), expected, rtol=0, atol=0)
+    # Lookups have the codes before it, as the package's.
+    assert torch.equal(module.get_output_from_indices(expected[1]), module.codebook[expected[1]])

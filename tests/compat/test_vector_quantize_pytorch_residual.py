@@ -105,18 +105,27 @@ def test_same_codes(name: str) -> None:
     else:
         with pytest.raises(ValueError, match=r"indices must have . in their last dimension"):
             modules[1].get_codes_from_indices(own[1][..., :2])
+    with pytest.raises(ValueError, match=r"indices must have . in their last .*, 48, 7\)"):
+        modules[1].get_output_from_indices(torch.zeros(2, 48, 7, dtype=torch.int64))
     for theirs, own in zip(*(module.codebooks for module in modules), strict=True):
         assert_same(own, theirs)
 
 
-def test_images() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"masked": True}, {"masked": True, "return_zeros_for_masked_padding": False}],
+    ids=str,
+)
+def test_images(options: dict) -> None:
     """The package fails at them: the same as rows."""
-    _, rows = pair("ResidualVQ", 0, **SIZES)
-    _, images = pair("ResidualVQ", 0, **SIZES, accept_image_fmap=True)
+    options = dict(options)
+    mask = torch.rand(2, 48) < 0.6 if options.pop("masked", False) else None
+    _, rows = pair("ResidualVQ", 0, **SIZES, **options)
+    _, images = pair("ResidualVQ", 0, **SIZES, **options, accept_image_fmap=True)
     x = torch.randn(2, DIM, 6, 8)
     for _ in range(2):
-        expected = rows(x.flatten(2).mT, return_all_codes=True)
-        actual = images(x, return_all_codes=True)
+        expected = rows(x.flatten(2).mT, mask=mask, return_all_codes=True)
+        actual = images(x, mask=mask, return_all_codes=True)
         assert torch.equal(actual[0].flatten(2).mT, expected[0])
         assert torch.equal(actual[1].flatten(1, 2), expected[1])
         assert torch.equal(actual[2], expected[2])

@@ -187,6 +187,18 @@ def test_compile_fullgraph(name: str) -> None:
     assert_same_state((module, compiled))
 
 
+def test_a_compiled_loss_that_nothing_learns_from() -> None:
+    """Eager's can be differentiated all the same; a graph's cannot."""
+    module, x = VectorQuantize(dim=16, codebook_size=32), torch.randn(2, 24, 16)
+    compiled = torch.compile(module, fullgraph=True, backend="eager")
+    assert module(x)[2].requires_grad
+    loss = compiled(x)[2]
+    assert not loss.requires_grad
+    encoder = torch.zeros((), requires_grad=True)
+    (encoder + loss).backward()
+    assert encoder.grad == 1
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -7,6 +7,8 @@ came. `test_nearest_code.py` has the sizes that do not fit.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -75,15 +77,36 @@ def test_freed_indices_are_named() -> None:
         ops.codebook_stats(torch.randn(6, 4), indices, 5)
 
 
-@pytest.mark.parametrize("op", [ops.nearest_code, ops.vector_quantize])
-def test_what_is_no_tensor_is_named(op):
-    z, codebook = torch.randn(4, 3), torch.randn(5, 3)
-    with pytest.raises(
-        TypeError, match=r"z must be a torch\.Tensor, got numpy\.ndarray; for numpy"
-    ):
-        op(z.numpy(), codebook)
-    with pytest.raises(TypeError, match=r"codebook must be a torch\.Tensor, got builtins\.list"):
-        op(z, codebook.tolist())
+@pytest.mark.parametrize(
+    ("op", "arguments"),
+    [
+        (ops.nearest_code, {"z": torch.zeros(4, 3), "codebook": torch.zeros(5, 3)}),
+        (ops.vector_quantize, {"z": torch.zeros(4, 3), "codebook": torch.zeros(5, 3)}),
+        (
+            partial(ops.codebook_stats, num_codes=5),
+            {"z": torch.zeros(4, 3), "indices": torch.zeros(4, dtype=torch.int64)},
+        ),
+        (
+            partial(ops.soft_assign, outputs=("expected",)),
+            {
+                "z": torch.zeros(4, 3),
+                "codebook": torch.zeros(5, 3),
+                "values": torch.zeros(5, 2),
+                "bias": torch.zeros(5),
+                "seed": torch.tensor(3),
+            },
+        ),
+    ],
+    ids=["nearest_code", "vector_quantize", "codebook_stats", "soft_assign"],
+)
+def test_what_is_no_tensor_is_named(op: Callable, arguments: dict[str, Tensor]) -> None:
+    op(**arguments)
+    for name, tensor in arguments.items():
+        start = f"^{name} must be a torch.Tensor, got "
+        with pytest.raises(TypeError, match=start + r"numpy\.ndarray; for numpy"):
+            op(**arguments | {name: tensor.numpy()})
+        with pytest.raises(TypeError, match=start + r"builtins\."):
+            op(**arguments | {name: [3]})
 
 
 def test_devices_that_differ_are_named() -> None:

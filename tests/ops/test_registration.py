@@ -186,6 +186,14 @@ NUMBERS = {
     "codebook_stats": lambda z: (
         ops.codebook_stats(z, torch.arange(6) % 4, 7)[1] * torch.arange(28.0).view(7, 4)
     ).sum(),
+    "vector_quantize": lambda z: (
+        (ops.vector_quantize(z, torch.arange(28.0).view(7, 4))[0] * torch.arange(4.0)).sum()
+        + 3 * ops.vector_quantize(z, torch.arange(28.0).view(7, 4))[2]
+    ),
+    "soft_assign": lambda z: (
+        ops.soft_assign(z, torch.arange(28.0).view(7, 4), outputs=("expected",)).expected
+        * torch.arange(4.0)
+    ).sum(),
 }
 
 

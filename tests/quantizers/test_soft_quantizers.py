@@ -141,6 +141,23 @@ def test_index_propagation_interface() -> None:
         IndexPropagationQuantizer(50, 8, entropy_temperature=0)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_index_propagation_in_half_precision(dtype: torch.dtype, training: bool) -> None:
+    """Losses are those of the rounded values, neither rounded nor overflown themselves."""
+    quantizer = IndexPropagationQuantizer(50, 8).to(dtype)
+    nn.init.normal_(quantizer.embedding.weight)
+    z = 300 * latents(2, 8, 4, 4).to(dtype)
+    with torch.set_grad_enabled(training):
+        z_q, loss, info = quantizer(z)
+    assert z_q.dtype == dtype
+    _, expected, expected_info = quantizer.double()(z.double())
+    assert torch.equal(info.indices, expected_info.indices)
+    for one, other in ((loss, expected), *zip(info[2:4], expected_info[2:4], strict=True)):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=0)
+
+
 def test_index_propagation_holds_no_matrix_of_latents_and_codes() -> None:
     """512 x 65536 in fp32 would be 128 MiB; four of them are what the dense form holds."""
     batch, dim, side, num_codes = 2, 16, 16, 65536

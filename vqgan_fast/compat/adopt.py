@@ -38,6 +38,6 @@ def refuse_hooks(peer: nn.Module, name: str) -> None:
         NotImplementedError: it has.
     """
     part = getattr(peer, name, None)
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if any(getattr(part, kind, None) for kind in hooks):
         raise NotImplementedError(f"it has hooks on its {name}, which ours calls otherwise")

@@ -123,11 +123,20 @@ class DacVectorQuantize(nn.Module):
 
     def decode_latents(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """The codes (B, D, T) nearest in direction to hidden_states (B, D, T), their indices."""
+        # The codebook is read before it is called, which is when a hook of accelerate's would load
+        # what it has offloaded: so the hook is called here, as the peer's decorator
+        # `force_accelerate_hooks` does.
+        hook = getattr(self.codebook, "_hf_hook", None)
+        if hook is not None:
+            hook.pre_forward(self.codebook)
         with torch.no_grad():
             directions = F.normalize(hidden_states, dim=1).transpose(1, 2)
             codebook = F.normalize(self.codebook.weight, dim=1)
             indices = ops.nearest_code(directions, codebook, return_distance=False)
-        return self.codebook(indices).transpose(1, 2), indices
+        codes = self.codebook(indices).transpose(1, 2)
+        if hook is not None:
+            hook.post_forward(self.codebook, ())
+        return codes, indices
 
 
 def _swap_encodec(peer: nn.Module) -> nn.Module:

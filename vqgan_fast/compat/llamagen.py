@@ -92,13 +92,8 @@ class VectorQuantizer(nn.Module):
         Raises:
             ValueError: an index out of range, on the CPU; a shape that does not fit.
         """
-        codebook = self._codes()
-        if shape is None:
-            return image_of_codes(indices, codebook, None)
-        if channel_first:
-            batch, channels, height, width = shape
-            return image_of_codes(indices, codebook, (batch, height, width, channels))
-        return image_of_codes(indices, codebook, None).view(tuple(shape))
+        form = "BCHW" if channel_first else "BHWC"
+        return image_of_codes(indices, self._codes(), shape, form, channel_first)
 
     def _codes(self) -> Tensor:
         weight = self.embedding.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,24 +37,39 @@ def check_image(z: Tensor, dim: int) -> None:
 
 
 def image_of_codes(
-    indices: Tensor, codebook: Tensor, shape: Sequence[int] | None, name: str = "indices"
+    indices: Tensor,
+    codebook: Tensor,
+    shape: Sequence[int] | None,
+    form: str = "BHWC",
+    channel_first: bool = True,
 ) -> Tensor:
-    """The codes that indices name, as (B, C, H, W) if shape says (B, H, W, C).
+    """The codes that indices name, as an image if there is a shape.
+
+    Args:
+        indices: B H W of them, in any shape.
+        codebook: (K, C).
+        shape: the sizes of the image, in the order of `form`, "BHWC" or "BCHW"; or None.
+        channel_first: in which order the image is.
+
+    Returns:
+        (B, C, H, W), or (B, H, W, C) without channel_first; for None (..., C) as indices are (...).
 
     Raises:
-        ValueError: an index outside [0, K), on the CPU; a number of indices that shape does not
-            have.
+        ValueError: an index outside [0, K), on the CPU; a shape that does not fit.
     """
-    check_indices(name, indices, len(codebook))
+    check_indices("indices", indices, len(codebook))
     codes = F.embedding(indices, codebook)
     if shape is None:
         return codes
-    if len(shape) != 4 or codes.numel() != shape[0] * shape[1] * shape[2] * shape[3]:
+    sizes = dict(zip(form, shape, strict=False))
+    fits = len(shape) == len(form) and sizes["C"] == codebook.shape[1]
+    if not fits or math.prod(sizes[axis] for axis in "BHW") != indices.numel():
         raise ValueError(
-            f"shape must be (B, H, W, C) with B H W = {indices.numel()} and C = "
+            f"shape must be ({', '.join(form)}) with B H W = {indices.numel()} and C = "
             f"{codebook.shape[1]}, got {tuple(shape)}"
         )
-    return codes.view(tuple(shape)).permute(0, 3, 1, 2).contiguous()
+    image = codes.view([sizes[axis] for axis in "BHWC"])
+    return image.permute(0, 3, 1, 2).contiguous() if channel_first else image
 
 
 def new_codebook(num_codes: int, dim: int, dim_name: str = "e_dim") -> nn.Embedding:

@@ -87,11 +87,17 @@ class JanusVQVAEVectorQuantizer(ChameleonVQVAEVectorQuantizer):
         """The codes of image_tokens (B, P P), scaled to length 1: (B, D, P, P).
 
         Raises:
-            ValueError: a token out of range, on the CPU.
+            ValueError: a token out of range, on the CPU; another number of them.
         """
+        height, width = self.quant_state_dims
+        if image_tokens.shape[1:].numel() != height * width:
+            raise ValueError(
+                f"image_tokens must be (B, P P) with P P = {height * width}, got "
+                f"{tuple(image_tokens.shape)}"
+            )
         check_indices("image_tokens", image_tokens, self.num_embeddings)
         codes = F.normalize(self.embedding(image_tokens), dim=-1)
-        codes = codes.view(len(image_tokens), *self.quant_state_dims, codes.shape[-1])
+        codes = codes.view(len(image_tokens), height, width, codes.shape[-1])
         return codes.permute(0, 3, 1, 2).contiguous()
 
 

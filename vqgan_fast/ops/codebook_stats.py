@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import accumulation_type, check_stats
-from .registration import may_skip_autograd, refuse_forward_mode, register_fallback
+from .registration import check_tensors, may_skip_autograd, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::codebook_stats"
 _NO_GRAD = "vqgan_fast::_codebook_stats_no_grad"
@@ -32,8 +32,11 @@ def codebook_stats(z: Tensor, indices: Tensor, num_codes: int) -> tuple[Tensor, 
         counts (K,) int64, and sums (K, D), float32 (float64 if z is), differentiable in z.
 
     Raises:
+        TypeError: z or indices is no tensor.
         RuntimeError: sizes, types or devices do not fit; an index is out of range.
     """
+    if not (isinstance(z, Tensor) and isinstance(indices, Tensor)):
+        check_tensors(z=z, indices=indices)
     refuse_forward_mode("codebook_stats", z)
     skips = may_skip_autograd(z, indices)
     ops = torch.ops.vqgan_fast

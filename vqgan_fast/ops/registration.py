@@ -71,7 +71,7 @@ def check_tensors(**arguments: object) -> None:
         if not known and not hasattr(value, "__torch_function__"):
             raise TypeError(
                 f"{name} must be a torch.Tensor, got {type(value).__module__}."
-                f"{type(value).__qualname__}; for numpy there is vqgan_fast.numpy.nearest_code"
+                f"{type(value).__qualname__}; for numpy there is only vqgan_fast.numpy.nearest_code"
             )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import reference
 from .checks import check_soft_assign, soft_assign_type
-from .registration import refuse_forward_mode, register_fallback
+from .registration import check_tensors, refuse_forward_mode, register_fallback
 
 _OP = "vqgan_fast::soft_assign"
 _BACKWARD_OP = "vqgan_fast::soft_assign_backward"
@@ -92,6 +92,7 @@ def soft_assign(
 
     Raises:
         ValueError: an unknown metric or output, or values that no output uses.
+        TypeError: an argument that must be a tensor is none.
         RuntimeError: sizes, types or devices do not fit; K, D or C is 0; temperature
             is not positive.
     """
@@ -108,9 +109,11 @@ def soft_assign(
         values = codebook if values is None else values
     elif values is not None:
         raise ValueError('values are used by the output "expected" alone, which is not asked for')
+    check_tensors(z=z, codebook=codebook, values=values, bias=bias)
     if isinstance(seed, Integral):
         # As 64 bits, of which int64 holds the upper half as negative numbers.
         seed = torch.tensor((int(seed) + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
+    check_tensors(seed=seed)
     refuse_forward_mode("soft_assign", z, codebook, values, bias)
     found = torch.ops.vqgan_fast.soft_assign(
         z,

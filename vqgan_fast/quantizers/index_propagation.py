@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
+from ..ops.checks import accumulation_type
 from .checks import check_number
 from .entropy import entropy_terms
 from .vector_quantizer import QuantizerInfo, VectorQuantizer
@@ -76,9 +77,12 @@ class IndexPropagationQuantizer(VectorQuantizer):
         z_q = codes
         if training:
             z_q = codes + (assigned.expected - assigned.expected.detach())
-        straight = (z_q - rows).square().mean()
-        commitment_loss = (codes.detach() - rows).square().mean()
-        codebook_loss = (codes - rows.detach()).square().mean()
+        # In half precision, means of squares would be rounded to three digits, or overflow.
+        wide = accumulation_type(rows, codebook)
+        wide_rows, wide_codes = rows.to(wide), codes.to(wide)
+        straight = (z_q.to(wide) - wide_rows).square().mean()
+        commitment_loss = (wide_codes.detach() - wide_rows).square().mean()
+        codebook_loss = (wide_codes - wide_rows.detach()).square().mean()
         if self.legacy:
             loss = straight + commitment_loss + self.beta * codebook_loss
         else:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .base import Quantizer, QuantizerInfo
+from .precision import without_autocast
 
 
 class SimVQ(Quantizer):
@@ -35,9 +35,7 @@ class SimVQ(Quantizer):
         """The codes (K, D), differentiable in the linear map."""
         # Rounded codes would be others in training under autocast than in `encode` after it.
         weight = self.embedding.weight
-        if not torch.amp.is_autocast_available(weight.device.type):  # meta, say
-            return self.projection(weight)
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             return self.projection(weight)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:

@@ -40,7 +40,12 @@ def _swap_second(peer: nn.Module) -> nn.Module:
 def _swap_ema(peer: nn.Module) -> nn.Module:
     if getattr(peer, "remap", None) is not None:
         raise NotImplementedError("remap, which the peer's EMAVectorQuantizer takes but never uses")
-    return adopt(EMAVectorQuantizer, peer, ("codebook_dim", "num_tokens", "beta"))
+    module = adopt(EMAVectorQuantizer, peer, ("codebook_dim", "num_tokens", "beta", "embedding"))
+    needs = ("weight", "cluster_size", "embed_avg", "decay", "eps", "update")
+    embedding = adopt(EmbeddingEMA, peer.embedding, needs)
+    # A table of its own: the peer's is left as it is.
+    module._modules = {**peer._modules, "embedding": embedding}
+    return module
 
 
 def _swap_gumbel(peer: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
 import importlib.util
 import sys
 import types
@@ -88,7 +89,10 @@ def _module(modules: dict[str, types.ModuleType], name: str) -> types.ModuleType
     if name not in modules:
         modules[name] = module = types.ModuleType(name, "Offered by vqgan_fast.compat.taming.")
         module.__vqgan_fast__ = True
-        if name not in NAMES:
+        is_package = name not in NAMES
+        # Code that asks importlib.util.find_spec for it would get an error without one.
+        module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=is_package)
+        if is_package:
             module.__path__ = []  # a package: what is not registered is not found
         parent, _, leaf = name.rpartition(".")
         if parent:

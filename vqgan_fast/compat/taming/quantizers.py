@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..reference_quantizer import (
     RemappingQuantizer,
@@ -113,4 +112,8 @@ def usage_of(
     )
     frequencies = (counts / len(indices)).to(z.dtype)
     spread = torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10)))
-    return spread, F.one_hot(indices, num_codes).to(z.dtype) if with_one_hot else None
+    if not with_one_hot:
+        return spread, None
+    # Not F.one_hot, whose int64 matrix is twice as large as this one and lives beside it.
+    one_hot = z.new_zeros(len(indices), num_codes).scatter_(1, indices.unsqueeze(1), 1)
+    return spread, one_hot

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ...quantizers.precision import without_autocast
 from . import search
 from .kmeans import kmeans
 from .sampling import sample_vectors, sample_vectors_of_all_ranks
@@ -91,13 +92,18 @@ class Codebook(nn.Module):
         else:
             self.register_buffer("embed", embed)
         self.vq_bridge = vq_bridge
-        # What `initted` says, but known without a look at the device.
+        # Whether `initted` may be False. The device is asked only where it may, so that a step
+        # does not wait for it.
         self._awaits_kmeans = kmeans_init
 
     def codes(self) -> Tensor:
         """The codes (H, K, D) in use, differentiable if learned."""
         codes = self.embed if self.learnable_codebook else self.embed.detach()
-        return codes if self.vq_bridge is None else self.vq_bridge(codes)
+        if self.vq_bridge is None:
+            return codes
+        # Rounded codes would be others in training under autocast than without it.
+        with without_autocast(codes.device):
+            return self.vq_bridge(codes)
 
     def transform_input(self, latents: Tensor) -> Tensor:
         """Latents (H, ..., D) as codes are compared with them: of length 1 for cosines."""
@@ -113,6 +119,8 @@ class Codebook(nn.Module):
         Returns:
             their codes (H, ..., D) in the type of the codebook, and indices (H, ...) int64.
         """
+        if self._awaits_kmeans:  # unless a copy of the buffers brought codes that were placed
+            self.read_initted()
         if self._awaits_kmeans:
             self.init_embed_(latents, mask)
         codes = self.codes()

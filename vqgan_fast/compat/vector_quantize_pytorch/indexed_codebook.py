@@ -63,6 +63,9 @@ class IndexedCodebook(nn.Module):
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """The codes that indices, as `forward` returns them, name.
 
+        With `vq_bridge` these are the codes that it is given, as in the package, not what `forward`
+        quantises by.
+
         Returns:
             (B, ..., D) or, if latents come so, (B, D, ...). Heads with a codebook each are joined,
             D = heads codebook_dim; those that share one are not: (B, ..., heads, codebook_dim).
@@ -74,7 +77,10 @@ class IndexedCodebook(nn.Module):
         return codes.movedim(-1, 1) if self.layout.channel_first else codes
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What `forward` makes of latents with these indices, in evaluation."""
+        """What `forward` makes of latents with these indices, in evaluation.
+
+        Except with `vq_bridge`, see `get_codes_from_indices`.
+        """
         if not self.has_projections:
             return self.get_codes_from_indices(indices)
         codes = self._codes(indices)

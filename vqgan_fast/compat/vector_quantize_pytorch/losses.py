@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...ops.checks import accumulation_type
+from ...quantizers.precision import without_autocast
 from .search import normalize
 
 
@@ -23,7 +25,7 @@ class LossBreakdown(NamedTuple):
 def mean_squared_error(codes: Tensor, latents: Tensor, mask: Tensor | None) -> Tensor:
     """Mean of (codes - latents)^2 over the elements, (..., D) each, where mask (...) is True."""
     # Not F.mse_loss: what torch.compile takes for the strides of its gradient are not those it has.
-    wide = torch.promote_types(torch.float32, torch.promote_types(codes.dtype, latents.dtype))
+    wide = accumulation_type(codes, latents)
     error = (codes.to(wide) - latents.to(wide)).square()
     if mask is None:
         return error.mean()
@@ -34,22 +36,25 @@ def mean_squared_error(codes: Tensor, latents: Tensor, mask: Tensor | None) -> T
 def cross_entropy_of_codes(latents: Tensor, codes: Tensor, targets: Tensor, cosine: bool) -> Tensor:
     """Mean of -log softmax(scores)[target], with minus the distance to a code as its score.
 
-    Or, for cosine similarity, the inner product. The scores are held as a matrix, (H, ..., K).
+    Or, for cosine similarity, the inner product. The scores are held as a matrix, (H, ..., K), in
+    fp32 at least, under autocast too.
 
     Args:
         latents: (H, ..., D).
         codes: (H, K, D).
         targets: (H, ...) int64, -1 for latents that do not count.
     """
-    rows = latents.flatten(1, -2).float()
-    codes = codes.float()
-    if cosine:
-        scores = rows @ codes.mT
-    else:
-        norms = rows.square().sum(-1, keepdim=True) + codes.square().sum(-1).unsqueeze(1)
-        squared = torch.baddbmm(norms, rows, codes.mT, alpha=-2)
-        scores = -squared.clamp(min=1e-8).sqrt()
-    return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=-1)
+    wide = accumulation_type(latents, codes)
+    rows, codes = latents.flatten(1, -2).to(wide), codes.to(wide)
+    with without_autocast(latents.device):
+        scores = rows @ codes.mT if cosine else -_distances(rows, codes)
+        return F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=-1)
+
+
+def _distances(rows: Tensor, codes: Tensor) -> Tensor:
+    """The distances (H, N, K) of rows (H, N, D) and codes (H, K, D)."""
+    norms = rows.square().sum(-1, keepdim=True) + codes.square().sum(-1).unsqueeze(1)
+    return torch.baddbmm(norms, rows, codes.mT, alpha=-2).clamp(min=1e-8).sqrt()
 
 
 def orthogonal_loss(codes: Tensor, active: Tensor | None, most: int | None) -> Tensor:

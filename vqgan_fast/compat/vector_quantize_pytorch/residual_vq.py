@@ -147,14 +147,14 @@ class ResidualVQ(nn.Module):
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """The codes of each stage, (Q, B, ..., D), for indices (B, ..., q).
 
-        Zeros for index -1, and for stages beyond q, which must be Q unless quantize_dropout. An
-        index outside [-1, K) is a ValueError, on the CPU.
+        Zeros for index -1, and for stages beyond q, which must be Q or, with quantize_dropout, at
+        most Q. An index outside [-1, K) is a ValueError, on the CPU.
         """
         missing = self.num_quantizers - indices.shape[-1]
         require(
-            missing == 0 or self.quantize_dropout,
-            f"indices must have {self.num_quantizers} in their last dimension, as there is no "
-            f"quantize_dropout, got {tuple(indices.shape)}",
+            missing == 0 or (missing > 0 and self.quantize_dropout),
+            f"indices must have {self.num_quantizers} in their last dimension (or fewer, with "
+            f"quantize_dropout), got {tuple(indices.shape)}",
         )
         indices = F.pad(indices, (0, missing), value=-1)
         for layer, index in zip(self.layers, indices.unbind(-1), strict=True):
@@ -188,7 +188,7 @@ class ResidualVQ(nn.Module):
 
         Args:
             x: (B, N, dim), or (B, dim, H, W) with accept_image_fmap.
-            mask: (B, N) bool, False for padding.
+            mask: (B, N) bool, False for padding; (B, H W) for images.
             indices, beam_size: not covered (that release fails when it is given indices).
             return_all_codes: a fourth result, the codes of each stage (Q, B, ..., D).
             sample_codebook_temp: nothing, because codes are not sampled.
@@ -226,8 +226,9 @@ class ResidualVQ(nn.Module):
             quantized_out = directional_reparam(latents, quantized_out, 5e-3)
         quantized_out = self.project_out(quantized_out)
         if mask is not None:
+            kept = self.layers[0].layout.from_rows(mask.unsqueeze(-1), x)
             padding = 0 if self.return_zeros_for_masked_padding else x
-            quantized_out = torch.where(mask.unsqueeze(-1), quantized_out, padding)
+            quantized_out = torch.where(kept, quantized_out, padding)
 
         left_out = (0, self.num_quantizers - len(chosen))
         all_indices = F.pad(torch.stack(chosen, dim=-1), left_out, value=-1)

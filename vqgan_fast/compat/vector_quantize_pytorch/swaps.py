@@ -72,7 +72,14 @@ _RESIDUAL = (
     "eval_beam_size",
     "return_zeros_for_masked_padding",
 )
-_SIM = ("codebook_size", "rotation_trick", "channel_first", "commitment_weight")
+_GROUPED = ("dim", "groups", "accept_image_fmap")
+_SIM = (
+    "codebook_size",
+    "rotation_trick",
+    "channel_first",
+    "commitment_weight",
+    "input_to_quantize_commit_loss_weight",
+)
 
 
 def swap_vector_quantize(peer: nn.Module) -> VectorQuantize:
@@ -82,48 +89,46 @@ def swap_vector_quantize(peer: nn.Module) -> VectorQuantize:
 
 def swap_residual_vq(peer: nn.Module) -> ResidualVQ:
     """Raises NotImplementedError for options that are not covered, of any stage."""
-    refuse(implicit_neural_codebook=peer.implicit_neural_codebook, beam_size=peer.beam_size)
+    refuse(**_attributes(peer, ("implicit_neural_codebook", "beam_size")))
     codebooks: dict[int, Codebook] = {}  # stages may share theirs
-    layers = [_quantize(layer, codebooks) for layer in peer.layers]
+    layers = _attribute(peer, "layers")
+    own = nn.ModuleList(_quantize(layer, codebooks) for layer in layers)
+    codebook_dim = _attribute(peer, "codebook_dim")
     ours = _on_no_memory(
         ResidualVQ,
-        dim=getattr(peer.project_in, "in_features", peer.codebook_dim),
-        codebook_size=tuple(peer.codebook_sizes),
-        codebook_dim=peer.codebook_dim,
+        dim=getattr(_attribute(peer, "project_in"), "in_features", codebook_dim),
+        codebook_size=tuple(_attribute(peer, "codebook_sizes")),
+        codebook_dim=codebook_dim,
         **_attributes(peer, _RESIDUAL),
     )
-    ours.quant_grad_frac = peer.quant_grad_frac
-    ours.layers = nn.ModuleList(layers)
-    ours.layers.training = peer.layers.training
+    ours.quant_grad_frac = _attribute(peer, "quant_grad_frac")
+    ours.layers = own
+    ours.layers.training = layers.training
     return _share_projections(ours, peer)
 
 
 def swap_grouped_residual_vq(peer: nn.Module) -> GroupedResidualVQ:
     """Raises NotImplementedError for options that are not covered, of any group."""
-    rvqs = [swap_residual_vq(rvq) for rvq in peer.rvqs]
+    rvqs = _attribute(peer, "rvqs")
+    own = nn.ModuleList(swap_residual_vq(rvq) for rvq in rvqs)
     ours = _on_no_memory(
-        GroupedResidualVQ,
-        groups=peer.groups,
-        num_quantizers=1,
-        codebook_size=1,
-        **_attributes(peer, ("dim", "accept_image_fmap")),
+        GroupedResidualVQ, num_quantizers=1, codebook_size=1, **_attributes(peer, _GROUPED)
     )
-    ours.rvqs = nn.ModuleList(rvqs)
-    ours.rvqs.training = peer.rvqs.training
+    ours.rvqs = own
+    ours.rvqs.training = rvqs.training
     ours.training = peer.training
     return ours
 
 
 def swap_sim_vq(peer: nn.Module) -> SimVQ:
-    weight = peer.input_to_quantize_commit_loss_weight
+    """Raises NotImplementedError for a release that is not known."""
     ours = _on_no_memory(
         SimVQ,
         dim=1,
-        codebook_transform=peer.code_transform,
-        input_to_quantize_commit_loss_weight=weight,
+        codebook_transform=_attribute(peer, "code_transform"),
         **_attributes(peer, _SIM),
     )
-    ours.frozen_codebook = peer.frozen_codebook
+    ours.frozen_codebook = _attribute(peer, "frozen_codebook")
     ours.training = peer.training
     return ours
 
@@ -132,44 +137,52 @@ def _quantize(peer: nn.Module, codebooks: dict[int, Codebook]) -> VectorQuantize
     for cls in type(peer).__mro__[1:]:
         if f"{cls.__module__}.{cls.__qualname__}" in SWAPS:
             raise NotImplementedError(f"a stage is a subclass, {type(peer).__qualname__}")
-    theirs = peer._codebook
+    theirs = _attribute(peer, "_codebook")
     refuse_hooks(peer, "_codebook")
-    synchronized = theirs.use_ddp
+    synchronized, reduce = (_attribute(theirs, x) for x in ("use_ddp", "kmeans_all_reduce_fn"))
     ours = _on_no_memory(
         VectorQuantize,
-        codebook_dim=theirs.embed.shape[-1],
+        codebook_dim=_attribute(theirs, "embed").shape[-1],
         sync_codebook=synchronized,
-        sync_kmeans=not synchronized or theirs.kmeans_all_reduce_fn is dist.all_reduce,
-        **_sampling(theirs.gumbel_sample),
+        sync_kmeans=not synchronized or reduce is dist.all_reduce,
+        **_sampling(_attribute(theirs, "gumbel_sample")),
         **_attributes(peer, _QUANTIZE),
         **_attributes(theirs, _CODEBOOK),
     )
     # Codebooks are swapped once, so that stages which share theirs still do.
     ours._codebook = codebooks.setdefault(id(theirs), ours._codebook)
-    for name in ("initted", "cluster_size", "embed_avg", "embed"):
-        setattr(ours._codebook, name, getattr(theirs, name))
-    ours._codebook.reset_cluster_size = theirs.reset_cluster_size
+    for name in ("initted", "cluster_size", "embed_avg", "embed", "reset_cluster_size"):
+        setattr(ours._codebook, name, _attribute(theirs, name))
     ours._codebook.training = theirs.training
     ours._codebook.read_initted()
-    ours.in_place_codebook_optimizer = peer.in_place_codebook_optimizer
+    ours.in_place_codebook_optimizer = _attribute(peer, "in_place_codebook_optimizer")
     return _share_projections(ours, peer)
 
 
 def _sampling(sample: Any) -> dict[str, Any]:
     """The options that the package has put into its sampling function."""
-    if not isinstance(sample, partial):
+    names = ("stochastic", "straight_through")
+    if not isinstance(sample, partial) or not sample.keywords.keys() >= set(names):
         raise NotImplementedError(f"gumbel_sample={sample!r} is not covered by vqgan_fast")
-    return {
-        "stochastic_sample_codes": sample.keywords["stochastic"],
-        "straight_through": sample.keywords["straight_through"],
-    }
+    stochastic, straight_through = (sample.keywords[name] for name in names)
+    return {"stochastic_sample_codes": stochastic, "straight_through": straight_through}
+
+
+def _attribute(peer: nn.Module, name: str) -> Any:
+    """An attribute of one of the package's modules.
+
+    Every one is read by this: releases differ in which there are.
+
+    Raises:
+        NotImplementedError: it has none of that name.
+    """
+    if not hasattr(peer, name):
+        raise NotImplementedError(f"it has no attribute {name}: a release that is not known")
+    return getattr(peer, name)
 
 
 def _attributes(peer: nn.Module, names: tuple[str, ...]) -> dict[str, Any]:
-    for name in names:
-        if not hasattr(peer, name):
-            raise NotImplementedError(f"it has no attribute {name}: a release that is not known")
-    return {name: getattr(peer, name) for name in names}
+    return {name: _attribute(peer, name) for name in names}
 
 
 def _on_no_memory(make: Callable[..., nn.Module], **options: Any) -> Any:
@@ -179,7 +192,8 @@ def _on_no_memory(make: Callable[..., nn.Module], **options: Any) -> Any:
 
 
 def _share_projections(ours: Any, peer: nn.Module) -> Any:
-    ours.project_in, ours.project_out = peer.project_in, peer.project_out
+    for name in ("project_in", "project_out"):
+        setattr(ours, name, _attribute(peer, name))
     # Constants of the package that ours does without; a module keeps its buffers all the same.
     for name, buffer in peer._buffers.items():
         ours.register_buffer(name, buffer, persistent=name not in peer._non_persistent_buffers_set)

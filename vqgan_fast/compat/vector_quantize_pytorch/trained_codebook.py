@@ -65,7 +65,8 @@ class TrainedCodebook(IndexedCodebook):
                     self._codebook.embed, active, self.orthogonal_reg_max_codes
                 )
                 loss = loss + orthogonal * self.orthogonal_reg_weight
-            # So that training code may call backward where nothing in the model learns from it.
+            # So that training code may call backward where nothing in the model learns from it. A
+            # graph cannot say that of what it computes.
             if not torch.compiler.is_compiling() and not loss.requires_grad:
                 loss = loss.clone().requires_grad_()
         inplace_loss = zero if inplace_loss is None else inplace_loss

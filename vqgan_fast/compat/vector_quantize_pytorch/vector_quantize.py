@@ -264,7 +264,8 @@ class VectorQuantize(TrainedCodebook):
             if self.sync_update_v > 0:
                 quantized = quantized + self.sync_update_v * (quantized - quantized.detach())
         if cross_entropy is not None:
-            quantized = quantized[0] if self.heads == 1 else quantized
+            # As there: neither joined nor projected, heads that share a codebook in the batch.
+            quantized = quantized[0] if self.heads == 1 else quantized.flatten(1, -3)
             return quantized, cross_entropy
 
         loss, breakdown = self._loss(rows, latents, codes_for_loss, chosen, mask, inplace_loss)
