@@ -86,6 +86,7 @@ def test_one_command_trains_measures_and_writes_the_page(
         found = results["priors"][name]
         assert found["bits_per_pixel"] == pytest.approx(found["nll"] / 0.693147 / pixels, rel=1e-4)
     text = page.read_text()
+    assert "held out: regions of the same pictures that no training crop touches." in text
     for name in ("priors", "factors", "samples", "losses", "hierarchies", "orderings"):
         assert f"images/study_{name}.png" in text
         assert (page.parent / "images" / f"study_{name}.png").stat().st_size > 0
@@ -127,9 +128,8 @@ def test_configurations_for_a_cluster_are_those_of_the_runs(
     output = tmp_path / "out"
     argv = ["study", "--config", config, "--data", pictures, "--validation", pictures]
     argv += ["--output", output, "--write-only"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(study, "load_plan", without_codes)
-        assert cli.main([str(argument) for argument in argv]) == 0
+    config.write_text(config.read_text().replace("crops_per_picture: 2", "crops_per_picture: null"))
+    assert cli.main([str(argument) for argument in argv]) == 0
     commands = capsys.readouterr().out.splitlines()
     assert [command.split("/")[-1] for command in commands] == [
         "f2.yaml", "f2_two_levels.yaml", "f2_vqvae.yaml", "f1_gpt.yaml", "f2_gpt.yaml",
@@ -144,17 +144,37 @@ def test_configurations_for_a_cluster_are_those_of_the_runs(
     assert prior.data.size == 12
 
 
-def without_codes(*arguments: object):
-    plan = load_plan(*arguments)
-    plan.crops_per_picture = None
-    return plan
+def test_configurations_of_codes_that_the_study_writes_are_refused(
+    config: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    argv = ["study", "--config", config, "--data", pictures, "--output", output, "--write-only"]
+    assert cli.main([str(argument) for argument in argv]) == cli.USER_ERROR
+    assert "--write-only needs crops_per_picture: null, " in capsys.readouterr().err
+    assert not any(output.iterdir()), "another study may go there"
+
+
+@pytest.mark.parametrize("region", ["[0.0, 0.0, 0.6, 1.0]", "[0.0, 0.0, 1.0, 1.0]"])
+def test_pictures_are_measured_that_no_model_trained_on(
+    config: Path, pictures: Path, tmp_path: Path, region: str
+) -> None:
+    own = f"f1: {{colours: 8, data: {{size: 12, train_region: {region}}}}}"
+    config.write_text(config.read_text().replace("f1: {colours: 8, data: {size: 12}}", own))
+    message = r"--validation must be given, held-out pictures: f1 in .* overlap"
+    with pytest.raises(ConfigError, match=message):
+        load_plan(str(config), tmp_path / "out", Pictures(pictures))
+    plan = load_plan(str(config), tmp_path / "out", Pictures(pictures, pictures))
+    assert plan.first_stages["f1"].run.data.validation_region == [0.0, 0.0, 1.0, 1.0]
+    with pytest.raises(ConfigError, match="--validation must be given"):
+        load_plan("paper", tmp_path / "out", Pictures(pictures))
 
 
 @pytest.mark.parametrize("name", ["toy", "paper"])
 def test_the_shipped_studies_compare_equal_weights_on_a_grid_of_16(
     name: str, pictures: Path, tmp_path: Path
 ) -> None:
-    plan = load_plan(name, tmp_path / "out", Pictures(pictures))
+    held_out = pictures if name == "paper" else None  # toy holds out regions
+    plan = load_plan(name, tmp_path / "out", Pictures(pictures, held_out))
     for stage in plan.first_stages.values():
         if stage.run.model.quantizer == "hierarchical" and name == "paper":
             continue  # VQ-VAE-2's own grids

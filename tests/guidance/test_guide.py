@@ -8,6 +8,7 @@ import torch
 from vqgan_fast.guidance import RandomCrops, guide
 from vqgan_fast.guidance.guide import clamp_with_gradient
 from vqgan_fast.models import VQGAN
+from vqgan_fast.quantizers.build import QUANTIZERS
 
 
 def tiny_vqgan(quantizer: str = "vector", **options: object) -> VQGAN:
@@ -110,21 +111,48 @@ def test_the_average_of_the_latents(vqgan):
     assert not torch.equal(slow.codes, last.codes)
 
 
-@pytest.mark.parametrize(
-    ("quantizer", "options"),
-    [("residual", {"num_quantizers": 2}), ("gumbel", {}), ("cosine", {}), ("simvq", {})],
-)
-def test_starting_from_pictures_works_with_every_quantiser(quantizer, options):
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=32, embed_dim=4, ch=32, ch_mult=(1, 1), num_res_blocks=1,
-        attn_resolutions=(), resolution=16, z_channels=8, quantizer=quantizer,
-        quantizer_options=options,
-    ).eval()  # fmt: skip
-    images = torch.rand(1, 3, 16, 16) * 2 - 1
-    found = guide(vqgan, redness, images, steps=3)
+OPTIONS = {"residual": {"num_quantizers": 2}, "hierarchical": {"channels": 8}}
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_pictures_are_started_from_with_every_quantiser(quantizer):
+    images = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    vqgan = tiny_vqgan(quantizer, **OPTIONS.get(quantizer, {}))
+    with torch.no_grad():  # latents all around the codes, so that many of these are chosen
+        vqgan.quant_conv.bias -= vqgan.quant_conv(vqgan.encoder(images)).mean((0, 2, 3))
+    if quantizer == "gumbel":  # so sure of a code that none of its draws is another
+        vqgan.quantize.proj.weight.data.mul_(1e6)
+    seen = []
+    found = guide(
+        vqgan, redness, images, steps=3, callback=lambda step, score, images: seen.append(images)
+    )
+    reconstruction = vqgan.decode_indices(vqgan.encode_indices(images)).clamp(-1, 1)
+    torch.testing.assert_close(seen[0], reconstruction)
     assert found.images.shape == images.shape
     assert found.scores.isfinite().all()
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_codes_are_started_from_where_they_are_nearest_to_themselves(quantizer):
+    vqgan = tiny_vqgan(quantizer, **OPTIONS.get(quantizer, {}))
+    codes = vqgan.encode_indices(torch.rand(1, 3, 16, 16) * 2 - 1)
+    if quantizer in ("vector", "ema", "cosine", "simvq"):
+        for through in ("latents", "codes"):
+            found = guide(vqgan, redness, codes, steps=1, learning_rate=1e-9, through=through)
+            assert torch.equal(found.codes, codes)
+        return
+    with pytest.raises(ValueError, match=r"start must be images for a .*Quantizer, whose"):
+        guide(vqgan, redness, codes, steps=1)
+    with pytest.raises(ValueError, match='through must be "latents" for a quantiser whose codes'):
+        guide(vqgan, redness, torch.zeros(1, 3, 16, 16), steps=1, through="codes")
+
+
+def test_the_seed_decides_what_a_gumbel_quantiser_draws():
+    vqgan = tiny_vqgan("gumbel")
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+    first, again, other = (guide(vqgan, redness, images, steps=2, seed=s) for s in (3, 3, 4))
+    assert torch.equal(first.scores, again.scores)
+    assert not torch.equal(first.scores, other.scores)
 
 
 def test_clamp_keeps_the_way_back():

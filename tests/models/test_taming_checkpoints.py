@@ -89,20 +89,43 @@ def test_class_labels_and_an_unmasked_prefix(tmp_path, unmasked) -> None:
         ours(x, torch.tensor([55, 0]))
 
 
+@torch.no_grad()
+def test_coordinates(tmp_path) -> None:
+    files.reference_transformer()  # with what stands in for its trainer
+    from taming.models.cond_transformer import Net2NetTransformer
+
+    params = files.transformer_params()
+    params["cond_stage_config"] = {
+        "target": "taming.modules.misc.coord.CoordStage",
+        "params": {"n_embed": 56, "down_factor": 4},
+    }
+    reference = Net2NetTransformer(**params).eval()
+    content = {"state_dict": reference.state_dict()}
+    ours = load_taming_transformer(*files.write(tmp_path, files.NET2NET, params, content))
+    assert ours.cond_stage_model.config == {"name": "coordinates", "n_tokens": 56, "factor": 4}
+    x, where = files.photograph(32), torch.arange(32.0**2).view(1, 1, 32, 32) / 32**2
+    files.close(ours(x, where)[0], reference(x, where)[0], 1e-5)
+
+
 def test_the_condition_may_be_a_module_of_the_callers(tmp_path, gpt_files) -> None:
-    """A condition with weights of its own, a second VQGAN, which has no counterpart yet."""
+    """A condition with weights of its own: a second VQGAN, of maps that the file does not name."""
     params = files.transformer_params()
     params["cond_stage_config"] = {"target": files.VQMODEL, "params": files.vqgan_params()}
     weights = dict(files.reference_transformer().state_dict())
     second = {k: v for k, v in files.reference_vqgan().state_dict().items() if "loss" not in k}
     weights |= {f"cond_stage_model.{k}": v + 1 for k, v in second.items()}
     ckpt, config = files.write(tmp_path, files.NET2NET, params, {"state_dict": weights})
-    with pytest.raises(ConfigError, match=r"VQModel, a condition .* condition=\.\.\., and load"):
+    message = r"VQModel: codes of maps.* condition=CodesCondition\(VQGAN\.from_taming\(ckpt"
+    with pytest.raises(ConfigError, match=message):
         load_taming_transformer(ckpt, config)
     condition = vqgan_fast.models.SOSCondition(2)
     assert load_taming_transformer(ckpt, config, condition=condition).cond_stage_model is condition
-    loaded = VQGAN.from_taming(ckpt, config, stage="cond_stage").state_dict()
-    assert all(torch.equal(loaded[k], v + 1) for k, v in second.items())
+    own = VQGAN.from_taming(ckpt, config, stage="cond_stage")
+    assert all(torch.equal(own.state_dict()[k], v + 1) for k, v in second.items())
+    condition = vqgan_fast.models.CodesCondition(own, {"kind": "depth"})
+    model = load_taming_transformer(ckpt, config, condition=condition)
+    x = files.photograph(32)
+    assert model(x, x)[0].shape == (1, 64, files.GPT_CONFIG["vocab_size"])
     with pytest.raises(ConfigError, match="cond_stage_config must hold keys and values"):
         VQGAN.from_taming(*gpt_files, stage="cond_stage")
     with pytest.raises(ValueError, match="stage must be one of first_stage, cond_stage, got 'x'"):

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 import vqgan_fast
 from vqgan_fast import VQGAN, LatentTransformer, load_taming_transformer
+from vqgan_fast.models import ColourCodes, LabelCondition, PixelSNAIL, SOSCondition, WindowGPT
 from vqgan_fast.models.taming import save_taming
 from vqgan_fast.quantizers.build import QUANTIZERS
 
@@ -101,3 +102,26 @@ def load_label_model() -> LatentTransformer:
     gpt = vqgan_fast.GPT(**files.GPT_CONFIG)
     condition = vqgan_fast.models.LabelCondition(9)
     return LatentTransformer(VQGAN(**files.VQGAN_CONFIG), condition, gpt)
+
+
+@pytest.mark.parametrize("kind", [WindowGPT, PixelSNAIL, ColourCodes])
+def test_second_stages_that_the_reference_does_not_have(tmp_path, kind) -> None:
+    first_stage, transformer = VQGAN(**files.VQGAN_CONFIG), vqgan_fast.GPT(**files.GPT_CONFIG)
+    if kind is ColourCodes:
+        first_stage = ColourCodes(48)
+    else:
+        transformer = kind(60, n_layer=2, n_head=2, n_embd=32)
+    model = LatentTransformer(first_stage, SOSCondition(), transformer)
+    message = f"of type {kind.__name__} has no counterpart in the reference"
+    with pytest.raises(ValueError, match=message):
+        save_taming(model, tmp_path / "a.ckpt", tmp_path / "a.yaml")
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_the_references_files_leave_out_is_told(tmp_path) -> None:
+    names = LabelCondition(2, ["cat", "dog"])
+    parts = VQGAN(**files.VQGAN_CONFIG), names, vqgan_fast.GPT(**files.GPT_CONFIG)
+    message = "no place for null_token = 59, .*; nor for the names of the classes"
+    with pytest.warns(UserWarning, match=message) as told:
+        save_taming(LatentTransformer(*parts, null_token=59), tmp_path / "a", tmp_path / "b")
+    assert told[0].filename == __file__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -89,3 +91,27 @@ def test_weights_of_a_file(tmp_path):
         load_classifier("squeezenet1_1", tmp_path / "no.pth")
     with pytest.raises(ValueError, match="torchvision has no classifier 'resnet1'"):
         load_classifier("resnet1", path)
+
+
+def test_every_classifier_of_torchvision_has_weights_to_fetch(tmp_path):
+    from torchvision import models
+
+    for name in models.list_models(module=models):
+        with pytest.raises(ClassifierWeightsError, match=r"Fetch https://\S+\.pth on"):
+            load_classifier(name, tmp_path / "no.pth")
+    with pytest.raises(ClassifierWeightsError, match="resnet101-63fe2227"):
+        load_classifier("resnet101", tmp_path / "no.pth")
+    with pytest.raises(ClassifierWeightsError, match="vit_h_14_lc_swag"):  # of 224 pixels
+        load_classifier("vit_h_14", tmp_path / "no.pth")
+
+
+def test_a_densenet_may_have_the_names_of_torchvisions_files(tmp_path):
+    from torchvision.models import densenet121
+
+    network = densenet121(num_classes=5)
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))([12])")
+    state = {old.sub(r"\1.\2", key): value for key, value in network.state_dict().items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, tmp_path / "weights.pth")
+    loaded = load_classifier("densenet121", tmp_path / "weights.pth").state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in network.state_dict().items())

@@ -211,6 +211,8 @@ def test_no_picture_keeps_its_condition_when_they_are_shuffled(count):
         ("label", {"cond_drop_prob": 1.5}, "cond_drop_prob must be between 0 and 1"),
         ({"parts": [{"kind": "sos"}]}, {}, r"condition\.parts\[0\]\.kind must be one of label"),
         ({"kind": "label", "parts": [{"kind": "edges"}]}, {}, "must not be given beside"),
+        ({"vqgan": ".", "parts": [{"kind": "label"}]}, {}, r"condition\.vqgan must not be giv"),
+        ({"n_labels": 4, "parts": [{"kind": "label"}]}, {}, r"condition\.n_labels must .* 4"),
         ({"parts": [{"kind": "label"}]}, {"transformer": "window_gpt"}, "parts needs transformer"),
         ({"kind": "low_resolution", "factor": 1}, {}, r"condition\.factor must be at least 2"),
         ({"kind": "coordinates", "n_tokens": 0}, {}, r"condition\.n_tokens must be at least 1"),

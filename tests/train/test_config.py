@@ -95,7 +95,7 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
         ({}, ["optim.steps"], "an override must look like optim.steps=100, got 'optim.steps'"),
         ({}, ["optim.steps=0"], r"optim\.steps must be at least 1, got 0"),
         ({}, ["optim.learning_rate=-1"], r"optim\.learning_rate must be above 0, got -1"),
-        ({}, ["optim.ema_decay=1.5"], r"optim\.ema_decay must be between 0 and 1, got 1\.5"),
+        ({}, ["optim.ema_decay=1"], r"optim\.ema_decay must be at least 0 and below 1, got 1\.0"),
         ({}, ["optim.precision=fp16"], r"optim\.precision must be one of fp32, bf16, got 'fp16'"),
         ({}, ["loss.disc_loss=wgan"], r"loss\.disc_loss must be one of hinge, vanilla"),
         ({}, ["data.size=100"], r"multiple of .* f = 16, got 100; the nearest is 96"),
@@ -138,6 +138,8 @@ def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):
         (["gpt.n_head=256"], r"n_embd / gpt\.n_head must be a multiple of 8, .*got 1024 / 256 = 4"),
         (["condition=class"], "condition.kind must be one of sos, label, .*, got 'class'"),
         (["model.ch=32"], "model in the command line belongs to stage: vqgan"),
+        (["data.maps.sigma=1"], r"data\.maps\.sigma must not be given for a .*, got 1"),
+        (["data.maps.kind=edges"], r"data\.maps\.kind must not be given for a transformer"),
     ],
 )
 def test_mistakes_in_stage_2_are_named(given, overrides, message):

@@ -15,7 +15,7 @@ cores. What is finished is kept: after Ctrl-C the same command goes on.
 
 --config paper has the paper's sizes. --write-only leaves a YAML file for each run in OUTPUT/configs
 and prints the commands that train them with torchrun, first stages first; when they have run, the
-study without --write-only measures.
+study without --write-only measures. --write-only needs crops_per_picture: null, as paper has it.
 """
 EXAMPLES = """\
   vqgan-fast study
@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--validation",
         type=Path,
         metavar="FOLDER",
-        help="held-out pictures (default: the right half of each picture, never trained on)",
+        help="held-out pictures (default: the regions of --data that --config holds out; toy: the "
+        "right half of each picture; paper holds out none and needs this)",
     )
     parser.add_argument(
         "--page", type=Path, metavar="FILE", help="write the page there too, such as docs/study.md"
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from ..study.run import prepare, run_study, write_configs
 
     if args.write_only:
-        plan = prepare(args.config, args.output, args.data, args.validation)
+        plan = prepare(args.config, args.output, args.data, args.validation, write_only=True)
         print("\n".join(write_configs(plan)))
         return
     results = run_study(

@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from .. import ops
 from ..models import VQGAN
 from ..models.evaluating import evaluating
-from ..quantizers import EMAVectorQuantizer, Quantizer, SimVQ, VectorQuantizer
+from ..quantizers import (
+    EMAVectorQuantizer,
+    GumbelQuantizer,
+    IndexPropagationQuantizer,
+    Quantizer,
+    SimVQ,
+    VectorQuantizer,
+)
 from ..quantizers.checks import check_integer
 from ..sampling.progress import progress_bar
 from .crops import RandomCrops
@@ -69,7 +76,8 @@ def guide(
         vqgan: decodes; its weights stay as they are.
         score: images (N, C, H, W) in [-1, 1] -> a scalar or (N,), higher is better; or several of
             them with their weights (a negative one pushes away): prompts, say.
-        start: images (B, C, H, W) in [-1, 1] or codes (B, h, w) int64 to start from. Random codes
+        start: images (B, C, H, W) in [-1, 1], or codes (B, h, w) int64 of a quantiser that takes
+            the nearest one, to start from. The first pictures are the reconstructions; random codes
             start from nothing.
         steps: how many.
         learning_rate: Adam's, in standard deviations of the codebook's entries: about how far a
@@ -81,7 +89,7 @@ def guide(
         crops: score these crops of the pictures instead of the whole; None scores the whole.
         ema_decay: return the moving average of the latents with this decay, in [0, 1), instead of
             the last ones: calmer pictures.
-        seed: of the crops.
+        seed: of the crops, and of the draws of a Gumbel quantiser.
         callback: called as callback(step, score, images) before each step.
         progress: show a bar.
 
@@ -99,8 +107,8 @@ def guide(
             raise ValueError(f"{name} must be above 0, got {value}")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
-    quantize = _quantisation(vqgan.quantize, through, temperature)
     generator = torch.Generator().manual_seed(seed)
+    quantize = _quantisation(vqgan.quantize, through, temperature, generator)
     scores = []
     with evaluating(vqgan), _frozen(vqgan), progress_bar(steps, progress) as advance:
         z = _starting_latents(vqgan, start).requires_grad_()
@@ -194,18 +202,20 @@ def _gradient(total: Tensor, z: Tensor) -> Tensor:
 
 
 def _quantisation(
-    quantizer: nn.Module, through: str, temperature: float
+    quantizer: nn.Module, through: str, temperature: float, generator: torch.Generator
 ) -> Callable[[Tensor], Tensor]:
     """z (B, D, h, w) -> z_q, with the gradient that `through` names."""
     if through not in THROUGH:
         raise ValueError(f"through must be one of {', '.join(THROUGH)}, got {through!r}")
-    if through == "latents":
-        return lambda z: quantizer(z)[0]
-    if not isinstance(quantizer, VectorQuantizer | EMAVectorQuantizer | SimVQ):
+    if through == "codes" and not _takes_nearest(quantizer):
         raise ValueError(
             'through must be "latents" for a quantiser whose codes are not simply the nearest, '
             f'got "codes" and a {type(quantizer).__name__}'
         )
+
+    def drawn(z: Tensor) -> Tensor:
+        # A Gumbel quantiser would draw from torch's own generator.
+        return quantizer(z, seed=int(torch.randint(2**63 - 1, (), generator=generator)))[0]
 
     def relaxed(z: Tensor) -> Tensor:
         codebook = quantizer.codebook.detach()
@@ -217,22 +227,32 @@ def _quantisation(
         hard = codebook[soft.indices]
         return (hard + (soft.expected - soft.expected.detach())).to(z.dtype).movedim(-1, 1)
 
-    return relaxed
+    if through == "codes":
+        return relaxed
+    return drawn if isinstance(quantizer, GumbelQuantizer) else lambda z: quantizer(z)[0]
+
+
+def _takes_nearest(quantizer: nn.Module) -> bool:
+    """Whether each latent gets the code nearest to it: a code's own vector then gets that code."""
+    nearest = isinstance(quantizer, VectorQuantizer | EMAVectorQuantizer | SimVQ)
+    return nearest and not isinstance(quantizer, IndexPropagationQuantizer)
 
 
 def _starting_latents(vqgan: VQGAN, start: Tensor) -> Tensor:
-    """(B, D, h, w): the codes' own vectors, where the first step already counts."""
+    """(B, D, h, w): the codes' own vectors, where the first step already counts.
+
+    Where these would get other codes, the encoder's latents.
+    """
     start = start.to(vqgan.decoder.conv_out.weight.device)
-    in_code_space = isinstance(vqgan.quantize, Quantizer)
+    nearest = _takes_nearest(vqgan.quantize)
     with torch.no_grad():
         if start.is_floating_point():
-            z_q = vqgan.encode(start)[0]
-            # A Gumbel quantiser's latents are no codes: they are what its logits are made of.
-            return (z_q if in_code_space else vqgan.quant_conv(vqgan.encoder(start))).clone()
-        if not in_code_space:
+            z_q = vqgan.encode(start)[0]  # refuses what are no pictures
+            return (z_q if nearest else vqgan.quant_conv(vqgan.encoder(start))).clone()
+        if not nearest:
             raise ValueError(
-                f"start must be images for a {type(vqgan.quantize).__name__}, whose latents are no "
-                "codes, got codes"
+                f"start must be images for a {type(vqgan.quantize).__name__}, whose codes' own "
+                "vectors are latents of other codes, got codes"
             )
         vqgan.decode_indices(start[:1])  # refuses codes that are none
         return vqgan.quantize.lookup(start).clone()
@@ -245,14 +265,14 @@ def _step_size(vqgan: VQGAN, z: Tensor) -> float:
 
 
 def _bounds(vqgan: VQGAN) -> tuple[Tensor, Tensor] | None:
-    """The smallest and largest entries of the codes, (D, 1, 1) each; None where latents are none.
+    """The smallest and largest entries of the codes, (D, 1, 1) each; None where it is not the
+    nearest code that counts.
 
     Beyond the outermost codes a latent changes nothing but how long its way back is.
     """
-    quantizer = vqgan.quantize
-    if not isinstance(quantizer, Quantizer) or quantizer.codes_per_latent != 1:
+    if not _takes_nearest(vqgan.quantize):
         return None
-    lowest, highest = quantizer.codebook.detach().aminmax(dim=0)
+    lowest, highest = vqgan.quantize.codebook.detach().aminmax(dim=0)
     return lowest[:, None, None], highest[:, None, None]
 
 

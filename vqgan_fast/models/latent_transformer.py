@@ -118,6 +118,10 @@ class LatentTransformer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits of every code of an image, given the condition and the codes before it.
 
+        In training pkeep replaces codes here, but no condition is dropped, whatever null_token is:
+        `vqgan_fast.train` does both by itself (`replace_codes`, `drop_some`), by draws that depend
+        on a sample's position alone, not on its batch.
+
         Args:
             x: images (B, C, H, W) in [-1, 1], or their codes, int64 (B, h, w), or (B, h w) for a
                 GPT, which needs no height and width.

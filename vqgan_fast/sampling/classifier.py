@@ -4,6 +4,7 @@ et al. 2021, after Razavi et al., "Generating diverse high-fidelity images with 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ..models.evaluating import evaluating
 # Of ImageNet, for values in [0, 1]: what torchvision's classifiers are trained with.
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
+# As torchvision's files of DenseNets name weights, which its classes call norm1 and conv2, say.
+DENSE_LAYER = re.compile(r"(\.denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 class ClassifierWeightsError(RuntimeError):
@@ -78,12 +81,14 @@ def load_classifier(name: str, weights: str | os.PathLike[str]) -> nn.Module:
     if name not in models.list_models(module=models):
         raise ValueError(f"torchvision has no classifier {name!r}; resnet101, say")
     path = Path(weights)
-    url = models.get_model_weights(name).IMAGENET1K_V1.url
-    advice = f"Fetch {url} on a machine with a network, or give weights of your own."
+    # Weights for larger pictures may be those of a network that is built for these alone.
+    usual = min(models.get_model_weights(name), key=lambda entry: entry.meta["min_size"])
+    advice = f"Fetch {usual.url} on a machine with a network, or give weights of your own."
     if not path.is_file():
         raise ClassifierWeightsError(f"there is no file of weights {path}. {advice}")
     state = _read_weights(path, advice)
     try:
+        state = {DENSE_LAYER.sub(r"\1\2", key): value for key, value in state.items()}
         # A classifier ends with a layer that has an entry for each class.
         num_classes = len(list(state.values())[-1])
         classifier = models.get_model(name, weights=None, num_classes=num_classes)

@@ -10,7 +10,7 @@ comparisons:           question: names of what is compared
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -65,8 +65,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Where they are: folders or list files. Without `validation` regions of `train` are held out,
-    as the configuration says."""
+    """Where they are: folders or list files. Without `validation` those regions of `train` are held
+    out that the configuration names."""
 
     train: Path
     validation: Path | None = None
@@ -91,8 +91,8 @@ def load_plan(path: str, output: Path, pictures: Pictures) -> Plan:
         output: the study's folder; each run has a folder of its own in it.
 
     Raises:
-        ConfigError: the file is missing or none, a key is unknown, a value does not fit, a name
-            is that of nothing.
+        ConfigError: the file is missing or none, a key is unknown, a value does not fit, nothing is
+            held out, a name is that of nothing.
     """
     shipped = files("vqgan_fast") / "configs" / f"study_{path}.yaml"
     file = Path(str(shipped)) if shipped.is_file() else Path(path)
@@ -136,7 +136,18 @@ def _first_stage(
     own = {key: value for key, value in changes.items() if key != "colours"}
     folder = {"run_dir": str(output / "first_stages" / name), "stage": "vqgan"}
     run = _build([given.get("vqgan"), own, {**folder, "data": pictures.keys()}], f"{file}, {name}")
+    if pictures.validation is None and _overlap(run.data.train_region, run.data.validation_region):
+        raise ConfigError(
+            f"--validation must be given, held-out pictures: {name} in {file} trains on "
+            f"data.train_region = {run.data.train_region} of the pictures and is measured on "
+            f"data.validation_region = {run.data.validation_region} of the same, which overlap"
+        )
     return FirstStage(name, run, changes.get("colours"))
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two regions [left, top, right, bottom] have more than an edge in common."""
+    return all(max(one[i], other[i]) < min(one[i + 2], other[i + 2]) for i in (0, 1))
 
 
 def _prior(

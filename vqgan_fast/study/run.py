@@ -48,7 +48,7 @@ def run_study(
         config: "toy", "paper", or a YAML file as `plan` describes it.
         output: the study's folder. What is finished in it is kept, what is not is gone on with.
         data: a folder of pictures or a .txt list; None takes the photographs of scikit-image.
-        validation: held-out pictures; None holds out regions of `data`.
+        validation: held-out pictures; None holds out the regions of `data` that config names.
         page: write the page there as well, its pictures into `images` beside it.
 
     Returns:
@@ -75,7 +75,7 @@ def run_study(
     perceptual, described = _perceptual()
     looked_at = {name for q in OF_FIRST_STAGES for name in plan.comparisons.get(q, [])}
     results = {
-        "about": _about(plan, config, data),
+        "about": _about(config, data, validation),
         "comparisons": plan.comparisons,
         "first_stages": {
             # LPIPS tells reconstructions apart; its network takes no crops as small as f1's.
@@ -101,13 +101,32 @@ def run_study(
     return results
 
 
-def prepare(config: str, output: Path, data: Path | None, validation: Path | None) -> Plan:
-    """The plan, with its folder made and the list of pictures in it."""
+def prepare(
+    config: str,
+    output: Path,
+    data: Path | None,
+    validation: Path | None,
+    write_only: bool = False,
+) -> Plan:
+    """The plan, with its folder made and the list of pictures in it.
+
+    Args:
+        config, output, data, validation: as `run_study`.
+        write_only: the plan is for `write_configs`.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
     output.mkdir(parents=True, exist_ok=True)
     if data is None:
         data = output / LIST_FILE
         write_list(photographs(), data)
     plan = load_plan(config, output, Pictures(data, validation))
+    if write_only and plan.crops_per_picture is not None:
+        raise ConfigError(
+            f"--write-only needs crops_per_picture: null, {config} has {plan.crops_per_picture}: "
+            "its second stages train on codes that only the study itself writes, between the stages"
+        )
     _refuse_another_study(plan)
     return plan
 
@@ -168,14 +187,12 @@ def _perceptual() -> tuple[PerceptualLoss | None, str]:
         return PerceptualLoss("squeeze", loss.perceptual_weights), settled.description
 
 
-def _about(plan: Plan, config: str, data: Path | None) -> str:
+def _about(config: str, data: Path | None, validation: Path | None) -> str:
     what = "the photographs of scikit-image" if data is None else str(data)
-    stage = next(iter(plan.first_stages.values()))
-    regions = stage.run.data.validation_region
     held_out = (
-        "other pictures"
-        if regions == [0.0, 0.0, 1.0, 1.0]
-        else "regions of the same pictures that no training crop touches"
+        "regions of the same pictures that no training crop touches"
+        if validation is None
+        else "other pictures"
     )
     caution = CAUTION if config == "toy" else ""
     return f"Configuration: {config}. Data: {what};\nheld out: {held_out}.\n\n{caution}"

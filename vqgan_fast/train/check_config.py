@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ import torch
 from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
-from .config import ConfigError, DataConfig, MapConfig, Run, TransformerRun, VQGANRun
+from .config import (
+    ConditionPart,
+    ConfigError,
+    DataConfig,
+    MapConfig,
+    Run,
+    TransformerRun,
+    VQGANRun,
+)
 
 # Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
 FILE_MAPS = ("segmentation", "depth")
@@ -50,7 +59,8 @@ NOT_NEGATIVE = (
 POSITIVE = (
     "optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes", "rank_timeout_minutes",
 )  # fmt: skip
-SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage", "optim.ema_decay")
+SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage")
+DECAYS = ("optim.ema_decay",)  # 1 would keep the first value for ever
 
 
 def check_config(config: Run) -> None:
@@ -64,6 +74,7 @@ def check_config(config: Run) -> None:
         (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
         (POSITIVE, lambda value: value > 0, "above 0"),
         (SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
+        (DECAYS, lambda value: 0 <= value < 1, "at least 0 and below 1"),
     ):
         for key in keys:
             value = _value(config, key)
@@ -185,10 +196,8 @@ def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
 
 def _check_condition(config: TransformerRun) -> None:
     condition = config.condition
-    if condition.parts and condition.kind != "sos":
-        raise ConfigError(
-            f"condition.kind must not be given beside condition.parts, got {condition.kind}"
-        )
+    if condition.parts:
+        _check_untouched(condition, ConditionPart(), "condition", "beside condition.parts")
     if condition.parts and config.transformer != "gpt":
         raise ConfigError(
             f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
@@ -240,6 +249,8 @@ def _check_transformer(config: TransformerRun) -> None:
         )
     _check_exists("data.codes", data.codes)
     _check_condition(config)
+    why = "for a transformer, whose maps condition tells"
+    _check_untouched(data.maps, MapConfig(), "data.maps", why)
     if config.gpt.n_embd % config.gpt.n_head:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
@@ -261,6 +272,14 @@ def _check_transformer(config: TransformerRun) -> None:
             f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
             f"no other, got {config.gpt.ordering}"
         )
+
+
+def _check_untouched(section: MapConfig, default: MapConfig, key: str, why: str) -> None:
+    """No key of `default` may have another value in a section that is not read."""
+    for entry in fields(default):
+        value = getattr(section, entry.name)
+        if value != getattr(default, entry.name):
+            raise ConfigError(f"{key}.{entry.name} must not be given {why}, got {value}")
 
 
 def _check_exists(key: str, path: str | None) -> None:

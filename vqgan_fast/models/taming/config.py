@@ -37,6 +37,7 @@ PERMUTERS = {
     "taming.modules.transformer.permuter.AlternateParsing": "alternate",
 }
 LABEL_TARGET = "taming.modules.util.Labelator"
+COORDINATES_TARGET = "taming.modules.misc.coord.CoordStage"
 UNCONDITIONAL, IS_FIRST_STAGE = "__is_unconditional__", "__is_first_stage__"
 
 ENCODER_KEYS = (

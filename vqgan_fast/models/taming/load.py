@@ -14,9 +14,11 @@ from ..config_error import ConfigError
 from ..fit_weights import build_with_weights
 from ..gpt import GPT
 from ..latent_transformer import LatentTransformer
+from ..map_conditions import CoordinateCondition
 from ..vqgan import VQGAN
 from .checkpoint import read_weights
 from .config import (
+    COORDINATES_TARGET,
     GPT_KEYS,
     GUMBEL_TARGET,
     IS_FIRST_STAGE,
@@ -184,13 +186,24 @@ def _condition(reader: TamingReader, params: Mapping[str, Any]) -> nn.Module:
         return SOSCondition(params.get("sos_token", 0))
     name = "model.params.cond_stage_config."
     target = config.get("target") if isinstance(config, Mapping) else config
+    place = f"{name}params."
     if target == LABEL_TARGET:
         labels = reader.section(config, "params", name)
-        return LabelCondition(reader.needed(labels, "n_classes", f"{name}params."))
+        return LabelCondition(reader.needed(labels, "n_classes", place))
+    if target == COORDINATES_TARGET:
+        coordinates = reader.section(config, "params", name)
+        sizes = (reader.needed(coordinates, key, place) for key in ("n_embed", "down_factor"))
+        return CoordinateCondition(*sizes)
+    if target in (*VQGAN_TARGETS, IS_FIRST_STAGE):
+        raise ConfigError(
+            f"{reader.path}: {name}target is {target}: codes of maps, but the file does not say "
+            "how these are made; give, say, condition=CodesCondition(VQGAN.from_taming(ckpt, yaml, "
+            'stage="cond_stage"), maps={"kind": "depth"})'
+        )
     raise ConfigError(
         f"{reader.path}: {name}target is {target}, a condition that has no counterpart here "
-        f"(known: {UNCONDITIONAL}, {LABEL_TARGET}); give a module of your own with "
-        'condition=..., and load a VQGAN that it needs with VQGAN.from_taming(stage="cond_stage")'
+        f"(known: {UNCONDITIONAL}, {LABEL_TARGET}, {COORDINATES_TARGET}); give a module of your "
+        "own with condition=..."
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..conditions import LabelCondition, SOSCondition
+from ..gpt import GPT
 from ..latent_transformer import LatentTransformer
 from ..plain_codes import check_plain_codes, is_moving_average
 from ..pretrained import replacing
@@ -68,6 +69,11 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _vqgan_section(model: VQGAN) -> dict[str, Any]:
+    if not isinstance(model, VQGAN):
+        raise ValueError(
+            f"a first stage of type {type(model).__name__} has no counterpart in the reference, "
+            "which has a VQGAN"
+        )
     config = model.config
     if config["double_z"]:
         raise ValueError("a VQGAN with double_z=True has no counterpart in the reference")
@@ -107,6 +113,11 @@ def _gumbel_params(model: VQGAN) -> dict[str, Any]:
 
 
 def _transformer_params(model: LatentTransformer) -> dict[str, Any]:
+    if not isinstance(model.transformer, GPT):
+        raise ValueError(
+            f"a transformer of type {type(model.transformer).__name__} has no counterpart in the "
+            "reference, which has a GPT"
+        )
     first_stage = _vqgan_section(model.first_stage_model)
     gpt = {key: _plain(value) for key, value in model.transformer.config.items()}
     if "ordering" in gpt:
@@ -114,12 +125,28 @@ def _transformer_params(model: LatentTransformer) -> dict[str, Any]:
             "a transformer that reads codes in another order than row by row cannot be written "
             f"for the reference, whose file would have to tell the grid, got {gpt['ordering']}"
         )
+    condition = _condition_params(model.cond_stage_model)
+    _warn_of_losses(model)
     return {
         "pkeep": float(model.pkeep),
-        **_condition_params(model.cond_stage_model),
+        **condition,
         "transformer_config": {"target": GPT_TARGET, "params": gpt},
         "first_stage_config": first_stage,
     }
+
+
+def _warn_of_losses(model: LatentTransformer) -> None:
+    lost = []
+    if model.null_token is not None:
+        lost.append(f"null_token = {model.null_token}, without which there is no guidance")
+    if getattr(model.cond_stage_model, "classes", None) is not None:
+        lost.append("the names of the classes")
+    if lost:
+        warnings.warn(
+            f"the reference has no place for {'; nor for '.join(lost)}: a model that is read from "
+            "these files does without",
+            stacklevel=4,
+        )
 
 
 def _condition_params(condition: nn.Module) -> dict[str, Any]:
