@@ -40,7 +40,8 @@ class HeldOutRun(NamedTuple):
 
 def load(run: Path) -> HeldOutRun:
     model = LatentTransformer.from_pretrained(run / "model")
-    crops, condition, _ = held_out_of(run, model)
+    held_out = held_out_of(run, model)
+    crops, condition = held_out.crops, held_out.tokens("cpu", batch=16)
     drawn = [to_model_range(maps) for maps in crops.drawn(len(crops.images))]
     return HeldOutRun(model, to_model_range(crops.images), condition, drawn)
 

@@ -19,6 +19,7 @@ from vqgan_fast.data.crops import Box
 from vqgan_fast.data.stream import View, channels_first
 from vqgan_fast.models import (
     GPT,
+    VQGAN,
     CodesCondition,
     CombinedCondition,
     CoordinateCondition,
@@ -26,7 +27,7 @@ from vqgan_fast.models import (
     LatentTransformer,
 )
 from vqgan_fast.sampling import sample, sample_best
-from vqgan_fast.train import build_config, save_config
+from vqgan_fast.train import build_config, load_config, save_config
 
 CODES = 12  # of a window of 4 x 4 codes, 8 x 8 pixels
 
@@ -51,7 +52,8 @@ def save_model(folder: Path, condition: object, length: int, null: bool = True) 
     for parameter in gpt.parameters():  # logits that depend on every token
         torch.nn.init.normal_(parameter, std=0.5)
     null_token = vocab_size - 1 if null else None
-    model = LatentTransformer(tiny_vqgan(CODES), condition, gpt, null_token=null_token)
+    vqgan = tiny_vqgan(CODES, resolution=16)  # at which SSIM can be measured
+    model = LatentTransformer(vqgan, condition, gpt, null_token=null_token)
     model.save_pretrained(folder / "model")
 
 
@@ -134,7 +136,7 @@ def test_held_out_conditions_and_their_likelihood(depth_run, folders, tmp_path, 
     assert page.shape[0] == 3 * (8 + 18) + 2 * 4  # map, picture, sample
     figures = tmp_path / "figures.json"
     photos, maps = folders
-    arguments = ["--maps", maps, "--metrics", "nll", "--json", figures, "--size", 16]
+    arguments = ["--maps", maps, "--metrics", "nll", "--json", figures]
     assert main(["evaluate", str(depth_run), str(photos), *map(str, arguments)]) == 0
     told = json.loads(figures.read_text())["figures"]
     model = LatentTransformer.from_pretrained(depth_run / "model")
@@ -148,11 +150,69 @@ def test_held_out_conditions_and_their_likelihood(depth_run, folders, tmp_path, 
     nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), codes.flatten())
     assert told["nll"] == pytest.approx(float(nll), rel=1e-5)
     assert told["nll_crops"] == 5
-    two = ["--maps", str(maps), str(maps), "--metrics", "nll", "--size", "16"]
+    two = ["--maps", str(maps), str(maps), "--metrics", "nll"]
     assert main(["evaluate", str(depth_run), str(photos), *two]) != 0
     told_of_two = capsys.readouterr().err
     assert "--maps must be 1 folders, the run is conditioned on depth, got 2" in told_of_two
     assert abs(told["nll_shuffled"] - told["nll"]) > 1e-3
+
+
+def test_likelihood_is_that_of_all_crops_of_the_pictures_so_many_at_a_time(
+    depth_run, folders, tmp_path, monkeypatch
+):
+    """Whatever the run has held out of its own pictures."""
+    run, (photos, maps) = tmp_path / "run", folders
+    shutil.copytree(depth_run / "model", run / "model")
+    config = load_config(depth_run / "config.yaml")
+    config.data.validation_crops, config.data.validation_region = 2, [0.5, 0.0, 1.0, 1.0]
+    save_config(config, run / "config.yaml")
+    sizes = encoded_sizes(monkeypatch)
+    arguments = ["--maps", maps, "--metrics", "nll", "--json", tmp_path / "figures", "--batch", 2]
+    assert main(["evaluate", str(run), str(photos), *map(str, arguments)]) == 0
+    assert json.loads((tmp_path / "figures").read_text())["figures"]["nll_crops"] == 5
+    assert sizes == [2, 2, 1] * 2  # maps, pictures
+
+
+def test_likelihood_of_crops_of_another_size(depth_run, tmp_path, capsys):
+    for place, mode in (("photos", "RGB"), ("maps", "L")):
+        (tmp_path / place).mkdir()
+        Image.new(mode, (16, 16)).save(tmp_path / place / "a.png")
+    places = [str(tmp_path / "photos"), "--maps", str(tmp_path / "maps")]
+    arguments = ["evaluate", str(depth_run), *places, "--metrics", "nll"]
+    assert main(arguments) == 0
+    assert "nll_crops       4" in capsys.readouterr().out
+    assert main([*arguments, "--size", "16"]) != 0
+    assert "at most 16 codes, what the transformer was trained on, got 8 x 8" in (
+        capsys.readouterr().err
+    )
+
+
+def encoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures or maps are encoded at once, call by call."""
+    sizes, encode = [], VQGAN.encode_indices
+    monkeypatch.setattr(
+        VQGAN, "encode_indices", lambda self, x: sizes.append(len(x)) or encode(self, x)
+    )
+    return sizes
+
+
+def test_a_seed_has_its_condition_wherever_a_call_begins(depth_run, folders, tmp_path, monkeypatch):
+    maps = sorted(folders[1].iterdir())[:3]
+    for name, given in (("held_out", ["--held-out"]), ("files", ["--condition", *maps])):
+        run_sample(depth_run, *given, "--number", 7, "--output", tmp_path / name)
+        alone = tmp_path / f"{name}_alone"
+        with monkeypatch.context() as patch:
+            sizes = encoded_sizes(patch)
+            for seed, number in ((4, 1), (5, 2)):
+                seeds = ["--seed", seed, "--number", number]
+                run_sample(depth_run, *given, *seeds, "--output", alone)
+        assert sizes == [1, 1, 1]  # what is not drawn is not encoded
+        for file in sorted(alone.glob("seed_*.png")):
+            assert file.read_bytes() == (tmp_path / name / file.name).read_bytes()
+        assert len(list(alone.glob("seed_*.png"))) == 3
+        pages = [np.array(Image.open(tmp_path / f / "page.png")) for f in (name, f"{name}_alone")]
+        whole, last = (page.shape[1] for page in pages)
+        assert (pages[0][18:26, whole - 20 :] == pages[1][18:26, last - 20 :]).all()
 
 
 def test_classes_by_name_and_coordinates_of_the_grid(tmp_path):
@@ -291,7 +351,7 @@ def test_evaluation_elsewhere_and_of_the_first_pictures(depth_run, folders, tmp_
     text = (run / "config.yaml").read_text()
     text = text.replace(photos, "no/photos").replace(f"validation_folder: {maps}", "")
     (run / "config.yaml").write_text(text)
-    arguments = ["evaluate", str(run), photos, "--metrics", "nll", "--size", "16", "--limit", "2"]
+    arguments = ["evaluate", str(run), photos, "--metrics", "nll", "--limit", "2"]
     assert main([*arguments, "--maps", maps]) == 0
     assert "nll_crops       2" in capsys.readouterr().out
     assert main(arguments) != 0
@@ -300,6 +360,7 @@ def test_evaluation_elsewhere_and_of_the_first_pictures(depth_run, folders, tmp_
 
 def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
     save_model(tmp_path / "classes", LabelCondition(3, ["cat", "dog", "owl"]), 16, null=False)
+    save_model(tmp_path / "places", CoordinateCondition(40, factor=2), 32)
     file = sorted(folders[1].iterdir())[0]
     odd = tmp_path / "odd.png"
     Image.fromarray(np.zeros((8, 9), np.uint8)).save(odd)
@@ -315,6 +376,10 @@ def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
         ((tmp_path / "classes", "--cond", "cow"), "name of a class, got cow; the classes are cat"),
         ((tmp_path / "classes", "--cond", 3), "--cond must be a class in [0, 3), got 3"),
         ((tmp_path / "classes", "--condition", file), "this one is on label"),
+        (
+            (tmp_path / "places", "--cond", 3, "--grid", "4x4"),
+            "--cond is for a class, this model is conditioned on coordinates",
+        ),
         (
             (depth_run, "--held-out", "--grid", "4x6"),
             "--held-out conditions are of 4 x 4 codes, the picture is to be of 4 x 6",

@@ -12,9 +12,11 @@ import torch_fidelity
 from PIL import Image
 from sample_pictures import write_pictures
 from small_features import SMALL_FEATURES
-from tiny_vqgan import tiny_vqgan
+from tiny_vqgan import CONFIG, tiny_vqgan
 
-from vqgan_fast import GPT, LatentTransformer, cli
+from vqgan_fast import GPT, VQGAN, LatentTransformer, cli
+from vqgan_fast import evaluate as measures_of
+from vqgan_fast.data import to_model_range
 from vqgan_fast.evaluate import Pictures, nll_per_code
 from vqgan_fast.models.conditions import SOSCondition
 
@@ -67,6 +69,30 @@ def test_a_table_and_a_file(
     assert evaluate(run_folder, tmp_path / "photos", "--json", file) == cli.USER_ERROR
     assert "figures.json exist already" in capsys.readouterr().err
     assert evaluate(run_folder, tmp_path / "photos", "--json", file, "--force") == 0
+
+
+def test_the_likelihood_is_of_codes_that_are_not_drawn_and_of_so_many_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    vqgan = VQGAN(**{**CONFIG, "resolution": 16}, quantizer="gumbel").eval()
+    gpt = GPT(16, 64, n_layer=1, n_head=2, n_embd=8)
+    for parameter in gpt.parameters():  # logits that depend on every token
+        torch.nn.init.normal_(parameter, std=0.5)
+    model = LatentTransformer(vqgan, SOSCondition(), gpt.eval())
+    model.save_pretrained(tmp_path / "run" / "model")
+    write_pictures(tmp_path / "photos", 5)
+    seen = []
+    monkeypatch.setattr(
+        measures_of, "nll_per_code", lambda *args: seen.append(args[2]) or nll_per_code(*args)
+    )
+    file = tmp_path / "figures.json"
+    arguments = ("--metrics", "nll", "--batch", 2, "--json", file)
+    assert evaluate(tmp_path / "run", tmp_path / "photos", *arguments) == 0
+    images = torch.cat(list(Pictures(sorted((tmp_path / "photos").iterdir()), 16)))
+    expected = nll_per_code(model, model.encode_to_codes(to_model_range(images)))
+    assert json.loads(file.read_text())["figures"]["nll"] == pytest.approx(expected, rel=1e-5)
+    assert seen == [2]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def test_sample_larger_than_the_window(
         (("--best-of", "8", "--classifier", "resnet18", "no.pth"), "needs --label"),
         (("--label", "8"), "--label needs --classifier"),
         (("--schedule", "native"), "schedule must be"),
+        (("--cond", "0", "--uncond", "3"), "--uncond needs --guidance, a number other than 1"),
         (("--mask", "hole.png"), "--mask needs --complete"),
         (("--complete", "no.png"), "there is no picture no.png"),
         (("--top-p", "1.5"), "top_p"),

@@ -41,3 +41,9 @@ def test_a_model_in_training_is_measured_without_dropout_and_stays_in_training()
     assert nll_per_code(model, CODES) == expected
     assert [part.training for part in model.modules()] == before
     assert model.transformer.training
+
+
+def test_too_many_codes_beside_a_condition_on_the_grid() -> None:
+    model, condition = make(torch.float32), torch.zeros(6, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"must have at most 9 codes, .* trained on, got 4 x 4"):
+        nll_per_code(model, CODES, condition=condition)

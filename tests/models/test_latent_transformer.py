@@ -130,6 +130,15 @@ def test_save_and_load(tmp_path: Path, images: torch.Tensor) -> None:
                        model.first_stage_model(images)[0])  # fmt: skip
 
 
+def test_the_grid_of_the_training_is_saved(tmp_path: Path) -> None:
+    model = make()
+    assert model.grid is None
+    LatentTransformer(
+        model.first_stage_model, model.cond_stage_model, model.transformer, grid=(3, 5)
+    ).save_pretrained(tmp_path)
+    assert LatentTransformer.from_pretrained(tmp_path).grid == (3, 5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,6 +156,8 @@ def test_save_and_load(tmp_path: Path, images: torch.Tensor) -> None:
         ({"condition": {"name": "sos", "token": 1.5}}, r"token must be an integer, got 1\.5"),
         ({"pkeep": "all"}, "'<=' not supported"),
         ({"pkeep": 2}, r"pkeep must lie in \[0, 1\], got 2"),
+        ({"grid": [4]}, r"grid must be \(H, W\) in codes, got \[4\]"),
+        ({"grid": [4, 0]}, "grid must be at least 1, got 0"),
         ({"no_such_argument": 1}, "unexpected keyword argument 'no_such_argument'"),
     ],
 )

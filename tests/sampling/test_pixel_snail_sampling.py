@@ -79,6 +79,8 @@ def test_pictures_have_the_size_of_the_training_unless_another_is_asked_for():
     again = sample_codes(pack(snail), torch.zeros(2, 1).long(), (4, 4), seeds=[4, 5], num_codes=16)
     assert torch.equal(again, codes), "dropout must be off"
     assert sample(model, grid=(2, 7), seeds=[4]).shape == (1, 3, 4, 14)
+    model.grid = (3, 5)
+    assert sample(model, seeds=[4]).shape == (1, 3, 6, 10)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_codes():

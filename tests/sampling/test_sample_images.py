@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_models import tiny_gpt
+from tiny_models import CODEBOOK_SIZE, TOKEN, tiny_gpt, tiny_window_gpt
 
 from vqgan_fast.models import (
-    VQGAN,
     ColourCodes,
     CoordinateCondition,
     LatentTransformer,
     SOSCondition,
 )
-from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_best, sample_codes
+from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_codes
 from vqgan_fast.sampling.coordinates import coordinate_tokens
-
-CODEBOOK_SIZE = 20
-TOKEN = 21
-TOKENS = torch.tensor([[1], [2], [3]])
-
-
-@pytest.fixture(scope="module")
-def model() -> LatentTransformer:
-    """An f2 model whose vocabulary (24) is larger than its codebook, with wild weights."""
-    torch.manual_seed(0)
-    vqgan = VQGAN(
-        codebook_size=CODEBOOK_SIZE,
-        embed_dim=8,
-        ch=32,
-        ch_mult=(1, 1),
-        num_res_blocks=1,
-        attn_resolutions=(),
-        resolution=8,
-        z_channels=16,
-    ).double()
-    with torch.no_grad():
-        vqgan.quantize.embedding.weight.normal_()
-        vqgan.decoder.conv_out.weight.mul_(8)
-    return LatentTransformer(vqgan, SOSCondition(TOKEN), tiny_gpt(block_size=31)).eval()
 
 
 def test_images_are_the_decoded_codes_of_the_models_own_condition(model):
@@ -95,6 +70,13 @@ def test_the_default_window_beside_a_grid_of_conditions(model, block_size):
     cond = torch.arange(20).view(1, 4, 5)
     images = sample(trained, cond, (4, 5), seeds=[1])
     assert torch.equal(images, sample(trained, cond, (4, 5), window=4, seeds=[1]))
+
+
+def test_the_default_grid_of_a_transformer_without_positions(model):
+    gpt = tiny_window_gpt(reach=3)
+    for grid, size in ((None, (12, 12)), ((3, 5), (6, 10))):
+        trained = LatentTransformer(model.first_stage_model, SOSCondition(TOKEN), gpt, grid=grid)
+        assert sample(trained.eval()).shape == (1, 3, *size)
 
 
 def test_the_number_of_images(model):
@@ -182,104 +164,6 @@ def test_tiles_of_a_first_stage_without_a_network():
     torch.testing.assert_close(tiled, whole)
 
 
-def test_the_best_of_many(model):
-    def redness(images):
-        return images[:, 0].mean((1, 2)) - images[:, 1:].mean((1, 2, 3))
-
-    best = sample_best(
-        model, window=4, candidates=11, keep=3, score=redness, seeds=[2**63 - 4], batch=4
-    )
-    everyone = sample(model, window=4, seeds=[2**63 - 4 + i for i in range(11)])
-    order = redness(everyone).argsort(descending=True)[:3]
-    assert torch.equal(best.images[0], everyone[order])
-    torch.testing.assert_close(best.scores[0], redness(everyone)[order].double())
-    assert torch.equal(sample(model, window=4, seeds=best.seeds[0]), best.images[0])
-    assert best.codes.shape == (1, 3, 4, 4)
-
-
-def test_the_likeliest_of_many_for_each_condition(model):
-    cond = torch.tensor([[1], [2]])
-    best = sample_best(model, cond, window=4, candidates=6, seeds=[10, 20])
-    for row in range(2):
-        seeds = range(10 * (row + 1), 10 * (row + 1) + 6)
-        _, logprobs = sample(
-            model, cond[row : row + 1].expand(6, 1), window=4, seeds=seeds, return_logprobs=True
-        )
-        means = logprobs.double().mean((1, 2))
-        assert best.scores[row, 0] == pytest.approx(float(means.max()))
-        assert best.seeds[row, 0] == seeds[int(means.argmax())]
-
-
-def test_one_row_of_a_part_of_the_condition_stands_for_all(model):
-    longer = LatentTransformer(
-        model.first_stage_model, model.cond_stage_model, tiny_gpt(block_size=32)
-    ).eval()
-    one, each = torch.tensor([[9]]), torch.tensor([[1], [2], [3]])
-    best = sample_best(longer, (one, each), window=4, candidates=3, seeds=[10, 20, 30])
-    expected = sample_best(
-        longer, (one.expand(3, 1), each), window=4, candidates=3, seeds=[10, 20, 30]
-    )
-    assert best.codes.shape == (3, 1, 4, 4)
-    for found, whole in zip(best, expected, strict=True):
-        assert found == whole if isinstance(found, int) else torch.equal(found, whole)
-    again = sample(longer, (one, each), window=4, seeds=best.seeds[:, 0], return_codes=True)[1]
-    assert torch.equal(again, best.codes[:, 0])
-
-
-def test_an_interruption_leaves_the_best_so_far(model):
-    steps = 0
-
-    def stop_in_the_third_batch(*_):
-        nonlocal steps
-        steps += 1
-        if steps == 2 * 16 + 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(SamplingInterrupted) as caught:
-        sample_best(
-            model, window=4, candidates=9, keep=2, seeds=[5], batch=3,
-            callback=stop_in_the_third_batch, order="raster",
-        )  # fmt: skip
-    expected = sample_best(model, window=4, candidates=6, keep=2, seeds=[5])
-    for found, complete in zip(caught.value.best, expected, strict=True):
-        assert found == complete if isinstance(found, int) else torch.equal(found, complete)
-    assert (caught.value.codes >= 0).sum() == 3 * 5
-    assert caught.value.images.shape == (3, 3, 8, 8)
-
-
-def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
-    def score(images):
-        raise KeyboardInterrupt
-
-    with pytest.raises(SamplingInterrupted) as caught:
-        sample_best(model, window=4, candidates=2, seeds=[5], score=score)
-    assert caught.value.best is None
-    assert torch.equal(caught.value.images, sample(model, window=4, seeds=[5, 6]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"score": 3}, "score must be one function, or one for each of the 1 conditions, got 3"),
-        ({"tile": "8"}, "tile must be an integer, got '8'"),
-        ({"tile": 1}, "tile must be at least 2, got 1"),
-        ({"preview": "yes"}, "preview must be a function or None, got 'yes'"),
-        ({"keep": 5}, "keep must be at most candidates = 4, got 5"),
-        ({"candidates": 0}, "candidates must be at least 1, got 0"),
-        ({"score": lambda images: images.mean()}, "score must return one number for each of the 4"),
-        ({"score": lambda images: images[:, 0, 0, 0] * torch.nan}, "none of them NaN"),
-        ({"return_codes": True}, "return_codes is not an option here"),
-        ({"cond": [[1]]}, "cond must be a tensor, got list"),
-        ({"cond": TOKENS[:0]}, "cond must hold at least one image, got a batch of 0"),
-        ({"cond": (TOKENS, TOKENS[:2])}, "cond must have a batch of 1 or 3, got 2"),
-        ({"cond": ()}, "cond must have at least one part, got 0"),
-    ],
-)
-def test_bad_arguments_of_the_best(model, change, message):
-    with pytest.raises(ValueError, match=message):
-        sample_best(model, **{"window": 4, "candidates": 4, **change})
-
-
 def test_coordinates_of_cells():
     tokens = coordinate_tokens((3, 4), 1024, factor=2)
     pixels = torch.arange(6 * 8, dtype=torch.float64).view(1, 1, 6, 8) / (6 * 8)
@@ -310,6 +194,7 @@ def test_the_last_cells_coordinate_is_a_token():
             {"cond": torch.zeros(1, 1, dtype=torch.int64), "num_images": 2},
             r"num_images must be None where cond is given, got 2",
         ),
+        ({"num_codes": 8}, "num_codes is not an option here: the first stage"),
         ({"top_k": 21}, r"top_k must be at most the 20 codes, got 21"),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 from vqgan_fast.models import GPT, WindowGPT
 
 VOCAB_SIZE = 24
+CODEBOOK_SIZE, TOKEN = 20, 21  # of the model in conftest.py: its codes, and its condition
 
 
 def tiny_gpt(

@@ -210,6 +210,7 @@ def test_the_native_transformer_trains_and_is_sampled(tmp_path, first_stage, cod
     assert entries[-1]["nll"] < entries[0]["nll"] < math.log(32) + 0.1
     model = LatentTransformer.from_pretrained(tmp_path / "run" / "model")
     assert isinstance(model.transformer, WindowGPT)
+    assert sample(model, seeds=[1]).shape == (1, 3, 32, 32)
     assert sample(model, grid=(3, 20), seeds=[1]).shape == (1, 3, 12, 80)
 
 

@@ -10,28 +10,39 @@ from .condition_maps import Grid, read_maps
 from .held_out import held_out_of
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from ..data import CropMap
     from ..models import CodesCondition, LatentTransformer
     from ..models.conditions import Condition, Tokens
 
 Rows = tuple[tuple[str, "Tensor"], ...]
 
 
+class Turn(NamedTuple):
+    """Which of several conditions are drawn: `number` pictures take them in turn, the first one
+    that with the number `first`."""
+
+    first: int
+    number: int
+
+    def of(self, conditions: int) -> list[int]:
+        """Which of so many, each once, in the order of the pictures."""
+        pictures = range(min(self.number, conditions))
+        return [(self.first + picture) % conditions for picture in pictures]
+
+
 class Given(NamedTuple):
-    """The `tokens` of N conditions, the `grid` of codes that they lie on (None: they lie on none),
-    and `rows` of pictures for a page, (name, (N, 3, height, width) in [-1, 1]). A part of the
-    tokens, or a row, that has one entry is of all N."""
+    """The `tokens` of N conditions, the `total` of them that there was to choose from, the `grid`
+    of codes that they lie on (None: they lie on none), and `rows` of pictures for a page, (name,
+    (N, 3, height, width) in [-1, 1]). A part of the tokens, or a row, that has one entry is of all
+    N. Each is encoded on its own, so that it does not depend on which others are."""
 
     tokens: Tokens
+    total: int
     grid: Grid | None = None
     rows: Rows = ()
-
-    @property
-    def number(self) -> int:
-        """How many conditions there are."""
-        parts = self.tokens if isinstance(self.tokens, tuple) else (self.tokens,)
-        return max(len(part) for part in parts)
 
     def of(self, numbers: Sequence[int]) -> Tokens:
         """The tokens of these pictures; conditions come again where there are more pictures."""
@@ -49,14 +60,15 @@ def given_condition(
     token: str | None,
     files: Sequence[Sequence[Path]],
     grid: Grid | None,
+    turn: Turn,
 ) -> Given:
     """What is told on the command line, for each part of the model's condition.
 
     Args:
-        token: of a class, its number or its name; of a model that has neither classes nor maps, the
-            token itself.
+        token: of a class, its number or its name; of a model without a condition, the token itself.
         files: of maps, a list for each kind that the model is conditioned on, in its order.
         grid: of the picture, in codes; None takes that of the maps.
+        turn: which of several maps of a kind are drawn.
 
     Raises:
         FileNotFoundError, ValueError: what the model is conditioned on is missing, or something
@@ -70,38 +82,55 @@ def given_condition(
     maps = [part for part in parts if isinstance(part, CodesCondition)]
     _check_given(stage, maps, token, files)
     # Maps first: they decide the grid that coordinates are of.
-    tokens, rows = {}, []
+    read, rows, tokens = [], [], {}
     for part, own_files in zip(maps, files, strict=True):
-        tokens[part], grid, row = _of_files(part, own_files, grid, device)
+        kind, values, grid = read_maps(part, own_files, grid)
+        read.append((kind, values))
+    totals = [len(values) for _, values in read]
+    if len({*totals} - {1}) > 1:
+        kinds = [part.maps["kind"] for part in maps]
+        numbers = ", ".join(map("{} of {}".format, totals, kinds))
+        raise ValueError(f"--condition must have as many maps of each kind, or one, got {numbers}")
+    for part, (kind, values) in zip(maps, read, strict=True):
+        chosen = [values[number] for number in turn.of(len(values))]
+        tokens[part], row = _encoded(part, kind, chosen, device)
         rows.append(row)
     for part in parts:
         if part not in tokens:
             is_label = isinstance(part, LabelCondition)
             own = token if is_label or not several else None
             tokens[part] = _without_files(part, own, grid, device)
-    if len({len(images) for _, images in rows} - {1}) > 1:
-        numbers = ", ".join(f"{len(images)} of {kind}" for kind, images in rows)
-        raise ValueError(f"--condition must have as many maps of each kind, or one, got {numbers}")
     ordered = tuple(tokens[part] for part in parts)
     grid = grid if stage.num_grids else None
-    return Given(ordered if several else ordered[0], grid, tuple(rows))
+    return Given(ordered if several else ordered[0], max(totals, default=1), grid, tuple(rows))
 
 
-def held_out_condition(run: Path, model: LatentTransformer) -> Given:
+def held_out_condition(run: Path, model: LatentTransformer, turn: Turn) -> Given:
     """The conditions of the held-out crops of a run, with the crops' own pictures.
+
+    Args:
+        turn: which of them are drawn.
 
     Raises:
         ConfigError, ValueError: the run has no configuration, or no held-out pictures.
     """
+    import torch
+
     from ..data import to_model_range
 
-    crops, tokens, size = held_out_of(run, model)
-    names = [type(kind).__name__ for kind in crops.kinds]
-    drawn = crops.drawn(len(crops.images))
-    rows = [(name, to_model_range(maps)) for name, maps in zip(names, drawn, strict=True)]
-    side = size // model.first_stage_model.downsampling_factor
+    held_out = held_out_of(run, model)
+    total = len(held_out.crops.images)
+    held_out = held_out.taken(turn.of(total))
+    tokens = held_out.tokens(model.transformer.head.weight.device, batch=1)
+    drawn = [one.crops.drawn(1) for one in held_out.split(1)]
+    rows = [
+        (type(kind).__name__, to_model_range(torch.cat(maps)))
+        for kind, maps in zip(held_out.crops.kinds, zip(*drawn, strict=True), strict=True)
+    ]
+    rows.append(("picture", to_model_range(held_out.crops.images)))
+    side = held_out.size // model.first_stage_model.downsampling_factor
     grid = (side, side) if model.cond_stage_model.num_grids else None
-    return Given(tokens, grid, (*rows, ("picture", to_model_range(crops.images))))
+    return Given(tokens, total, grid, tuple(rows))
 
 
 def _check_given(
@@ -115,7 +144,7 @@ def _check_given(
         part.maps["kind"] if part in maps else part.config["name"]
         for part in getattr(stage, "parts", [stage])
     ]
-    if token is not None and "label" not in names and (maps or len(names) > 1):
+    if token is not None and "label" not in names and names != ["sos"]:
         raise ValueError(f"--cond is for a class, this model is conditioned on {', '.join(names)}")
     kinds = [part.maps["kind"] for part in maps]
     if files and not maps:
@@ -133,20 +162,21 @@ def _check_given(
         )
 
 
-def _of_files(
-    stage: CodesCondition, files: Sequence[Path], grid: Grid | None, device: object
-) -> tuple[Tensor, Grid, tuple[str, Tensor]]:
-    """Tokens (N, h, w) of N maps, their grid (h, w), and the maps as a row of pictures."""
+def _encoded(
+    stage: CodesCondition, kind: CropMap, maps: Sequence[np.ndarray], device: object
+) -> tuple[Tensor, tuple[str, Tensor]]:
+    """Tokens (N, h, w) of N maps, and the maps as a row of pictures."""
     import torch
 
     from ..data import to_model_range
+    from ..data.stream import channels_first
 
-    kind, maps, grid = read_maps(stage, files, grid)
-    x = kind.to_model(
-        torch.stack([torch.from_numpy(m.copy()).movedim(-1, 0) for m in maps]), device
-    )
-    row = (stage.maps["kind"], to_model_range(kind.draw(x)))
-    return stage(len(maps), device, x), grid, row
+    tokens, drawn = [], []
+    for values in maps:
+        x = kind.to_model(channels_first(values)[None], device)
+        tokens.append(stage(1, device, x))
+        drawn.append(kind.draw(x))
+    return torch.cat(tokens), (stage.maps["kind"], to_model_range(torch.cat(drawn)))
 
 
 def _without_files(

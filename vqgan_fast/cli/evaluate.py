@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .held_out import held_out_maps, held_out_of, is_vqgan_of_maps
+from .held_out import held_out_maps, held_out_nll, held_out_of, is_vqgan_of_maps
 from .kept_pictures import PictureFolder, check_replaceable, remove_old
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
@@ -19,9 +19,9 @@ from .sample_files import drawn_pictures
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from ..evaluate import Pictures, ReconstructionMeasures
-    from ..models import LatentTransformer
 
 SUMMARY = "PSNR, SSIM, LPIPS, FID, codebook usage and likelihood on a folder of pictures"
 DESCRIPTION = """\
@@ -29,7 +29,7 @@ Measures a run of either stage on pictures that it has not been trained on. Of e
 centred square is taken and resized (bilinear, antialiased), as in the paper. rFID compares the
 pictures with their reconstructions, FID and the inception score take a folder of samples that
 you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats; where the
-run has a condition, on the crops that training would take of these pictures, and once more with the
+run has a condition, on all crops that training would take of these pictures, and once more with the
 conditions shuffled between the pictures: the difference is what the condition tells. Of a VQGAN of
 maps it is how well their crops are reconstructed: the share of the pixels with the right label, or
 PSNR and mean absolute error of values in [-1, 1].
@@ -72,7 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "condition.parts",
     )
     parser.add_argument(
-        "--size", type=int, metavar="PIXELS", help="side (default: the resolution of the VQGAN)"
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side (default: the resolution of the VQGAN; for nll under a condition, that of the "
+        "training crops)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
     parser.add_argument("--batch", type=int, default=16, help="pictures at once (default: 16)")
@@ -104,8 +108,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
-
     from ..data import list_images
     from ..evaluate import Pictures, ReconstructionMeasures, inception_weights, nll_per_code
     from ..losses import PerceptualLoss
@@ -143,17 +145,22 @@ def run(args: argparse.Namespace) -> None:
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
 
+    conditional = "nll" in metrics and transformer.cond_stage_model.config["name"] != "sos"
+    encode = transformer.encode_to_codes if "nll" in metrics and not conditional else None
     with _picture_folder(args, metrics) as folder:
-        _measure(pictures, measures, folder)
+        codes = _measure(pictures, measures, folder, encode)
         figures = {
             name: value
             for name, value in measures.figures().items()
             if name not in METRICS or name in metrics
         }
-        if "nll" in metrics and transformer.cond_stage_model.config["name"] != "sos":
-            figures |= _conditional_nll(args, transformer)
-        elif "nll" in metrics:
-            figures["nll"] = nll_per_code(transformer, torch.cat(measures.codes).to(device))
+        if conditional:
+            held_out = held_out_of(
+                args.run_folder, transformer, args.images, args.maps, args.limit, args.size
+            )
+            figures |= held_out_nll(held_out, transformer, args.batch)
+        elif codes is not None:
+            figures["nll"] = nll_per_code(transformer, codes, args.batch)
         if metrics & DISTRIBUTION:
             figures |= _distances(args, metrics, folder, size, device)
     for name in pictures.skipped:
@@ -220,34 +227,32 @@ def _picture_folder(args: argparse.Namespace, metrics: set[str]) -> Iterator[Pic
 
 
 def _measure(
-    pictures: Pictures, measures: ReconstructionMeasures, folder: PictureFolder | None
-) -> None:
+    pictures: Pictures,
+    measures: ReconstructionMeasures,
+    folder: PictureFolder | None,
+    encode: Callable[[Tensor], Tensor] | None,
+) -> Tensor | None:
+    """Adds up all pictures; returns the codes that `encode` gives them, if it is given.
+
+    A quantiser that draws has other codes in its reconstructions than those that are learned.
+    """
+    import torch
     from tqdm.auto import tqdm
 
-    done = 0
+    from ..data import to_model_range
+
+    codes, done = [], 0
     with tqdm(total=len(pictures.files), unit="picture", desc="measuring") as bar:
         for images in pictures:
             reconstructions = measures.add(images)
+            if encode is not None:
+                codes.append(encode(to_model_range(images, measures.device)))
             if folder is not None:
                 folder.save("real", images, done)
                 folder.save("reconstructions", reconstructions, done)
             done += len(images)
             bar.update(len(images))
-
-
-def _conditional_nll(args: argparse.Namespace, model: LatentTransformer) -> dict[str, float]:
-    """With the pictures' own conditions, and with each other's."""
-    from ..data import to_model_range
-    from ..evaluate import nll_per_code
-    from ..train.conditioning import shuffled
-
-    crops, true, _ = held_out_of(args.run_folder, model, args.images, args.maps, args.limit)
-    count, device = len(crops.images), model.transformer.head.weight.device
-    codes = model.encode_to_codes(to_model_range(crops.images, device))
-    figures = {"nll_crops": count, "nll": nll_per_code(model, codes, args.batch, true)}
-    if count > 1:
-        figures["nll_shuffled"] = nll_per_code(model, codes, args.batch, shuffled(true))
-    return figures
+    return torch.cat(codes) if codes else None
 
 
 def _distances(

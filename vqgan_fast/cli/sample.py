@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .completion import known_codes
-from .condition_input import Given, given_condition, held_out_condition
+from .condition_input import Given, Turn, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force
 from .sample_files import SHOWN, SampleFiles, write_partial, write_pictures
@@ -26,9 +26,10 @@ SUMMARY = "sample new pictures, as large as the training crops or larger"
 DESCRIPTION = """\
 Draws pictures from a trained transformer. Every picture has a seed of its own, so that it comes
 out the same whatever else is drawn with it: --seed 10 --number 3 gives the pictures of seeds 10, 11
-and 12. A grid larger than the training crop is drawn by the exact sliding window unless --schedule
-says otherwise: the transformer always sees a neighbourhood as large as its training crop. Ctrl-C
-leaves what was drawn.
+and 12. Of N conditions, files or --held-out, the picture of seed S has the one with the number S
+modulo N, counted from 0. A grid larger than the training crop is drawn by the exact sliding window
+unless --schedule says otherwise: the transformer always sees a neighbourhood as large as its
+training crop. Ctrl-C leaves what was drawn.
 
 Each picture is written as soon as it is drawn. With --skip-existing and the same options a large
 set that was ended goes on where it was. grid.png shows the first 64 pictures of a call, and
@@ -129,6 +130,8 @@ def _options(model: LatentTransformer, args: argparse.Namespace) -> dict[str, An
         options["known"], options["grid"] = known_codes(
             model.first_stage_model, args.complete, args.mask, args.draw_box, args.keep_box
         )
+    if args.uncond is not None and args.guidance == 1:
+        raise ValueError("--uncond needs --guidance, a number other than 1")
     for name in ("mask", "draw_box", "keep_box"):
         if getattr(args, name) is not None and args.complete is None:
             option = name.replace("_", "-")
@@ -224,9 +227,9 @@ def _best(
 ) -> Tensor:
     from ..sampling import SamplingInterrupted, classifier_score, load_classifier, sample_best
 
-    if given.number > 1 and not args.held_out:
+    if given.total > 1 and not args.held_out:
         raise ValueError(
-            f"--best-of chooses among candidates of one condition, got {given.number}: give one"
+            f"--best-of chooses among candidates of one condition, got {given.total}: give one"
         )
     options = {**options, "progress": True}  # a log, too, has a bar of codes for each batch
     score, meaning = None, "nats per code"
@@ -264,12 +267,14 @@ def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str
     if options["size"] is not None:
         factor = model.first_stage_model.downsampling_factor
         grid = tuple(side // factor for side in options["size"])
+    # One seed is one picture: its condition must not depend on where a call begins.
+    turn = Turn(0, 1) if args.best_of else Turn(args.seed, args.number)
     if args.held_out:
         if args.cond is not None:
             raise ValueError("--held-out has its own conditions: leave --cond out")
-        given = held_out_condition(args.run_folder, model)
+        given = held_out_condition(args.run_folder, model, turn)
     else:
-        given = given_condition(model, args.cond, args.condition, grid)
+        given = given_condition(model, args.cond, args.condition, grid, turn)
     if given.grid is not None and grid is None:
         options["grid"] = given.grid
     elif given.grid not in (None, tuple(grid or ())):

@@ -52,7 +52,10 @@ def _check_positions(model: LatentTransformer, codes: Tensor, condition: Tokens)
     room = getattr(model.transformer, "block_size", None)
     if room is not None and before + codes[0].numel() - 1 > room:
         height, width = codes.shape[1:]
+        grids = sum(part.ndim == 3 for part in parts)  # as many tokens as there are codes
+        fixed = sum(part[0].numel() for part in parts if part.ndim != 3)
+        most = (room + 1 - fixed) // (1 + grids)
         raise ValueError(
-            f"pictures must have at most {room + 1 - before} codes, what the transformer was "
+            f"pictures must have at most {most} codes, what the transformer was "
             f"trained on, got {height} x {width}: take pictures of that size (evaluate --size)"
         )

@@ -32,7 +32,6 @@ class ReconstructionMeasures:
         self.model = model
         self.device = next(model.parameters()).device
         self.perceptual = None if perceptual is None else perceptual.to(self.device)
-        self.codes: list[Tensor] = []
         self.counts = torch.zeros(model.quantize.num_codes, dtype=torch.int64)
         self.values: dict[str, list[float]] = {"psnr": [], "ssim": []}
         if perceptual is not None:
@@ -43,7 +42,6 @@ class ReconstructionMeasures:
         """Measures uint8 pictures (B, 3, S, S); returns their reconstructions, the same."""
         x_hat, _, info = self.model(to_model_range(images, self.device))
         pixels = to_pixels(x_hat)
-        self.codes.append(info.indices.cpu())
         self.counts += info.counts.cpu()
         error = (images.double() - pixels.double()).div(255).square().mean(dim=(1, 2, 3))
         self.values["psnr"] += psnr_of_each(error).tolist()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..quantizers.checks import check_integer
 from .code_logits import code_logits
 from .colour_codes import ColourCodes
 from .condition_files import build_condition, save_condition
@@ -37,11 +38,13 @@ class LatentTransformer(nn.Module):
             by random tokens, which regularises small data sets. 1 keeps all.
         null_token: stands in each place of a condition that is dropped, for a transformer that was
             trained to do without (what guidance needs); None for one that was not.
+        grid: (H, W), in codes, of the pictures that it is trained on; None where nobody knows.
 
     Raises:
         ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for codes,
-            condition or null_token, or a transformer that leaves more tokens unmasked than the
-            condition has: it would see the codes that it is to predict.
+            condition or null_token, a grid that is not two positive integers, or a transformer that
+            leaves more tokens unmasked than the condition has: it would see the codes that it is to
+            predict.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class LatentTransformer(nn.Module):
         transformer: Transformer,
         pkeep: float = 1.0,
         null_token: int | None = None,
+        grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= pkeep <= 1:
@@ -70,6 +74,11 @@ class LatentTransformer(nn.Module):
                 f"transformer must have a vocab_size of at least {needed} (codes and condition "
                 f"tokens share it), got {transformer.vocab_size}"
             )
+        if grid is not None:
+            if len(grid) != 2:
+                raise ValueError(f"grid must be (H, W) in codes, got {grid}")
+            for side in grid:
+                check_integer("grid", side)
         if cond_stage_model.num_grids == 0:  # with a grid, `forward` sees how long it is
             check_unmasked(transformer, cond_stage_model.num_tokens)
         self.first_stage_model = first_stage_model.requires_grad_(False)
@@ -77,13 +86,18 @@ class LatentTransformer(nn.Module):
         self.transformer = transformer
         self.pkeep = pkeep
         self.null_token = null_token
+        self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.train(self.training)
 
     @property
     def config(self) -> dict[str, Any]:
         """What config.json holds besides the two models' own folders."""
         config = {"condition": self.cond_stage_model.config, "pkeep": self.pkeep}
-        return config if self.null_token is None else {**config, "null_token": self.null_token}
+        if self.null_token is not None:
+            config["null_token"] = self.null_token
+        if self.grid is not None:
+            config["grid"] = list(self.grid)
+        return config
 
     def train(self, mode: bool = True) -> LatentTransformer:
         """Training mode for the transformer only."""

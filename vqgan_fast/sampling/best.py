@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -64,7 +65,8 @@ def sample_best(
         cond: as for `sample`, one row for each of B conditions, or one for all in some parts of a
             tuple; None is the model's own, B = 1.
         candidates: n, how many are drawn for each condition.
-        keep: m, how many are kept, at most n.
+        keep: m, how many are kept, at most n. The mask that `sample` calls by that name
+            is given by `known` alone here, which is -1 where a code is to be drawn.
         score: images (n, 3, f H, f W) in [-1, 1] -> (n,), higher is better, such as a classifier's
             probability of the class (:func:`classifier_score`); or one such function for each of
             the B conditions. It may be called for parts of the candidates. None ranks by the mean
@@ -73,14 +75,16 @@ def sample_best(
             them from torch's global CPU generator.
         batch: how many candidates are drawn at once.
         weights: as for `sample_codes`.
-        **options: everything else that `sample` takes.
+        **options: everything else that `sample` takes. `known` is (H, W) for all conditions, or (B,
+            H, W) with codes for each; `uncond` has one row for all, or B.
 
     Returns:
         `Best`, whose tensors lie on the CPU, wherever the model is: candidates would fill a device.
 
     Raises:
         ValueError: an argument is out of range or does not fit the others; the message names it.
-        SamplingInterrupted: Ctrl-C; `best` holds the best candidates that were complete.
+        SamplingInterrupted: Ctrl-C; `best` holds the best candidates that were complete, and
+            `finished` what is kept for the conditions before.
     """
     for name, value in (("candidates", candidates), ("keep", keep), ("batch", batch)):
         check_integer(name, value)
@@ -91,34 +95,72 @@ def sample_best(
             raise ValueError(f"{name} is not an option here: sample_best decides it")
     if cond is None:
         cond = model.cond_stage_model(1, model.transformer.head.weight.device)
-    packed = options.pop("transformer", None) or pack(model.transformer, weights)
-    parts = cond if isinstance(cond, tuple) else (cond,)
-    for part in parts:
-        check_tensor("cond", part)
-    number = condition_batch("cond", parts)
-    cond = map_tokens(lambda part: part.expand(number, *part.shape[1:]), cond)
-    first_seeds = image_seeds(seeds, number)
-    kept = []
-    for row, (first, score_of) in enumerate(
-        zip(first_seeds, _one_for_each(score, number), strict=True)
-    ):
+    transformer = options.pop("transformer", None)
+    packed = pack(model.transformer if transformer is None else transformer, weights)
+    conditions = _rows("cond", cond)
+    number = len(conditions)
+    own_options = _own_options(options, number)
+    first_seeds, scores_of = image_seeds(seeds, number), _one_for_each(score, number)
+    kept: list[list[Tensor]] = []
+    for row, condition in enumerate(conditions):
         best: list[Tensor] = []
         for numbers in torch.arange(candidates).split(batch):
-            part_seeds = first + numbers  # int64 wraps as 64-bit seeds do
-            own = map_tokens(itemgetter([row] * len(numbers)), cond)
+            part_seeds = first_seeds[row] + numbers  # int64 wraps as 64-bit seeds do
+            own = map_tokens(partial(_repeated, number=len(numbers)), condition)
             try:
                 images, codes, logprobs = sample(
                     model, own, grid, seeds=part_seeds, transformer=packed, return_codes=True,
-                    return_logprobs=True, **options,
+                    return_logprobs=True, **own_options[row],
                 )  # fmt: skip
-                scores = _scores(score_of, images, codes, logprobs)
+                scores = _scores(scores_of[row], images, codes, logprobs)
             except SamplingInterrupted as interrupted:
                 if best:
                     interrupted.best = Best(*(tensor[None] for tensor in best), int(numbers[0]))
+                if kept:
+                    interrupted.finished = _stacked(kept, candidates)
                 raise
             part = [images, codes, scores, part_seeds]
             best = _highest([*zip(best, part, strict=True)] if best else [(x,) for x in part], keep)
         kept.append(best)
+    return _stacked(kept, candidates)
+
+
+def _rows(name: str, tokens: Tokens, number: int | None = None) -> list[Tokens]:
+    """The tokens of each condition, one row each; arguments and errors as `condition_batch`."""
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    for part in parts:
+        check_tensor(name, part)
+    number = condition_batch(name, parts, number)
+    whole = map_tokens(partial(_repeated, number=number), tokens)
+    return [map_tokens(itemgetter([row]), whole) for row in range(number)]
+
+
+def _repeated(part: Tensor, number: int) -> Tensor:
+    """So many rows, of as many or of one."""
+    return part.expand(number, *part.shape[1:])
+
+
+def _own_options(options: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """The options of each of so many conditions: in `known` and `uncond` its own row."""
+    own = [dict(options) for _ in range(number)]
+    known, uncond = options.get("known"), options.get("uncond")
+    if known is not None:
+        check_tensor("known", known)
+        if known.ndim != 2 and (known.ndim != 3 or len(known) != number):
+            raise ValueError(
+                f"known must be (H, W), or (B, H, W) with a row for each of the {number} "
+                f"conditions, got {tuple(known.shape)}"
+            )
+        for row, part in enumerate(known if known.ndim == 3 else ()):
+            own[row]["known"] = part
+    if uncond is not None:
+        for row, tokens in enumerate(_rows("uncond", uncond, number)):
+            own[row]["uncond"] = tokens
+    return own
+
+
+def _stacked(kept: list[list[Tensor]], candidates: int) -> Best:
+    """What was kept for each of several conditions."""
     return Best(*(torch.stack(parts) for parts in zip(*kept, strict=True)), candidates)
 
 

@@ -51,11 +51,13 @@ def sample(
         model: transformer, first stage and condition.
         cond: the condition's tokens, as for :func:`sample_codes`; None asks the model's own
             condition for them, as works without any input (an sos token).
-        grid: (H, W) in codes; by default window x window.
+        grid: (H, W) in codes; by default window x window, where that is given, else the grids that
+            the transformer was trained on, see :func:`default_grid`.
         size: (height, width) in pixels, multiples of the downsampling factor f, instead of `grid`.
         num_images: how many, where `cond` is None; by default one for each seed, or 1.
         window: side of the window, in codes; by default the largest that the transformer has
-            positions for, which is the side of the square grids that it was trained on.
+            positions for, which is the side of the square grids that it was trained on. Others than
+            a GPT have none.
         seeds: one 64-bit integer for each image; None draws them from torch's global CPU generator.
         transformer: what :func:`pack` made of the model's transformer, for many calls.
         tile: decode grids larger than this, >= 2, in tiles, see :func:`decode_tiled`; None decodes
@@ -64,8 +66,9 @@ def sample(
             [-1, 1], grey where nothing is drawn yet.
         preview_every: how many steps from one preview to the next.
         return_codes: return the codes (B, H, W) behind the images.
-        **options: everything else that :func:`sample_codes` takes. A guidance other than 1 without
-            `uncond` takes the model's own dropped condition, of models trained with some.
+        **options: everything else that :func:`sample_codes` takes but `num_codes`. A guidance
+            other than 1 without `uncond` takes the model's own dropped condition, of models trained
+            with some.
 
     Returns:
         (B, 3, f H, f W) images in [-1, 1] on the model's device; with return_codes or
@@ -76,6 +79,8 @@ def sample(
         SamplingInterrupted: Ctrl-C; `images` holds what was drawn, grey where nothing was, or what
             was decoded, grey the pictures that were not.
     """
+    if "num_codes" in options:
+        raise ValueError("num_codes is not an option here: the first stage's codebook decides it")
     first_stage = model.first_stage_model
     factor = first_stage.downsampling_factor
     if size is not None:
@@ -96,7 +101,10 @@ def sample(
         if model.null_token is not None:
             options["uncond"] = model.dropped(cond)
     if window is None:
-        window = default_window(model, cond)
+        trained = default_grid(model, cond)
+        grid, window = trained if grid is None else grid, trained[0]
+    elif grid is None:
+        grid = (window, window)
     if tile is not None:
         check_integer("tile", tile, minimum=2)
     check_callback("preview", preview)
@@ -108,7 +116,7 @@ def sample(
         result = sample_codes(
             model.transformer if transformer is None else transformer,
             cond,
-            (window, window) if grid is None else grid,
+            grid,
             window=window,
             num_codes=first_stage.quantize.codebook_size,
             seeds=seeds,
@@ -134,23 +142,27 @@ def sample(
     return (images, *extras) if extras else images
 
 
-def default_window(model: LatentTransformer, cond: Tokens) -> int:
-    """The side of the grids that a transformer was trained on.
+def default_grid(model: LatentTransformer, cond: Tokens) -> tuple[int, int]:
+    """(H, W) of the grids that a transformer was trained on, in codes.
 
-    For a GPT it is the largest w with w^2 + T - 1 <= block_size, where each grid of conditions has
-    w^2 of the T tokens. Others have no positions to tell: for a WindowGPT it is twice its reach,
-    for a PixelSNAIL the side of the pictures that the first stage was made for.
+    For a GPT it is (w, w) with the largest w with w^2 + T - 1 <= block_size, where each grid of
+    conditions has w^2 of the T tokens. Others have no positions to tell: it is `model.grid`. Where
+    that is not known it is a guess: for a WindowGPT twice its reach, for a PixelSNAIL the pictures
+    that the first stage was made for.
     """
     transformer = model.transformer
-    if isinstance(transformer, PixelSNAIL):
+    if isinstance(transformer, PixelSNAIL | WindowGPT):
+        if model.grid is not None:
+            return model.grid
+        if isinstance(transformer, WindowGPT):
+            return (2 * transformer.reach,) * 2
         first_stage = model.first_stage_model
-        return first_stage.config["resolution"] // first_stage.downsampling_factor
-    if isinstance(transformer, WindowGPT):
-        return 2 * transformer.reach
+        return (first_stage.config["resolution"] // first_stage.downsampling_factor,) * 2
     parts = cond if isinstance(cond, tuple) else (cond,)
     grids = sum(part.ndim == 3 for part in parts)
     fixed = sum(part.shape[-1] for part in parts if part.ndim != 3)
-    return math.isqrt(max(transformer.block_size + 1 - fixed, 1 + grids) // (1 + grids))
+    side = math.isqrt(max(transformer.block_size + 1 - fixed, 1 + grids) // (1 + grids))
+    return side, side
 
 
 def _is_guided(options: dict[str, Any]) -> bool:

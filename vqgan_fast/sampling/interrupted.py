@@ -26,6 +26,8 @@ class SamplingInterrupted(KeyboardInterrupt):
         best: from `sample_best`, of the condition that it was at, the best of the candidates that
             were complete, (1, at most `keep`, ...) of them; else None. All else tells of the batch
             of candidates that was being drawn.
+        finished: from `sample_best`, what it would have returned for the conditions before that
+            one; None where there are none.
     """
 
     def __init__(self, codes: Tensor, logprobs: Tensor | None, done: int, total: int) -> None:
@@ -36,3 +38,4 @@ class SamplingInterrupted(KeyboardInterrupt):
         self.total = total
         self.images: Tensor | None = None
         self.best: Best | None = None
+        self.finished: Best | None = None

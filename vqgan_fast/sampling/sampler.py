@@ -67,7 +67,8 @@ def sample_codes(
     Rombach and Ommer, "Taming transformers for high-resolution image synthesis", CVPR 2021, section
     3.3). The schedule says which: it changes the picture. The order, the batch, the number of
     threads and the room for keys and values do not: an image's codes are a function of its
-    condition, its known codes and its seed, to the bit.
+    condition, its known codes and its seed, to the bit. A PixelSNAIL is excepted: its logits come
+    from torch's convolutions, whose last bits depend on the batch and the threads.
 
     Args:
         gpt: a GPT trained on sequences of condition and codes, with window^2 + T - 1 <= block_size;

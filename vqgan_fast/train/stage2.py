@@ -126,7 +126,7 @@ class TransformerStage:
             for module in [self.gpt] if self.average is None else [self.gpt, self.best]:
                 shard(module, config, ranks)
         self.model = LatentTransformer(
-            self.vqgan, self.condition, self.best, config.pkeep, self.null_token
+            self.vqgan, self.condition, self.best, config.pkeep, self.null_token, self.codes.grid
         )
         self.rate = learning_rate(config, ranks)
         self.optimizer = torch.optim.AdamW(
