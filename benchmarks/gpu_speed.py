@@ -71,7 +71,7 @@ def captured(run: Search) -> tuple[Callable[[], Any], int]:
             run()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
-    # Called by itself a search takes longer than in a graph: never more than GRAPH_MS come together.
+    # By itself a search takes longer than in a graph, which so never takes more than GRAPH_MS.
     searches = max(1, min(50, int(GRAPH_MS / milliseconds(run, 5))))
     torch.cuda.empty_cache()  # a graph keeps memory of its own
     graph = torch.cuda.CUDAGraph()

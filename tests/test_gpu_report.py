@@ -145,7 +145,7 @@ def test_steps_that_are_named_add_to_what_was_found(run_check):
 
 def test_on_a_machine_that_has_nothing_named_steps_bring_what_they_need(run_check, tmp_path):
     (tmp_path / "unbuilt").touch()
-    done, report, log = run_check("speed")
+    _, report, log = run_check("speed")
     steps = report["steps"]
     assert steps["build"].startswith("passed") and steps["search_mma"].startswith("passed")
     assert steps["search_wgmma"].startswith("failed") and "ops" not in steps
@@ -165,7 +165,7 @@ def test_what_was_found_is_copied_after_every_step(run_check, tmp_path):
 
 def test_tools_share_the_time_that_is_left(run_check):
     tools = ("racecheck", "synccheck", "initcheck", "memcheck")
-    done, report, log = run_check("--minutes", "1", "search_mma", "search_wgmma", *tools)
+    _, report, _ = run_check("--minutes", "1", "search_mma", "search_wgmma", *tools)
     assert all(report["steps"][tool].startswith("not found") for tool in tools)
 
 
