@@ -158,8 +158,13 @@ small='every_pair_of_dtypes or strided or each_head or codebook_stats or index_o
 small="$small or decode_layers or decode_grid_layers or sample_logits or out_of_range or same_bits"
 tools='memcheck racecheck synccheck initcheck' limit=600
 if [ "$quick" = 1 ]; then tools=memcheck limit=90 small='every_pair_of_dtypes'; fi
-still=0  # to be run
-for name in $tools wgmma_memcheck wgmma_racecheck; do ! wanted $name || still=$((still + 1)); done
+runs=  # of the tools
+for tool in $tools; do
+  runs+=" $tool"
+  case $tool in memcheck | racecheck) [ $way != auto ] || runs+=" wgmma_$tool" ;; esac
+done
+still=0  # to come
+for name in $runs; do ! wanted $name || still=$((still + 1)); done
 sanitize() {  # NAME TOOL ARGUMENTS...: each gets its share of the time that is left
   local name=$1 tool=$2 share=$limit
   shift 2
@@ -177,9 +182,7 @@ for tool in $tools; do
   VQGAN_FAST_CUDA_SEARCH=${VQGAN_FAST_CUDA_SEARCH:-mma} sanitize "$tool" "$tool" $search \
     tests/cuda/test_on_gpu.py tests/cuda/test_decode_on_gpu.py tests/cuda/test_soft_assign_on_gpu.py \
     -k "($small) and not wgmma and not auto"
-  case $tool in memcheck | racecheck)
-    [ $way != auto ] || sanitize "wgmma_$tool" "$tool" $search -k "($small) and wgmma" ;;
-  esac
+  [[ "$runs " != *" wgmma_$tool "* ]] || sanitize "wgmma_$tool" "$tool" $search -k "($small) and wgmma"
 done
 [ "$quick" = 1 ] || tests suite 1800 tests
 cat "$folder/report"

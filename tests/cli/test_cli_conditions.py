@@ -174,6 +174,11 @@ def test_likelihood_is_that_of_all_crops_of_the_pictures_so_many_at_a_time(
 
 
 def test_likelihood_of_crops_of_another_size(depth_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(depth_run / "model", run / "model")
+    config = load_config(depth_run / "config.yaml")
+    config.data.resize = 8
+    save_config(config, run / "config.yaml")
     for place, mode in (("photos", "RGB"), ("maps", "L")):
         (tmp_path / place).mkdir()
         Image.new(mode, (16, 16)).save(tmp_path / place / "a.png")
@@ -185,6 +190,11 @@ def test_likelihood_of_crops_of_another_size(depth_run, tmp_path, capsys):
     assert "at most 16 codes, what the transformer was trained on, got 8 x 8" in (
         capsys.readouterr().err
     )
+    # Told before the reconstructions are measured; pictures are resized for crops of that size.
+    arguments = ["evaluate", str(run), *places, "--metrics", "psnr", "nll", "--size", "16"]
+    assert main(arguments) != 0
+    told = capsys.readouterr().err
+    assert "got 8 x 8" in told and "measuring" not in told
 
 
 def encoded_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -116,7 +116,10 @@ def test_codebook_entries(l2_norm: bool) -> None:
     for shape in ((2, D, 3, 5), (2, 3, 4, D), (2, D, 12)):
         with pytest.raises(ValueError, match=r"^shape must be \(B, C, H, W\) with B H W = 24 and"):
             ours.get_codebook_entry(indices, shape)
-    for shape in ((2, D, 3, 2), (2, 3, 5, D), (24, D)):
+    for shape in ((24, D), (2, 12, D), (-1, D), (2, 3, 4, -1)):  # as the peer's view takes them
+        entry = ours.get_codebook_entry(indices, shape, channel_first=False)
+        assert torch.equal(entry, last.reshape(shape))
+    for shape in ((2, D, 3, 2), (2, 3, 5, D), (-1, 7, D), (-1, -1), ()):
         with pytest.raises(ValueError, match=r"^shape must be \(B, H, W, C\) with B H W = 24 and"):
             ours.get_codebook_entry(indices, shape, channel_first=False)
 

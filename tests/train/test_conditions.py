@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 from sample_pictures import write_pictures
@@ -179,6 +180,11 @@ def test_maps_and_their_vqgan_may_move_and_are_told(paired, stages, tmp_path, ca
     assert "condition.parts.1.vqgan = " in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"was trained with condition\.parts\.1\.n_labels = 4"):
         run("two", {"parts": [{"kind": "label"}, {**of_maps, "n_labels": 5}]}, resume=True)
+    # What an older version kept beside parts, where nothing reads it.
+    written = OmegaConf.load(tmp_path / "two" / "config.yaml")
+    written.condition.unpaired, written.condition.vqgan = "skip", "somewhere"
+    OmegaConf.save(written, tmp_path / "two" / "config.yaml")
+    run("two", {"parts": [{"kind": "label"}, elsewhere]}, resume=True)
 
 
 def test_conditions_are_dropped_whole_and_by_position():

@@ -78,7 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="side (default: the resolution of the VQGAN; for nll under a condition, that of the "
         "training crops)",
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="take the first N pictures only")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help="take the first N pictures only; nll under conditions holds the crops of all of them",
+    )
     parser.add_argument("--batch", type=int, default=16, help="pictures at once (default: 16)")
     parser.add_argument(
         "--samples",
@@ -147,6 +152,13 @@ def run(args: argparse.Namespace) -> None:
 
     conditional = "nll" in metrics and transformer.cond_stage_model.config["name"] != "sos"
     encode = transformer.encode_to_codes if "nll" in metrics and not conditional else None
+    of_conditions: dict[str, float] = {}
+    if conditional:  # before all else: pictures and maps that do not fit are told at once
+        held_out = held_out_of(
+            args.run_folder, transformer, args.images, args.maps, args.limit, args.size
+        )
+        of_conditions = held_out_nll(held_out, transformer, args.batch)
+        del held_out
     with _picture_folder(args, metrics) as folder:
         codes = _measure(pictures, measures, folder, encode)
         figures = {
@@ -154,12 +166,8 @@ def run(args: argparse.Namespace) -> None:
             for name, value in measures.figures().items()
             if name not in METRICS or name in metrics
         }
-        if conditional:
-            held_out = held_out_of(
-                args.run_folder, transformer, args.images, args.maps, args.limit, args.size
-            )
-            figures |= held_out_nll(held_out, transformer, args.batch)
-        elif codes is not None:
+        figures |= of_conditions
+        if codes is not None:
             figures["nll"] = nll_per_code(transformer, codes, args.batch)
         if metrics & DISTRIBUTION:
             figures |= _distances(args, metrics, folder, size, device)

@@ -84,6 +84,8 @@ def held_out_of(
         config.data.validation_region = [0.0, 0.0, 1.0, 1.0]
     if size is not None:
         config.data.size = size
+        if config.data.resize is not None:
+            config.data.resize = max(config.data.resize, size)
     if config.data.validation is None:
         raise ValueError(f"{run / 'config.yaml'} names no held-out pictures (data.validation)")
     parts = [p for p in config.condition.parts or [config.condition] if p.kind in PAIRED_MAPS]

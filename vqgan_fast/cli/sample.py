@@ -27,9 +27,9 @@ DESCRIPTION = """\
 Draws pictures from a trained transformer. Every picture has a seed of its own, so that it comes
 out the same whatever else is drawn with it: --seed 10 --number 3 gives the pictures of seeds 10, 11
 and 12. Of N conditions, files or --held-out, the picture of seed S has the one with the number S
-modulo N, counted from 0. A grid larger than the training crop is drawn by the exact sliding window
-unless --schedule says otherwise: the transformer always sees a neighbourhood as large as its
-training crop. Ctrl-C leaves what was drawn.
+modulo N, counted from 0; --best-of takes the first. A grid larger than the training crop is drawn
+by the exact sliding window unless --schedule says otherwise: the transformer always sees a
+neighbourhood as large as its training crop. Ctrl-C leaves what was drawn.
 
 Each picture is written as soon as it is drawn. With --skip-existing and the same options a large
 set that was ended goes on where it was. grid.png shows the first 64 pictures of a call, and

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -87,13 +88,25 @@ class VectorQuantizer(nn.Module):
 
         Args:
             indices: (B H W,) integers.
-            shape: (B, C, H, W), or (B, H, W, C) without channel_first; None keeps (B H W, C).
+            shape: (B, C, H, W), or without channel_first (B, H, W, C) or any other sizes (..., C)
+                of all codes, of which one may be -1; None keeps (B H W, C).
 
         Raises:
             ValueError: an index out of range, on the CPU; a shape that does not fit.
         """
-        form = "BCHW" if channel_first else "BHWC"
-        return image_of_codes(indices, self._codes(), shape, form, channel_first)
+        codebook = self._codes()
+        if channel_first or shape is None:
+            return image_of_codes(indices, codebook, shape, "BCHW")
+        codes = image_of_codes(indices, codebook, None)
+        rest, unknown = math.prod(n for n in shape if n != -1), list(shape).count(-1)
+        width_fits = len(shape) > 0 and shape[-1] in (-1, codebook.shape[1])
+        whole = unknown == 1 and rest > 0 and codes.numel() % rest == 0
+        if not width_fits or not (whole or (unknown == 0 and rest == codes.numel())):
+            raise ValueError(
+                f"shape must be (B, H, W, C) with B H W = {indices.numel()} and C = "
+                f"{codebook.shape[1]}, got {tuple(shape)}"
+            )
+        return codes.view(tuple(shape))
 
     def _codes(self) -> Tensor:
         weight = self.embedding.weight

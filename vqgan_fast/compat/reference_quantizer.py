@@ -41,7 +41,6 @@ def image_of_codes(
     codebook: Tensor,
     shape: Sequence[int] | None,
     form: str = "BHWC",
-    channel_first: bool = True,
 ) -> Tensor:
     """The codes that indices name, as an image if there is a shape.
 
@@ -49,10 +48,9 @@ def image_of_codes(
         indices: B H W of them, in any shape.
         codebook: (K, C).
         shape: the sizes of the image, in the order of `form`, "BHWC" or "BCHW"; or None.
-        channel_first: in which order the image is.
 
     Returns:
-        (B, C, H, W), or (B, H, W, C) without channel_first; for None (..., C) as indices are (...).
+        (B, C, H, W); for None (..., C) as indices are (...).
 
     Raises:
         ValueError: an index outside [0, K), on the CPU; a shape that does not fit.
@@ -68,8 +66,7 @@ def image_of_codes(
             f"shape must be ({', '.join(form)}) with B H W = {indices.numel()} and C = "
             f"{codebook.shape[1]}, got {tuple(shape)}"
         )
-    image = codes.view([sizes[axis] for axis in "BHWC"])
-    return image.permute(0, 3, 1, 2).contiguous() if channel_first else image
+    return codes.view([sizes[axis] for axis in "BHWC"]).permute(0, 3, 1, 2).contiguous()
 
 
 def new_codebook(num_codes: int, dim: int, dim_name: str = "e_dim") -> nn.Embedding:

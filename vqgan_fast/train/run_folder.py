@@ -126,8 +126,13 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         )
     before = {**defaults, **flatten(written)}
     now = flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    keys = before.keys() | now.keys()
+    if before.get("condition.parts"):  # what stood beside them was kept and never read
+        keys = {
+            k for k in keys if k.startswith("condition.parts") or not k.startswith("condition.")
+        }
     changes = []
-    for key in sorted(before.keys() | now.keys()):
+    for key in sorted(keys):
         old, new = before.get(key), now.get(key)
         if old == new or key in ("resume", "run_dir"):
             continue

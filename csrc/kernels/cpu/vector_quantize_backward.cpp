@@ -67,7 +67,7 @@ class GradZ {
 
  private:
   struct Buffers {
-    TileBuffer z, codes, grad_z_q, grad_z, doubles;
+    TileBuffer z, codes, grad_z_q, grad_z;
   };
 
   // Rows from `row` on that lie in the same run of everything.
