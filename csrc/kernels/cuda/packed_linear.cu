@@ -65,8 +65,10 @@ __device__ inline void add_segment(const PackedLinearArgs& args, const W* weight
   }
 }
 
+// Two blocks on a multiprocessor: registers for the weights that are on their way, of which the
+// compiler otherwise keeps few.
 template <class W, int kRows>
-__global__ void __launch_bounds__(kThreads) linear_kernel(PackedLinearArgs args) {
+__global__ void __launch_bounds__(kThreads, 2) linear_kernel(PackedLinearArgs args) {
   __shared__ float chains[kGroup][kRows][kPanel];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const W* weight =
