@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import CODES, WINDOW
+from condition_runs import save_depth_run
 from PIL import Image
 from small_features import SMALL_FEATURES
 from tiny_vqgan import tiny_vqgan
@@ -55,3 +56,23 @@ def photos(tmp_path: Path) -> Path:
         pixels = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Five pictures of 8 x 8 pixels, and their depth."""
+    root = tmp_path_factory.mktemp("depth")
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        for place, shape in (("photos", (8, 8, 3)), ("maps", (8, 8))):
+            (root / place).mkdir(exist_ok=True)
+            pixels = generator.integers(256, size=shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(root / place / f"{number}.png")
+    return root / "photos", root / "maps"
+
+
+@pytest.fixture(scope="module")
+def depth_run(tmp_path_factory: pytest.TempPathFactory, folders: tuple[Path, Path]) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "depth"
+    save_depth_run(run, *folders)
+    return run
