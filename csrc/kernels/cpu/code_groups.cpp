@@ -72,12 +72,13 @@ std::unique_ptr<int64_t[]> offsets_of_groups(const CodeGroups& groups, const Row
   return offsets;
 }
 
-std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups) {
-  auto group = uninitialised(groups.num_rows);
+std::unique_ptr<int32_t[]> group_of_rows(const CodeGroups& groups) {
+  std::unique_ptr<int32_t[]> group(new int32_t[groups.num_rows]);
   // A count is for a while the code's group.
   int64_t* group_of_code = groups.counts;
   for (int64_t g = 0; g < groups.num_groups; ++g) group_of_code[groups.codes[g]] = g;
-  for (int64_t n = 0; n < groups.num_rows; ++n) group[n] = group_of_code[groups.indices[n]];
+  for (int64_t n = 0; n < groups.num_rows; ++n)
+    group[n] = static_cast<int32_t>(group_of_code[groups.indices[n]]);
   restore_counts(groups);
   return group;
 }

@@ -36,6 +36,6 @@ CodeGroups group_codes(const int64_t* indices, int64_t num_rows, int64_t num_cod
 std::unique_ptr<int64_t[]> offsets_of_groups(const CodeGroups& groups, const Rows& z);
 
 // The group of each row. `counts` changes meanwhile.
-std::unique_ptr<int64_t[]> group_of_rows(const CodeGroups& groups);
+std::unique_ptr<int32_t[]> group_of_rows(const CodeGroups& groups);
 
 }  // namespace vqgan_fast

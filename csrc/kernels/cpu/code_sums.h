@@ -29,7 +29,7 @@ struct CodeSums {
   // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64. What lies at
   // `later` as z lies at z is wanted soon, and asked for on the way; it is not used.
   void (*add_columns[kTypes])(const void* z, int64_t column_stride, const void* later,
-                              const int64_t* group, int64_t num_rows, int64_t columns,
+                              const int32_t* group, int64_t num_rows, int64_t columns,
                               double* sums);
 
   // out[codes[g] * stride + c] = sums[g * columns + c], rounded.

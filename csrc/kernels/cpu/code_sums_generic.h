@@ -143,7 +143,7 @@ void add_rows(const void* latents, const int64_t* offsets, const int64_t* first,
 
 // kLanes rows of kVectors kLanes columns: squares of a register's width, turned in registers.
 template <class E, int64_t kLanes, int64_t kVectors>
-void add_squares(const typename E::Storage* z, int64_t column_stride, const int64_t* group,
+void add_squares(const typename E::Storage* z, int64_t column_stride, const int32_t* group,
                  int64_t columns, double* sums) {
   Doubles<kLanes> rows[kVectors][kLanes];
   for (int64_t v = 0; v < kVectors; ++v) {
@@ -151,6 +151,16 @@ void add_squares(const typename E::Storage* z, int64_t column_stride, const int6
       rows[v][i] = Vector<E, kLanes>::load(z + (v * kLanes + i) * column_stride);
     }
     turn_square(rows[v]);
+  }
+  // Rows of one code would wait for each other's sums to come back from memory.
+  if (group[0] == group[kLanes - 1] && std::count(group, group + kLanes, group[0]) == kLanes) {
+    double* sum = sums + group[0] * columns;
+    for (int64_t v = 0; v < kVectors; ++v) {
+      Doubles<kLanes> total = Vector<Fp64, kLanes>::load(sum + v * kLanes);
+      for (int64_t i = 0; i < kLanes; ++i) total += rows[v][i];
+      Vector<Fp64, kLanes>::store(total, sum + v * kLanes);
+    }
+    return;
   }
   for (int64_t i = 0; i < kLanes; ++i) {
     double* sum = sums + group[i] * columns;
@@ -163,7 +173,7 @@ void add_squares(const typename E::Storage* z, int64_t column_stride, const int6
 
 template <class E, int64_t kMost>
 void add_columns(const void* latents, int64_t column_stride, const void* later,
-                 const int64_t* group, int64_t num_rows, int64_t columns, double* sums) {
+                 const int32_t* group, int64_t num_rows, int64_t columns, double* sums) {
   // Rows that are gone through together: a line of each column, as columns may lie so that few of
   // their lines fit into L1 at a time.
   constexpr int64_t kLine = 64 / sizeof(typename E::Storage);

@@ -188,28 +188,67 @@ class SumOfColumns {
     return element_at(z_, z_.offset(row) + column * z_.element_stride);
   }
 
+  // Of a part, as many columns at a time as have a line of sums in each code: more would leave the
+  // nearer caches. The results are written in whole lines of theirs all the same.
   void run_part(int64_t column, int64_t columns, double* sums) const {
+    for (int64_t c = 0; c < columns; c += kColumnsOfLine) {
+      add_all_rows(column + c, std::min(kColumnsOfLine, columns - c),
+                   sums + c * groups_.num_groups);
+    }
+    if (columns <= kColumnsOfLine) {
+      return sink_.take(0, groups_.num_groups, column, columns, sums);
+    }
+    alignas(64) double side_by_side[kMostSums];
+    const int64_t step = kMostSums / columns;
+    for (int64_t g = 0; g < groups_.num_groups; g += step) {
+      const int64_t count = std::min(step, groups_.num_groups - g);
+      for (int64_t c = 0; c < columns; c += kColumnsOfLine) {
+        const int64_t some = std::min(kColumnsOfLine, columns - c);
+        const double* from = sums + c * groups_.num_groups + g * some;
+        for (int64_t i = 0; i < count; ++i) {
+          double* to = side_by_side + i * columns + c;
+          // Of a number that the compiler knows: no call.
+          if (some == kColumnsOfLine) {
+            std::copy_n(from + i * kColumnsOfLine, kColumnsOfLine, to);
+          } else {
+            std::copy_n(from + i * some, some, to);
+          }
+        }
+      }
+      sink_.take(g, g + count, column, columns, side_by_side);
+    }
+  }
+
+  void add_all_rows(int64_t column, int64_t columns, double* sums) const {
     std::fill_n(sums, groups_.num_groups * columns, 0.0);
     TileBuffer buffer;
     for (int64_t row = 0; row < groups_.num_rows;) {
       const int64_t count = std::min({kTileRows, groups_.num_rows - row, rows_in_run(z_, row)});
-      const int64_t* group = group_.get() + row;
+      const int32_t* group = group_.get() + row;
       if (z_.inner_stride == 1) {
-        // The memory takes longer to answer than a tile takes.
-        const int64_t later = std::min(row + 2 * kTileRows, groups_.num_rows - 1);
-        add_(first_of(row, column), z_.element_stride, first_of(later, column), group, count,
-             columns, sums);
+        add_(first_of(row, column), z_.element_stride, wanted_after(row, column, columns), group,
+             count, columns, sums);
       } else {
         read_columns(z_, {row, count, column, columns}, buffer.bytes);
         add_(buffer.bytes, count, buffer.bytes, group, count, columns, sums);
       }
       row += count;
     }
-    sink_.take(0, groups_.num_groups, column, columns, sums);
   }
 
+  // What to ask for beside a tile, as the memory takes longer to answer than a tile takes: a later
+  // one, of these columns or the next.
+  const char* wanted_after(int64_t row, int64_t column, int64_t columns) const {
+    const int64_t later = row + 4 * kTileRows, num_rows = groups_.num_rows;
+    if (later < num_rows) return first_of(later, column);
+    if (column + 2 * columns > dim_) return first_of(row, column);
+    return first_of(std::min(later - num_rows, num_rows - 1), column + columns);
+  }
+
+  static constexpr int64_t kColumnsOfLine = 64 / sizeof(double);
+
   const CodeGroups& groups_;
-  std::unique_ptr<int64_t[]> group_;
+  std::unique_ptr<int32_t[]> group_;
   const Rows& z_;
   int64_t dim_;
   const SumSink& sink_;

@@ -78,14 +78,14 @@ class GradZ {
 
   // Rows, of codes as well, that are lines of memory.
   void run_rows(int64_t begin, int64_t end) const {
-    constexpr int64_t kRowsAhead = 2;
+    constexpr int64_t kLeastRowsAhead = 2, kCodeBytesAhead = 4096;
+    const int64_t code_bytes = args_.dim * bytes_of(args_.codebook.dtype);
+    const int64_t rows_ahead = std::max(kLeastRowsAhead, kCodeBytesAhead / code_bytes);
     const auto follow = [&](const Rows& rows) { return rows.inner_stride == args_.dim; };
     const bool all_follow = follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
     for (int64_t row = begin; row < end; ++row) {
-      const char* later = code_of(std::min(row + kRowsAhead, end - 1));
-      for (int64_t b = 0; b < args_.dim * bytes_of(args_.codebook.dtype); b += 64) {
-        __builtin_prefetch(later + b);
-      }
+      const char* later = code_of(std::min(row + rows_ahead, end - 1));
+      for (int64_t b = 0; b < code_bytes; b += 64) __builtin_prefetch(later + b);
       const char* codes = code_of(row);
       for (int64_t d = 0; d < args_.dim; d += kTileElements) {
         const Tile tile{row, 1, d, std::min(kTileElements, args_.dim - d)};
@@ -111,6 +111,9 @@ class GradZ {
       for (int64_t first = 0; first < args_.dim; first += kLongTileColumns) {
         const int64_t num_columns = std::min(kLongTileColumns, args_.dim - first);
         for (int64_t r = 0; r < num_rows; r += kTileRows) {
+          for (int64_t i = r + kTileRows; i < std::min(r + 2 * kTileRows, num_rows); ++i) {
+            __builtin_prefetch(code_of_row[i]);
+          }
           transpose(bytes, &code_of_row[r], std::min(kTileRows, num_rows - r), num_columns,
                     &codes[r * bytes], stride);
         }
