@@ -38,6 +38,7 @@ def test_greedy_codes_are_the_highest_logits_of_the_whole_grid(grid, spatial):
     codes, logprobs = sample_codes(model, cond, grid, greedy=True, return_logprobs=True)
     assert_highest_logits(model, cond, codes, logprobs)
     assert len(codes.unique()) > 2
+    assert not logprobs.requires_grad
 
 
 def test_draws_equal_draws_from_the_logits_of_the_whole_grid():

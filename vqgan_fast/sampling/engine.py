@@ -68,6 +68,7 @@ class Engine(ABC):
     def forward(self, *rows: Tensor) -> Tensor:
         """The last layer's output (R, C) of the rows that `advance` planned."""
 
+    @torch.no_grad()
     def run(
         self,
         rows: Sequence[np.ndarray],

@@ -56,7 +56,6 @@ class GridEngine(Engine):
         self.run([images, cells], np.arange(self.num_streams * len(images)), images, cells)
         return len(images)
 
-    @torch.no_grad()
     def forward(self, images: Tensor, cells: Tensor) -> Tensor:
         """Features (streams * D, C) of the cells (D,) of images (D,), stream by stream."""
         model: PixelSNAIL = self.packed.model
