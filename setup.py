@@ -56,8 +56,14 @@ def find_torch() -> Path | None:
     """
     named = os.environ.get("VQGAN_FAST_TORCH_DIR")
     if named:
-        if torch_version(Path(named)) is None:
+        version = torch_version(Path(named))
+        if version is None:
             raise BuildError(f"VQGAN_FAST_TORCH_DIR={named} is not the folder of a torch package")
+        if version < OLDEST_TORCH:
+            oldest, found = (".".join(map(str, pair)) for pair in (OLDEST_TORCH, version))
+            raise BuildError(
+                f"VQGAN_FAST_TORCH_DIR={named} must hold torch >= {oldest}, got {found}"
+            )
         return Path(named)
     places = [*sys.path, sysconfig.get_path("platlib"), sysconfig.get_path("purelib")]
     if site.ENABLE_USER_SITE:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -172,6 +174,13 @@ def test_a_variable_that_names_no_torch_is_refused(build, monkeypatch, tmp_path)
         build.find_torch()
 
 
+def test_a_named_torch_that_is_too_old_is_refused(build, monkeypatch, tmp_path):
+    named = torch_package(tmp_path, "2.9.1")
+    monkeypatch.setenv("VQGAN_FAST_TORCH_DIR", str(named))
+    with pytest.raises(build.BuildError, match=r"must hold torch >= 2\.10, got 2\.9"):
+        build.find_torch()
+
+
 def test_this_environments_torch_is_found(build):
     assert build.find_torch() == Path(torch.__file__).parent
 
@@ -217,6 +226,28 @@ def test_libraries_of_an_older_build_are_removed(build, tmp_path):
         f"_native{suffix}": "new",
         "_native.other-python.so": "old",
     }
+
+
+# --- The source distribution ----------------------------------------------------------------------
+
+
+def test_a_source_distribution_has_all_that_a_clone_has(tmp_path):
+    told = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
+    if told.returncode != 0:
+        pytest.skip("not in a git checkout")
+    clone = tmp_path / "clone"
+    names = [name for name in told.stdout.splitlines() if (ROOT / name).is_file()]
+    for name in names:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, clone / name)
+    command = [sys.executable, "setup.py", "-q", "sdist"]
+    subprocess.run(command, cwd=clone, check=True, capture_output=True)
+    (archive,) = (clone / "dist").iterdir()
+    with tarfile.open(archive) as packed:
+        held = {name.partition("/")[2] for name in packed.getnames()}
+    # What belongs to the repository and not to the code.
+    ours = {name for name in names if not name.startswith((".ci/", ".github/", ".gitignore"))}
+    assert ours - held == set()
 
 
 # --- What was built -------------------------------------------------------------------------------
