@@ -211,6 +211,8 @@ def test_peak_memory(
     search: str, benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture
 ) -> None:
     """What a search holds at its peak beyond inputs and results, each in a process of its own."""
+    if not contenders.is_installed(search):
+        pytest.skip(f"{search} is not installed")
     script = Path(__file__).with_name("peak_memory.py")
     sizes = (4096, 8192, 64)
 

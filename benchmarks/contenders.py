@@ -18,6 +18,7 @@ HAVE = {
     name: importlib.util.find_spec(name) is not None
     for name in ("faiss", "scipy", "sklearn", "vector_quantize_pytorch")
 }
+PACKAGES = {"scikit-learn": "sklearn", "vq-pytorch": "vector_quantize_pytorch"}
 if HAVE["faiss"]:
     import faiss
 
@@ -91,6 +92,11 @@ def mm_alone(z: Tensor, codebook: Tensor) -> Callable[[], None]:
     return product
 
 
+def is_installed(peer: str) -> bool:
+    """Whether the package that a peer is from, if it is from one, is here."""
+    return HAVE.get(PACKAGES.get(peer, peer), True)
+
+
 def rows_of_a_block(codebook: Tensor) -> int:
     return max(1, LARGE // len(codebook))
 
@@ -140,11 +146,10 @@ def peers(z: Tensor, codebook: Tensor) -> tuple[dict[str, Contender], dict[str, 
         "scikit-learn": lambda: lambda: sklearn_search(z, codebook),
         "vq-pytorch": lambda: vq_pytorch(z, codebook),
     }
-    needs = {"scikit-learn": "sklearn", "vq-pytorch": "vector_quantize_pytorch"}
     for name, make in slower.items():
         if large:
             left_out[name] = "large shape: only the strongest peers"
-        elif not HAVE.get(needs.get(name, ""), True):
+        elif not is_installed(name):
             left_out[name] = "not installed"
         elif (search := make()) is None:
             left_out[name] = COMPILED.problem or ""
