@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from vqgan_fast._library import CUDA_LIBRARY, load_libraries
-from vqgan_fast.models import GPT, WindowGPT
-from vqgan_fast.sampling import sample_codes
+from vqgan_fast.models import GPT, PixelSNAIL, WindowGPT
+from vqgan_fast.sampling import capture, sample_codes
 from vqgan_fast.sampling.capture import CapturedSteps
 
 STATUS = {status.name: status for status in load_libraries()}[CUDA_LIBRARY]
@@ -50,16 +52,69 @@ def test_a_graph_does_what_its_step_does(device):
     assert torch.equal(table.cpu(), expected)
 
 
-@DEVICES
-@pytest.mark.parametrize("network", NETWORKS)
-def test_codes_are_the_cpus(network, device):
-    model = NETWORKS[network]().eval()
+def test_other_threads_go_on_while_steps_are_captured():
+    """A loader's thread allocates and asks for events, which a capture may forbid all threads."""
+    stop, failures, held = threading.Event(), [], []
+
+    def work():
+        try:
+            event = torch.cuda.Event()
+            while not stop.is_set():
+                event.record()
+                event.query()
+                if len(held) < 50:  # each so large that the allocator asks CUDA
+                    held.append(torch.empty(1 << 25, dtype=torch.int8, device="cuda"))
+        except RuntimeError as error:
+            failures.append(error)
+
+    table = torch.zeros(100, device="cuda")
+
+    def step(tensors):
+        table[tensors[0]] = tensors[0].float()
+
+    captured = CapturedSteps(torch.device("cuda"))
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for size in range(1, 40):
+            for _ in range(2):
+                captured(step, [torch.arange(size, device="cuda")], key=None)
+    finally:
+        stop.set()
+        thread.join()
+    assert len(captured.graphs) == 39 and failures == []
+
+
+def randomized(model):
     for name, parameter in model.named_parameters():
         if "ln" not in name:
             torch.nn.init.normal_(parameter, 0.0, 0.3)
-    cond, seeds = torch.tensor([[3], [17], [5]]), torch.arange(3) + 100
-    options = {"top_k": 12, "top_p": 0.95, "seeds": seeds, "window": 4}
-    expected = sample_codes(model, cond, (6, 7), **options)
+    return model.eval()
+
+
+@DEVICES
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("more", [{}, {"weights": "bfloat16"}, {"guidance": 2.0}], ids=str)
+def test_codes_are_the_cpus(network, device, more):
+    model = randomized(NETWORKS[network]())
+    cond, uncond, seeds = torch.tensor([[3], [17], [5]]), torch.tensor([[1]]), torch.arange(3) + 100
+    options = {"top_k": 12, "top_p": 0.95, "seeds": seeds, "window": 4, **more}
+    guided = "guidance" in more
+    expected = sample_codes(model, cond, (6, 7), uncond=uncond if guided else None, **options)
     assert len(expected.unique()) > 4
-    found = sample_codes(model.to(device), cond.to(device), (6, 7), **options)
+    model, cond, uncond = (x.to(device) for x in (model, cond, uncond))
+    found = sample_codes(model, cond, (6, 7), uncond=uncond if guided else None, **options)
     assert torch.equal(found.cpu(), expected)
+
+
+@DEVICES
+def test_graphs_change_no_code_of_a_convolutional_model(device, monkeypatch):
+    """Its logits are torch's, and so not the CPU's to the bit."""
+    model = randomized(PixelSNAIL(24, n_layer=1, n_head=2, n_embd=32)).to(device)
+    cond = torch.tensor([[3], [17]], device=device)
+    options = {"top_k": 12, "seeds": torch.arange(2), "return_logprobs": True}
+    codes, logprobs = sample_codes(model, cond, (5, 6), **options)
+    monkeypatch.setattr(capture, "has_kernel", lambda *_: False)
+    expected = sample_codes(model, cond, (5, 6), **options)
+    assert torch.equal(codes, expected[0]) and len(codes.unique()) > 4
+    torch.testing.assert_close(logprobs, expected[1])

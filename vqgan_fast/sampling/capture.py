@@ -67,6 +67,10 @@ class CapturedSteps:
                     step(static)
             torch.cuda.current_stream().wait_stream(self.aside)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, stream=self.aside):
+            # By default a thread that allocates, pins or asks for an event meanwhile (a loader's
+            # does, that of collectives too) gets an error, and so does the capture.
+            with torch.cuda.graph(
+                graph, pool=self.pool, stream=self.aside, capture_error_mode="thread_local"
+            ):
                 step(static)
         return graph, static
