@@ -22,10 +22,15 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import setuptools
 from setuptools import Extension, build_meta, setup
-from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # only where pip is told not to install what the build requires
+    sys.exit(f"setuptools {setuptools.__version__} is too old: pip install 'setuptools>=77'")
 
 ROOT = Path(__file__).resolve().parent
 RELEASE_ARCHS = ["75", "80", "86", "89", "90a", "100", "120"]

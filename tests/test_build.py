@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,12 @@ def test_a_missing_build_tool_is_named(build, monkeypatch):
     monkeypatch.setitem(sys.modules, "ninja", None)
     with pytest.raises(build.BuildError, match="ninja was not found: pip install ninja"):
         build.tool("ninja", "BIN_DIR")
+
+
+def test_a_setuptools_that_is_too_old_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "setuptools.command.bdist_wheel", None)
+    with pytest.raises(SystemExit, match=r"is too old: pip install 'setuptools>=77'"):
+        runpy.run_path(str(ROOT / "setup.py"), run_name="vqgan_fast_setup")
 
 
 def test_sanitizers_are_for_a_copy_of_the_package(build, monkeypatch, tmp_path):
