@@ -16,6 +16,7 @@ draw.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import statistics
 import sys
@@ -237,6 +238,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--output", type=Path, help="a folder for sampling_*.json and .md")
     args = parser.parse_args()
+    if importlib.util.find_spec("taming") is None:
+        sys.exit(
+            "what all is compared with is not installed: "
+            "pip install --no-deps taming-transformers-rom1504"
+        )
     torch.manual_seed(0)
     size = args.size or ("85M" if args.full else "19M")
     n_layer, n_head, n_embd = SIZES[size]
