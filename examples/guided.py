@@ -112,6 +112,11 @@ def main(argv: list[str] | None = None) -> None:
     device = choose_device(args.device)
     vqgan = load_vqgan(args.run).to(device)
     side = args.size // vqgan.downsampling_factor
+    if side < 1:
+        sys.exit(
+            "--size must be at least the VQGAN's downsampling factor, "
+            f"{vqgan.downsampling_factor}, got {args.size}"
+        )
     size = side * vqgan.downsampling_factor
     if args.start == "random":
         generator = torch.Generator().manual_seed(args.seed)
@@ -152,5 +157,6 @@ def main(argv: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (ClipUnavailableError, ModuleNotFoundError) as error:  # they say what to do
+    except (ClipUnavailableError, ModuleNotFoundError, OSError, ValueError) as error:
+        # They say what is wrong or what to do.
         sys.exit(str(error))

@@ -38,6 +38,20 @@ def test_guided(
     assert output.with_suffix(".before_after.png").is_file()
 
 
+def test_guided_names_what_does_not_fit(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run, picture, size, message in (
+        (tmp_path / "none", "random", "16", "there is no folder"),
+        (run_folder, tmp_path / "none.png", "16", "no such file"),
+        (run_folder, "random", "1", "--size must be at least the VQGAN's downsampling factor"),
+    ):
+        options = ["--size", size, "--colour", "1", "1", "1", "--output", str(tmp_path / "o.png")]
+        monkeypatch.setattr("sys.argv", ["guided.py", str(run), str(picture), *options])
+        with pytest.raises(SystemExit, match=message):
+            runpy.run_path(str(EXAMPLES / "guided.py"), run_name="__main__")
+
+
 def test_guided_refuses_a_prompt_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     parse = runpy.run_path(str(EXAMPLES / "guided.py"))["parse"]
     with pytest.raises(SystemExit):

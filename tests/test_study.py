@@ -15,6 +15,7 @@ from vqgan_fast.models import GPT, PixelSNAIL
 from vqgan_fast.study import run as study
 from vqgan_fast.study.measure import elapsed, nll_at, sharpness
 from vqgan_fast.study.plan import Pictures, load_plan
+from vqgan_fast.study.report import _factors
 from vqgan_fast.train import ConfigError, load_config
 
 TINY = """
@@ -230,3 +231,23 @@ def test_blur_lowers_sharpness() -> None:
     pictures = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     blurred = torch.nn.functional.avg_pool2d(pictures.float(), 3, 1, 1).to(torch.uint8)
     assert sharpness(blurred) < 0.6 * sharpness(pictures)
+
+
+@pytest.mark.parametrize(
+    ("factors", "told"),
+    [([2], "f2 trained for"), ([2, 8], "f2 and f8 trained for"), ([2, 8, 16], "f2, f8 and f16 tr")],
+)
+def test_factors_below_mean_colours_are_told_in_a_sentence(factors: list[int], told: str) -> None:
+    names = [f"f{factor}" for factor in factors]
+    stages = [
+        {"factor": factor, "crop_pixels": 16, "codebook_size": 8, "codebook_usage": 1.0,
+         "psnr": 9.0, "mean_colour_psnr": 10.0, "ssim": 0.5}
+        for factor in factors
+    ]  # fmt: skip
+    priors = [{"first_stage": name, "nll": 1.0, "bits_per_pixel": 1.0} for name in names]
+    results = {
+        "comparisons": {"factors": names},
+        "first_stages": dict(zip(names, stages, strict=True)),
+        "priors": dict(zip(names, priors, strict=True)),
+    }
+    assert f"mean colour. {told}" in _factors(results, Path("images"))

@@ -189,7 +189,7 @@ def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
         ((depth_run, "--condition", tmp_path / "no.png"), "there is no file"),
         ((depth_run,), "--condition FILE or --held-out must be given"),
         ((tmp_path / "classes",), "--cond must be given, the class to draw"),
-        ((tmp_path / "classes", "--cond", "cow"), "name of a class, got cow; the classes are cat"),
+        ((tmp_path / "classes", "--cond", "cow"), "got cow; the classes are cat, dog, owl\n"),
         ((tmp_path / "classes", "--cond", 3), "--cond must be a class in [0, 3), got 3"),
         ((tmp_path / "classes", "--condition", file), "this one is on label"),
         (

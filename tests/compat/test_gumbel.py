@@ -94,3 +94,12 @@ def test_gumbel_without_the_matrix(
             torch.manual_seed(5)
             outcomes.append(step(module, z, read_gumbel))
         assert_same(*outcomes)
+
+
+@pytest.mark.parametrize("draws_as_reference", [True, False])
+@pytest.mark.parametrize("shape", [(2, 5, 3, 5), (2, 4, 15)])
+def test_latents_of_another_shape_are_refused(draws_as_reference: bool, shape: tuple) -> None:
+    ours = taming.GumbelQuantize(4, D, K)
+    ours.draws_as_reference = draws_as_reference
+    with pytest.raises(ValueError, match=r"z must be \(B, C, H, W\) with C = 4, got"):
+        ours(latents(*shape))

@@ -222,6 +222,8 @@ def test_an_unknown_version_is_left(model) -> None:
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         vqgan_fast.patch("model.ckpt")
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
+        vqgan_fast.unpatch("model.ckpt")
 
 
 def test_compiled_models_are_refused(model) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -181,11 +183,17 @@ def test_crops_are_views_of_the_picture():
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
         ({"score": []}, "at least one"),
         ({"score": [redness]}, "pairs"),
+        ({"score": 3}, "score must be a callable or .* pairs, got 3"),
+        ({"score": [(redness, "1")]}, "the weight of a score must be a finite number, got '1'"),
+        ({"score": [(redness, math.nan)]}, "the weight of a score must be a finite number"),
+        ({"crops": 16}, "crops must be RandomCrops or None, got 16"),
+        ({"seed": "a"}, "seed must be an integer, got 'a'"),
         ({"score": lambda x: x}, r"score must return a scalar or \(2,\)"),
         ({"score": lambda x: x.mean() / 0}, "score must be finite"),
         ({"score": lambda x: x.detach().mean()}, "differentiable"),
         ({"start": torch.full((1, 8, 8), 32)}, "indices"),
         ({"start": torch.zeros(1, 3, 15, 16)}, "multiples of the downsampling factor"),
+        ({"start": torch.zeros(3, 16, 16)}, r"start must be \(B, C, H, W\) with C = 3"),
     ],
 )
 def test_bad_arguments(vqgan, change, message):

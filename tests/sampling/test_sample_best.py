@@ -148,7 +148,7 @@ def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
         ({"keep": 5}, "keep must be at most candidates = 4, got 5"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
         ({"score": lambda images: images.mean()}, "score must return one number for each of the 4"),
-        ({"score": lambda images: images[:, 0, 0, 0] * torch.nan}, "none of them NaN"),
+        ({"score": lambda images: images[:, 0, 0, 0] * torch.nan}, "none of them NaN, got NaN"),
         ({"return_codes": True}, "return_codes is not an option here"),
         ({"cond": [[1]]}, "cond must be a tensor, got list"),
         ({"cond": TOKENS[:0]}, "cond must hold at least one image, got a batch of 0"),

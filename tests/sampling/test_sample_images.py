@@ -194,6 +194,7 @@ def test_the_last_cells_coordinate_is_a_token():
             {"cond": torch.zeros(1, 1, dtype=torch.int64), "num_images": 2},
             r"num_images must be None where cond is given, got 2",
         ),
+        ({"seeds": []}, "seeds must hold at least one integer where cond is None, got none"),
         ({"num_codes": 8}, "num_codes is not an option here: the first stage"),
         ({"top_k": 21}, r"top_k must be at most the 20 codes, got 21"),
     ],

@@ -204,7 +204,8 @@ def _class_number(stage: Condition, text: str) -> int:
     if text in classes:
         return classes.index(text)
     if not text.lstrip("-").isdecimal():
-        known = f"; the classes are {', '.join(classes[:5])} ..." if classes else ""
+        more = " ..." if len(classes) > 5 else ""
+        known = f"; the classes are {', '.join(classes[:5])}{more}" if classes else ""
         raise ValueError(f"--cond must be a token or the name of a class, got {text}{known}")
     number, n_classes = int(text), getattr(stage, "n_classes", None)
     if n_classes is not None and not 0 <= number < n_classes:

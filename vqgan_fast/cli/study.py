@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SUMMARY = "the paper's comparisons: PixelSNAIL, factors, losses, orderings"
+SUMMARY = "the paper's comparisons: PixelSNAIL, factors, losses, levels, orders of codes"
 DESCRIPTION = """\
 Trains the models that the paper compares, measures them on held-out pictures, and writes
 study.json, study.md and plots: a transformer against PixelSNAIL on the same codes at equal weights,
 after equal steps and equal time; f1 (colours by k-means), f2, f8 and f16 at the same grid of codes;
-the loss of VQ-VAE against VQGAN's; six orders of the codes. --config toy takes minutes on two CPU
-cores. What is finished is kept: after Ctrl-C the same command goes on.
+the loss of VQ-VAE against VQGAN's; one level of codes against two; six orders of the codes.
+--config toy takes some 45 minutes on two CPU cores. What is finished is kept: after Ctrl-C the same
+command goes on.
 
 --config paper has the paper's sizes. --write-only leaves a YAML file for each run in OUTPUT/configs
 and prints the commands that train them with torchrun, first stages first; when they have run, the

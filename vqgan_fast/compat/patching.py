@@ -112,6 +112,8 @@ def unpatch(model: nn.Module) -> list[str]:
     Returns:
         The paths of these modules, without those of their parts.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     restored = []
     for path, module in list(model.named_modules()):
         if _ORIGINAL not in module.__dict__:

@@ -13,7 +13,7 @@ the codes around z by their distance, so that the gradient asks for the better o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from ..quantizers import (
     SimVQ,
     VectorQuantizer,
 )
-from ..quantizers.checks import check_integer
+from ..quantizers.checks import check_integer, check_number
 from ..sampling.progress import progress_bar
 from .crops import RandomCrops
 
@@ -102,6 +102,9 @@ def guide(
     """
     terms = _terms(score)
     check_integer("steps", steps)
+    check_integer("seed", seed, minimum=-(2**63))
+    if crops is not None and not callable(crops):
+        raise ValueError(f"crops must be RandomCrops or None, got {crops!r}")
     for name, value in (("learning_rate", learning_rate), ("temperature", temperature)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
@@ -165,10 +168,13 @@ def clamp_with_gradient(x: Tensor) -> Tensor:
 
 
 def _terms(score: Score | Sequence[tuple[Score, float]]) -> list[tuple[Score, float]]:
-    terms = [(score, 1.0)] if callable(score) else list(score)
+    if callable(score):
+        return [(score, 1.0)]
+    terms = list(score) if isinstance(score, Iterable) else [score]
     for term in terms:
         if not (isinstance(term, tuple) and len(term) == 2 and callable(term[0])):
             raise ValueError(f"score must be a callable or (callable, weight) pairs, got {term!r}")
+        check_number("the weight of a score", term[1])
     if not terms:
         raise ValueError("score must hold at least one (callable, weight) pair, got none")
     return terms
@@ -247,6 +253,12 @@ def _starting_latents(vqgan: VQGAN, start: Tensor) -> Tensor:
     nearest = _takes_nearest(vqgan.quantize)
     with torch.no_grad():
         if start.is_floating_point():
+            channels = vqgan.config["in_channels"]
+            if start.ndim != 4 or start.shape[1] != channels:
+                raise ValueError(
+                    f"start must be (B, C, H, W) with C = {channels}, or codes (B, h, w), got "
+                    f"{tuple(start.shape)}"
+                )
             z_q = vqgan.encode(start)[0]  # refuses what are no pictures
             return (z_q if nearest else vqgan.quant_conv(vqgan.encoder(start))).clone()
         if not nearest:

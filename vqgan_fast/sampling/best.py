@@ -194,9 +194,10 @@ def _likelihood(logprobs: Tensor) -> Tensor:
 def _checked(scores: Tensor, number: int) -> Tensor:
     scores = torch.as_tensor(scores).detach().cpu().double()
     if scores.shape != (number,) or scores.isnan().any():
+        got = f"shape {tuple(scores.shape)}" if scores.shape != (number,) else "NaN"
         raise ValueError(
             f"score must return one number for each of the {number} images, none of them NaN, got "
-            f"shape {tuple(scores.shape)}"
+            f"{got}"
         )
     return scores
 

@@ -79,7 +79,9 @@ def load_classifier(name: str, weights: str | os.PathLike[str]) -> nn.Module:
             "a classifier needs torchvision: pip install torchvision"
         ) from error
     if name not in models.list_models(module=models):
-        raise ValueError(f"torchvision has no classifier {name!r}; resnet101, say")
+        raise ValueError(
+            f"name must be a classifier of torchvision, such as resnet101, got {name!r}"
+        )
     path = Path(weights)
     # Weights for larger pictures may be those of a network that is built for these alone.
     usual = min(models.get_model_weights(name), key=lambda entry: entry.meta["min_size"])

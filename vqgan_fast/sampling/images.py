@@ -88,6 +88,10 @@ def sample(
     if cond is None:
         if num_images is None:
             num_images = 1 if seeds is None else count_seeds(seeds)
+            if num_images == 0:
+                raise ValueError(
+                    "seeds must hold at least one integer where cond is None, got none"
+                )
         check_integer("num_images", num_images)
         cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:

@@ -96,7 +96,7 @@ def _factors(results: Mapping[str, Any], where: Path) -> str:
         "nats per code", "unigrams", "bits per pixel",
     ]  # fmt: skip
     trained_less = (
-        f" {' and '.join(worse)} trained for too short a time to get above it." if worse else ""
+        f" {_listed(worse)} trained for too short a time to get above it." if worse else ""
     )
     return f"""\
 ## How much context a code has (Section 4.3)
@@ -198,6 +198,12 @@ SECTIONS = {
     "hierarchies": _hierarchies,
     "orderings": _orderings,
 }
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: f2, f2 and f8, or f2, f8 and f16."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

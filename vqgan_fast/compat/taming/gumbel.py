@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...quantizers.checks import check_indices, check_integer
+from ...quantizers.checks import check_indices, check_integer, check_latents
 from ...quantizers.gumbel import draw_codes
 from ..reference_quantizer import image_of_codes
 from ..remap import RemapsIndices
@@ -65,7 +65,7 @@ class GumbelQuantize(RemapsIndices):
         self.set_remap(remap, unknown_index, n_embed)
 
     def forward(self, z: Tensor, temp: float | None = None, return_logits: bool = False) -> tuple:
-        """Quantises z (B, num_hiddens, H, W).
+        """Quantises z (B, C, H, W), C = num_hiddens.
 
         Args:
             temp: of the softmax, instead of the attribute.
@@ -74,7 +74,11 @@ class GumbelQuantize(RemapsIndices):
 
         Returns:
             z_q (B, D, H, W), the weighted divergence, (None, None, indices (B, H, W))[, logits].
+
+        Raises:
+            ValueError: z has another shape or is not floating point.
         """
+        check_latents(z, "C", self.proj.weight.shape[1])
         hard = self.straight_through or not self.training
         tau = self.temperature if temp is None else temp
         if self.draws_as_reference or return_logits:
