@@ -39,7 +39,7 @@ __device__ inline void add_segment(const PackedLinearArgs& args, const W* weight
   // The rows side by side: a load for all of them instead of one for each.
   alignas(16) __shared__ float inputs[kWarps][kSegment][kRows];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t first_row = static_cast<int64_t>(blockIdx.y) * kRows;
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
   __syncwarp();  // nobody reads the last segment's any more
   const int size = static_cast<int>(end - begin);
 #pragma unroll 4
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, 2) linear_kernel(PackedLinearArgs ar
   __shared__ float chains[kGroup][kRows][kPanel];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const W* weight =
-      static_cast<const W*>(args.weight) + static_cast<int64_t>(blockIdx.x) * args.dim * kPanel;
+      static_cast<const W*>(args.weight) + static_cast<int64_t>(blockIdx.y) * args.dim * kPanel;
   const int64_t segments = (args.dim + kSegment - 1) / kSegment;
   float total = 0.0f;  // of row threadIdx.x / 32 and output lane, where there is such a row
   for (int64_t group = 0; group < segments; group += kGroup) {
@@ -94,8 +94,8 @@ __global__ void __launch_bounds__(kThreads, 2) linear_kernel(PackedLinearArgs ar
     }
     __syncthreads();
   }
-  const int64_t row = static_cast<int64_t>(blockIdx.y) * kRows + warp;
-  const int64_t output = static_cast<int64_t>(blockIdx.x) * kPanel + lane;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + warp;
+  const int64_t output = static_cast<int64_t>(blockIdx.y) * kPanel + lane;
   if (warp >= kRows || row >= args.rows || output >= args.outputs) return;
   if (args.scales != nullptr) total *= args.scales[output];
   if (args.bias != nullptr) total += args.bias[output];
@@ -107,8 +107,9 @@ __global__ void __launch_bounds__(kThreads, 2) linear_kernel(PackedLinearArgs ar
 template <class W>
 cudaError_t launch_linear(const PackedLinearArgs& args, cudaStream_t stream) {
   const int64_t panels = (args.outputs + kPanel - 1) / kPanel;
-  if (args.rows == 1) return launch(linear_kernel<W, 1>, panels, 1, kThreads, stream, args);
-  return launch(linear_kernel<W, kWarps>, panels, (args.rows + kWarps - 1) / kWarps, kThreads,
+  if (args.rows == 1) return launch(linear_kernel<W, 1>, 1, panels, kThreads, stream, args);
+  // Rows where a grid may be long; blocks of the same weights also start side by side.
+  return launch(linear_kernel<W, kWarps>, (args.rows + kWarps - 1) / kWarps, panels, kThreads,
                 stream, args);
 }
 
