@@ -178,6 +178,7 @@ def bad_inputs() -> dict[str, tuple[Tensor, Tensor, int, str]]:
         "too large": (z, indices, 9, r"indices must lie in \[0, 9\), got 9 at flat position 4"),
         "negative": (z, indices - 1, 9, r"indices must lie in \[0, 9\), got -1 at flat position 0"),
         "int32": (z, indices.int(), 10, "indices must be int64, got"),
+        "sparse": (z, indices.to_sparse(), 10, "indices must be a dense tensor, got layout"),
         "shape": (z, indices[:4], 10, r"shape of z \(5, 8\) without its last dimension, got \(4,"),
         "no codes": (z, indices, 0, "num_codes must be at least 1, got 0"),
         "too many codes": (

@@ -207,3 +207,23 @@ def test_what_is_transformed_or_traced_keeps_its_gradient(name: str) -> None:
     traced = make_fx(number)(z[0].detach())
     one = z[1].detach().requires_grad_()
     assert torch.equal(torch.autograd.grad(traced(one), one)[0], expected[1])
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_many_gradients_at_once(name: str) -> None:
+    """As `torch.autograd.functional.jacobian(vectorize=True)` takes them, of the codes as well."""
+    z, codebook = torch.randn(2, 6, 4), torch.randn(2, 7, 4)
+    functions = {
+        "nearest_code": lambda z, codebook: ops.nearest_code(z, codebook)[1],
+        "codebook_stats": lambda z, codebook: ops.codebook_stats(z, indices, 7)[1] + codebook.sum(),
+        "vector_quantize": lambda z, codebook: torch.stack(ops.vector_quantize(z, codebook)[2:]),
+        "soft_assign": lambda z, codebook: (
+            ops.soft_assign(z, codebook[0], outputs=("expected",)).expected
+        ),
+    }
+    indices = torch.randint(7, (2, 6))
+    jacobian = torch.autograd.functional.jacobian
+    found = jacobian(functions[name], (z, codebook), vectorize=True)
+    expected = jacobian(functions[name], (z, codebook))
+    for at_once, one_by_one in zip(found, expected, strict=True):
+        assert torch.equal(at_once, one_by_one)

@@ -69,6 +69,18 @@ def test_latents_that_are_not_finite_take_no_part(bad: float) -> None:
         torch.testing.assert_close(quantizer.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("num_rows", [0, 3])
+def test_averages_that_hold_nothing_move_no_code(num_rows: int) -> None:
+    quantizer = EMAVectorQuantizer(K, D, decay=0.0)
+    before = quantizer.codebook.clone()
+    quantizer(torch.full((1, D, num_rows, 1), float("nan")))
+    assert quantizer.cluster_size.sum() == 0
+    assert torch.equal(quantizer.codebook, before)
+    quantizer(latents(2, D, 3, 5))
+    assert quantizer.codebook.isfinite().all()
+    assert not torch.equal(quantizer.codebook, before)
+
+
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
 def test_averages_stay_in_fp32(half: torch.dtype) -> None:
     torch.manual_seed(0)

@@ -28,8 +28,7 @@ def is_exact(precision: str) -> bool:
 
 def check_float(tensor: Tensor, name: str) -> None:
     """A dense tensor of one of FLOAT_TYPES."""
-    if tensor.layout != torch.strided:
-        raise RuntimeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
+    _check_dense(tensor, name)
     if tensor.dtype not in FLOAT_TYPES:
         raise RuntimeError(
             f"{name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}"
@@ -69,6 +68,7 @@ def check_stats(z: Tensor, indices: Tensor, num_codes: int) -> None:
         raise RuntimeError(
             f"num_codes must be at most {most} with D = {z.shape[-1]}, got {num_codes}"
         )
+    _check_dense(indices, "indices")
     if indices.dtype != torch.int64:
         raise RuntimeError(f"indices must be int64, got {indices.dtype}")
     if indices.device != z.device:
@@ -121,6 +121,11 @@ def accumulation_type(*inputs: Tensor) -> torch.dtype:
     """The type of distances, losses and sums: float32, or float64 if an input is."""
     fp64 = any(tensor.dtype == torch.float64 for tensor in inputs)
     return torch.float64 if fp64 else torch.float32
+
+
+def _check_dense(tensor: Tensor, name: str) -> None:
+    if tensor.layout != torch.strided:
+        raise RuntimeError(f"{name} must be a dense tensor, got layout {tensor.layout}")
 
 
 def _check_rows(z: Tensor) -> None:

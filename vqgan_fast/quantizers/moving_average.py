@@ -32,7 +32,7 @@ def update_averages(
         codebook = embed_avg / ((cluster_size + eps) / (n + K eps) n),   n = sum of cluster_size
 
     A latent with a NaN or an infinity, which has no nearest code, takes no part: in an average it
-    would stay for ever.
+    would stay for ever. Where nothing is left in the averages, codes stay as they are.
 
     Args:
         codebook, embed_avg: (K, D).
@@ -48,8 +48,8 @@ def update_averages(
     cluster_size.mul_(decay).add_(counts.to(cluster_size.dtype), alpha=1 - decay)
     embed_avg.mul_(decay).add_(sums.to(embed_avg.dtype), alpha=1 - decay)
     n = cluster_size.sum()
-    smoothed = (cluster_size + eps) / (n + num_codes * eps) * n
-    codebook.copy_(embed_avg / smoothed.unsqueeze(1))
+    smoothed = ((cluster_size + eps) / (n + num_codes * eps) * n).unsqueeze(1)
+    codebook.copy_((embed_avg / smoothed).where(smoothed > 0, codebook))
 
 
 class HoldsAverages(nn.Module):

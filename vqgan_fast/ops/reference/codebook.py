@@ -107,7 +107,8 @@ def sum_by_code(rows: Tensor, indices: Tensor, codebook: Tensor) -> Tensor:
         # One codebook after the other, as if they were a single one.
         flat = indices.flatten(0, -2)
         flat = flat + num_codes * torch.arange(len(flat), device=indices.device)[:, None]
-    sums = torch.zeros(codebook.numel() // dim, dim, dtype=wide_type(rows), device=rows.device)
+    # Of the rows: under vmap they are many, and so must be the sums.
+    sums = rows.new_zeros(codebook.numel() // dim, dim, dtype=wide_type(rows))
     sums.index_add_(0, flat.reshape(-1), rows.reshape(-1, dim).to(sums.dtype))
     return sums.reshape(codebook.shape)
 
