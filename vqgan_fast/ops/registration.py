@@ -69,9 +69,10 @@ def check_tensors(**arguments: object) -> None:
         # Whoever brings __torch_function__, as tracers do, knows what to do.
         known = value is None or isinstance(value, torch.Tensor)
         if not known and not hasattr(value, "__torch_function__"):
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            hint = "; for numpy there is only vqgan_fast.numpy.nearest_code"
             raise TypeError(
-                f"{name} must be a torch.Tensor, got {type(value).__module__}."
-                f"{type(value).__qualname__}; for numpy there is only vqgan_fast.numpy.nearest_code"
+                f"{name} must be a torch.Tensor, got {kind}{hint if kind.startswith('numpy.') else ''}"
             )
 
 

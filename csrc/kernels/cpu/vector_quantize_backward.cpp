@@ -81,8 +81,7 @@ class GradZ {
     constexpr int64_t kLeastRowsAhead = 2, kCodeBytesAhead = 4096;
     const int64_t code_bytes = args_.dim * bytes_of(args_.codebook.dtype);
     const int64_t rows_ahead = std::max(kLeastRowsAhead, kCodeBytesAhead / code_bytes);
-    const auto follow = [&](const Rows& rows) { return rows.inner_stride == args_.dim; };
-    const bool all_follow = follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
+    const int64_t behind = elements_behind(args_.dim);
     for (int64_t row = begin; row < end; ++row) {
       const char* later = code_of(std::min(row + rows_ahead, end - 1));
       for (int64_t b = 0; b < code_bytes; b += 64) __builtin_prefetch(later + b);
@@ -90,7 +89,7 @@ class GradZ {
       for (int64_t d = 0; d < args_.dim; d += kTileElements) {
         const Tile tile{row, 1, d, std::min(kTileElements, args_.dim - d)};
         line(tile_at(args_.z, tile), codes + d * bytes_of(args_.codebook.dtype), grad_z_q_of(tile),
-             tile.num_columns, all_follow ? RowLoops::kBytesAhead : 0, tile_at(grad_z_, tile));
+             tile.num_columns, behind, tile_at(grad_z_, tile));
       }
     }
   }
@@ -105,9 +104,7 @@ class GradZ {
     for (int64_t row = begin; row < end;) {
       const int64_t num_rows = std::min({most_rows, end - row, run_length(row)});
       for (int64_t r = 0; r < num_rows; ++r) code_of_row[r] = code_of(row + r);
-      const auto follow = [&](const Rows& rows) { return rows.element_stride == num_rows; };
-      const bool all_follow =
-          follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
+      const int64_t behind = elements_behind(num_rows);
       for (int64_t first = 0; first < args_.dim; first += kLongTileColumns) {
         const int64_t num_columns = std::min(kLongTileColumns, args_.dim - first);
         for (int64_t r = 0; r < num_rows; r += kTileRows) {
@@ -123,11 +120,20 @@ class GradZ {
         for (int64_t c = 0; c < num_columns; ++c) {
           const Tile column{row, num_rows, first + c, 1};
           line(tile_at(args_.z, column), &codes[c * stride * bytes], grad_z_q_of(column), num_rows,
-               all_follow ? RowLoops::kBytesAhead : 0, tile_at(grad_z_, column));
+               behind, tile_at(grad_z_, column));
         }
       }
       row += num_rows;
     }
+  }
+
+  // How much of everything lies behind a line of this length and is wanted next, at most.
+  int64_t elements_behind(int64_t length) const {
+    const auto follow = [&](const Rows& rows) {
+      return (by_columns_ ? rows.element_stride : rows.inner_stride) == length;
+    };
+    const bool all = follow(args_.z) && follow(grad_z_) && (constant_ || follow(grad_z_q_));
+    return all ? RowLoops::kBytesAhead : 0;
   }
 
   const char* code_of(int64_t row) const {
