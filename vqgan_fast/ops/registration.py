@@ -70,10 +70,9 @@ def check_tensors(**arguments: object) -> None:
         known = value is None or isinstance(value, torch.Tensor)
         if not known and not hasattr(value, "__torch_function__"):
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
-            hint = "; for numpy there is only vqgan_fast.numpy.nearest_code"
-            raise TypeError(
-                f"{name} must be a torch.Tensor, got {kind}{hint if kind.startswith('numpy.') else ''}"
-            )
+            if kind.startswith("numpy."):
+                kind += "; for numpy there is only vqgan_fast.numpy.nearest_code"
+            raise TypeError(f"{name} must be a torch.Tensor, got {kind}")
 
 
 def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
