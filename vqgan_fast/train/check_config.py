@@ -64,6 +64,7 @@ POSITIVE = (
 )  # fmt: skip
 SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage")
 DECAYS = ("optim.ema_decay",)  # 1 would keep the first value for ever
+SEEDS, TIMEOUTS = ("seed",), ("rank_timeout_minutes",)
 SEED_LIMIT = 2**63  # ranks add their numbers, and torch takes 64 bits
 LONGEST_TIMEOUT = 10**6  # minutes; two years, where clocks that count nanoseconds still hold it
 
@@ -83,11 +84,8 @@ def check_config(config: Run) -> None:
         (POSITIVE, lambda value: value > 0, "above 0"),
         (SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (DECAYS, lambda value: 0 <= value < 1, "at least 0 and below 1"),
-        (["seed"], lambda value: value < SEED_LIMIT, f"below 2^63 = {SEED_LIMIT}"),
-        (
-            ["rank_timeout_minutes"], lambda value: value <= LONGEST_TIMEOUT,
-            f"at most {LONGEST_TIMEOUT}",
-        ),
+        (SEEDS, lambda value: value < SEED_LIMIT, f"below 2^63 = {SEED_LIMIT}"),
+        (TIMEOUTS, lambda value: value <= LONGEST_TIMEOUT, f"at most {LONGEST_TIMEOUT}"),
     ):
         for key in keys:
             value = _value(config, key)
@@ -108,6 +106,14 @@ def check_divisible(size: int, factor: int) -> None:
         raise ConfigError(
             f"data.size must be a multiple of the VQGAN's downsampling factor f = {factor}, got "
             f"{size}; the nearest is {max(factor, round(size / factor) * factor)}"
+        )
+
+
+def check_unmasked(n_unmasked: int, known: int) -> None:
+    """Tokens that see each other are among the condition's, `known` in number."""
+    if n_unmasked > known:
+        raise ConfigError(
+            f"gpt.n_unmasked must be at most {known}, the condition's tokens, got {n_unmasked}"
         )
 
 
