@@ -307,3 +307,9 @@ def test_a_configuration_is_checked_without_its_paths():
     assert first_stage is None and config.data.batch_size == 8
     with pytest.raises(ConfigError, match="first_stage = nowhere holds no VQGAN"):
         load_plan("transformer.yaml", ["first_stage=nowhere"])
+
+
+def test_more_unmasked_tokens_than_the_condition_has_are_refused_as_in_training():
+    config, stages = load_plan("transformer.yaml", ["gpt.n_unmasked=2"])
+    with pytest.raises(ConfigError, match=r"gpt\.n_unmasked must be at most 1, .*got 2"):
+        Rehearsal(config, stages)

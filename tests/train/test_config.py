@@ -93,6 +93,12 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
         ({}, ["optim.steps=many"], r"optim\.steps in the command line: Value 'many'"),
         ({"optim": {"steps": 1.5}}, [], r"optim\.steps in .*run\.yaml: Value '1\.5'"),
         ({}, ["optim.steps"], "an override must look like optim.steps=100, got 'optim.steps'"),
+        ({}, ["stage=[vqgan]"], r"stage must be one of vqgan, transformer, got \['vqgan'\]"),
+        ({}, ["model.dropout=nan"], r"model\.dropout must be a finite number, got nan"),
+        ({}, ["optim.learning_rate=inf"], r"optim\.learning_rate must be a finite number, got inf"),
+        ({}, ["rank_timeout_minutes=1e300"], r"rank_timeout_minutes must be at most 1000000, got"),
+        ({}, ["seed=9223372036854775808"], r"seed must be below 2\^63 = .*, got 92233720368547758"),
+        ({}, ["data.size=16"], r"data\.size must be at least 24, .*disc_num_layers = 3, got 16"),
         ({}, ["optim.steps=0"], r"optim\.steps must be at least 1, got 0"),
         ({}, ["optim.learning_rate=-1"], r"optim\.learning_rate must be above 0, got -1"),
         ({}, ["optim.ema_decay=1"], r"optim\.ema_decay must be at least 0 and below 1, got 1\.0"),
@@ -114,6 +120,11 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
 def test_mistakes_in_stage_1_are_named(given, content, overrides, message):
     with pytest.raises(ConfigError, match=message):
         load_config(given({**VQGAN, **content}), overrides)
+
+
+def test_a_discriminator_that_never_starts_may_be_too_large_for_the_crops(given):
+    for change in ("optim.steps=10000", "loss.disc_factor=0", "loss.disc_num_layers=2"):
+        assert load_config(given(VQGAN), ["data.size=16", change]).data.size == 16
 
 
 def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):

@@ -117,7 +117,8 @@ def _missing(paths: list[Path], say: Callable[[str], None] | None) -> list[int]:
     for number, path in enumerate(paths):
         if path.exists():
             try:
-                read_code_file(path)
+                tokens, metadata = read_code_file(path)
+                check_tokens(tokens, int(metadata["codebook_size"]), str(path), empty=True)
                 continue
             except DataError as error:
                 if say is not None:

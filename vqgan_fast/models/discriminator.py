@@ -28,7 +28,7 @@ class PatchGANDiscriminator(nn.Module):
         for name, value in (("in_channels", in_channels), ("ndf", ndf), ("n_layers", n_layers)):
             check_integer(name, value)
         self.in_channels = in_channels
-        self.smallest_side = 3 * 2**n_layers
+        self.smallest_side = smallest_side(n_layers)
         norm = ActNorm if use_actnorm else nn.BatchNorm2d
         widths = [ndf * min(2**i, 8) for i in range(n_layers + 1)]
         layers = [nn.Conv2d(in_channels, ndf, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
@@ -65,6 +65,11 @@ class PatchGANDiscriminator(nn.Module):
                 f"layers, got {x.shape[2]} x {x.shape[3]}"
             )
         return self.main(x)
+
+
+def smallest_side(n_layers: int) -> int:
+    """Pixels on each side that leave a patch."""
+    return 3 * 2**n_layers
 
 
 def _initialize(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from vqgan_fast.data import to_model_range
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.code_logits import code_logits
+from vqgan_fast.train.check_config import check_unmasked
 from vqgan_fast.train.config import TransformerRun, VQGANRun
 from vqgan_fast.train.sharding import BLOCKS
 from vqgan_fast.train.stage1 import build_loss
@@ -95,9 +96,11 @@ class Rehearsal:
                 side = config.data.size // self.vqgan.downsampling_factor
                 self.grid = (side, side)
                 needed = max(self.vqgan.quantize.codebook_size, self.condition.vocab_size)
+                known = self.condition.length(side * side)
+                check_unmasked(config.gpt.n_unmasked, known)
                 self.transformer = build_transformer(
                     config.transformer, config.gpt, needed + bool(config.cond_drop_prob),
-                    self.condition.length(side * side) + side * side,
+                    known + side * side,
                 )  # fmt: skip
                 self._trained = [self.transformer]
                 others = [self.vqgan, *self.condition.stages]

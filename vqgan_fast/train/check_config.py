@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vqgan_fast.models.discriminator import smallest_side
 from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
@@ -61,6 +64,9 @@ POSITIVE = (
 )  # fmt: skip
 SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage")
 DECAYS = ("optim.ema_decay",)  # 1 would keep the first value for ever
+SEEDS, TIMEOUTS = ("seed",), ("rank_timeout_minutes",)
+SEED_LIMIT = 2**63  # ranks add their numbers, and torch takes 64 bits
+LONGEST_TIMEOUT = 10**6  # minutes; two years, where clocks that count nanoseconds still hold it
 
 
 def check_config(config: Run) -> None:
@@ -69,12 +75,17 @@ def check_config(config: Run) -> None:
         value = _value(config, key)
         if value is not None and value not in choices:
             raise ConfigError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
+    for key, value in _numbers(config):
+        if not math.isfinite(value):
+            raise ConfigError(f"{key} must be a finite number, got {value}")
     for keys, holds, expected in (
         (AT_LEAST_ONE, lambda value: value >= 1, "at least 1"),
         (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
         (POSITIVE, lambda value: value > 0, "above 0"),
         (SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
         (DECAYS, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (SEEDS, lambda value: value < SEED_LIMIT, f"below 2^63 = {SEED_LIMIT}"),
+        (TIMEOUTS, lambda value: value <= LONGEST_TIMEOUT, f"at most {LONGEST_TIMEOUT}"),
     ):
         for key in keys:
             value = _value(config, key)
@@ -95,6 +106,14 @@ def check_divisible(size: int, factor: int) -> None:
         raise ConfigError(
             f"data.size must be a multiple of the VQGAN's downsampling factor f = {factor}, got "
             f"{size}; the nearest is {max(factor, round(size / factor) * factor)}"
+        )
+
+
+def check_unmasked(n_unmasked: int, known: int) -> None:
+    """Tokens that see each other are among the condition's, `known` in number."""
+    if n_unmasked > known:
+        raise ConfigError(
+            f"gpt.n_unmasked must be at most {known}, the condition's tokens, got {n_unmasked}"
         )
 
 
@@ -156,6 +175,7 @@ def _check_vqgan(config: VQGANRun) -> None:
         raise ConfigError("model.ch_mult must have one entry per level, got none")
     check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
     _check_quantizer(config)
+    _check_discriminator(config)
 
 
 def _check_quantizer(config: VQGANRun) -> None:
@@ -173,6 +193,18 @@ def _check_quantizer(config: VQGANRun) -> None:
             build_quantizer(model.quantizer, 1, 1, model.beta, False, model.quantizer_options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.quantizer_options: {error}") from error
+
+
+def _check_discriminator(config: VQGANRun) -> None:
+    """That it sees at least one patch: it would say so at step `disc_start`, hours later."""
+    loss, size = config.loss, config.data.size
+    starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
+    least = smallest_side(loss.disc_num_layers)
+    if loss.kind == "vqgan" and starts and size < least:
+        raise ConfigError(
+            f"data.size must be at least {least}, the smallest picture of a discriminator with "
+            f"loss.disc_num_layers = {loss.disc_num_layers}, got {size}"
+        )
 
 
 def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
@@ -293,3 +325,13 @@ def _value(config: Run, key: str) -> Any:
     for name in key.split("."):
         node = getattr(node, name, None)
     return node
+
+
+def _numbers(section: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Every number of a configuration that is no integer, by its dotted key."""
+    for entry in fields(section):
+        value, key = getattr(section, entry.name), f"{prefix}{entry.name}"
+        if is_dataclass(value):
+            yield from _numbers(value, f"{key}.")
+        elif isinstance(value, float):
+            yield key, value

@@ -68,7 +68,7 @@ def build_config(
     """
     layers = [(expand(given), source), (expand(changes or {}), "the command line")]
     stage = {**given, **layers[1][0]}.get("stage", "vqgan")
-    if stage not in STAGES:
+    if stage not in list(STAGES):  # what a file holds may be no key of a dict
         raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} in {source}")
     merged = OmegaConf.structured(STAGES[stage])
     for layer, name in layers:

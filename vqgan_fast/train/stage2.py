@@ -24,6 +24,7 @@ from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
 from .agreement import check_same
+from .check_config import check_unmasked
 from .code_source import (
     SHOWN,
     CodeBatch,
@@ -34,7 +35,7 @@ from .code_source import (
     replace_codes,
 )
 from .conditioning import Conditioning, drop_some, shuffled
-from .config import ConfigError, GPTConfig, TransformerRun
+from .config import GPTConfig, TransformerRun
 from .distributed import Ranks
 from .evaluation import held_out_nll, predictions
 from .first_stage import load_first_stage
@@ -109,11 +110,7 @@ class TransformerStage:
         self.vocab_size += self.null_token is not None
         cells = self.codes.grid[0] * self.codes.grid[1]
         known = self.condition.length(cells)
-        if config.gpt.n_unmasked > known:
-            raise ConfigError(
-                f"gpt.n_unmasked must be at most {known}, the condition's tokens, got "
-                f"{config.gpt.n_unmasked}"
-            )
+        check_unmasked(config.gpt.n_unmasked, known)
         gpt = build_transformer(config.transformer, config.gpt, self.vocab_size, known + cells)
         self.gpt = gpt.to(ranks.device)
         self.average = averaged(self.gpt, optim.ema_decay)
