@@ -72,7 +72,7 @@ def held_out_of(
         ConfigError, DataError, ValueError: no configuration, no pictures, or maps that do not fit.
     """
     from ..train import load_config
-    from ..train.check_config import PAIRED_MAPS
+    from ..train.check_data_config import PAIRED_MAPS
     from ..train.conditioning import Conditioning
 
     # The training pictures may be elsewhere by now.
@@ -149,7 +149,8 @@ def held_out_maps(
     import torch
 
     from ..train import load_config
-    from ..train.check_config import PAIRED_MAPS, check_config
+    from ..train.check_config import check_config
+    from ..train.check_data_config import PAIRED_MAPS
     from ..train.distributed import Ranks
     from ..train.training_crops import TrainingCrops
 

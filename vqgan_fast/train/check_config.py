@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,21 +13,24 @@ from vqgan_fast.models.discriminator import smallest_side
 from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
 
+from .check_data_config import (
+    CHANNELS,
+    FILE_MAPS,
+    MAPS,
+    check_data,
+    check_exists,
+    check_maps,
+    check_untouched,
+)
 from .config import (
     ConditionPart,
     ConfigError,
-    DataConfig,
     MapConfig,
     Run,
     TransformerRun,
     VQGANRun,
 )
 
-# Kinds of maps: of files beside the pictures, in a file of their own, made of the pictures.
-FILE_MAPS = ("segmentation", "depth")
-PAIRED_MAPS = (*FILE_MAPS, "keypoints")  # not made of the picture itself
-MAPS = (*PAIRED_MAPS, "edges", "low_resolution", "coordinates")
-CHANNELS = {"depth": 1, "coordinates": 1}  # 3 for the others but segmentation
 CONDITIONS = ("sos", "label", *MAPS)
 
 CHOICES = {
@@ -93,7 +95,7 @@ def check_config(config: Run) -> None:
                 raise ConfigError(f"{key} must be {expected}, got {value}")
     if not config.run_dir:
         raise ConfigError("run_dir must be given: the folder that everything of the run goes into")
-    _check_data(config.data)
+    check_data(config.data)
     if isinstance(config, VQGANRun):
         _check_vqgan(config)
     if isinstance(config, TransformerRun):
@@ -117,39 +119,6 @@ def check_unmasked(n_unmasked: int, known: int) -> None:
         )
 
 
-def _check_data(data: DataConfig) -> None:
-    if data.resize is not None and data.resize < data.size:
-        raise ConfigError(
-            f"data.resize must be at least data.size = {data.size} (or null to keep the pictures "
-            f"as they are), got {data.resize}"
-        )
-    for name in ("train_region", "validation_region"):
-        region = getattr(data, name)
-        if len(region) != 4:
-            raise ConfigError(f"data.{name} must be [left, top, right, bottom], got {region}")
-        left, top, right, bottom = region
-        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
-            raise ConfigError(
-                f"data.{name} must be [left, top, right, bottom] with 0 <= left < right <= 1 and "
-                f"0 <= top < bottom <= 1, got {region}"
-            )
-    if data.train is not None and data.train.endswith(".tar"):
-        raise ConfigError(f"tar files are given as data.shards, got data.train = {data.train}")
-    for name in ("train", "validation"):
-        _check_exists(f"data.{name}", getattr(data, name))
-    _check_shards(data.shards)
-
-
-def _check_shards(shards: Any) -> None:
-    names = shards if isinstance(shards, list) else [shards]
-    if shards is not None and not all(isinstance(name, str) for name in names):
-        raise ConfigError(
-            f"data.shards must be a pattern of tar files, or a list of patterns, got {shards!r}"
-        )
-    if not names:
-        raise ConfigError("data.shards must name at least one tar file, got an empty list")
-
-
 def _check_vqgan(config: VQGANRun) -> None:
     if (config.data.train is None) == (config.data.shards is None):
         raise ConfigError(
@@ -157,7 +126,7 @@ def _check_vqgan(config: VQGANRun) -> None:
             f"of it, data.shards. Got {'neither' if config.data.train is None else 'both'}"
         )
     model, maps = config.model, config.data.maps
-    _check_maps(config.data, maps, "data.maps")
+    check_maps(config.data, maps, "data.maps")
     labels = maps.kind == "segmentation"
     channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
     what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
@@ -207,29 +176,10 @@ def _check_discriminator(config: VQGANRun) -> None:
         )
 
 
-def _check_maps(data: DataConfig, maps: MapConfig, section: str) -> None:
-    if maps.kind == "segmentation" and not 1 <= maps.n_labels <= 256:
-        raise ConfigError(f"{section}.n_labels must lie in [1, 256], got {maps.n_labels}")
-    if maps.sigma <= 0:
-        raise ConfigError(f"{section}.sigma must be above 0, got {maps.sigma}")
-    if maps.factor < 2:
-        raise ConfigError(f"{section}.factor must be at least 2, got {maps.factor}")
-    needed = maps.kind in PAIRED_MAPS
-    training = data.train if data.shards is None else data.shards
-    for name, pictures in (("folder", training), ("validation_folder", data.validation)):
-        key, path = f"{section}.{name}", getattr(maps, name)
-        if needed and pictures is not None and path is None:
-            raise ConfigError(f"{key} must be given for the {maps.kind} of {pictures}")
-        if not needed and path is not None:
-            raise ConfigError(f"{key} is for maps that are files, got {path} with {maps.kind}")
-        if maps.kind not in FILE_MAPS or not str(path).endswith(".tar"):
-            _check_exists(key, path)
-
-
 def _check_condition(config: TransformerRun) -> None:
     condition = config.condition
     if condition.parts:
-        _check_untouched(condition, ConditionPart(), "condition", "beside condition.parts")
+        check_untouched(condition, ConditionPart(), "condition", "beside condition.parts")
     if condition.parts and config.transformer != "gpt":
         raise ConfigError(
             f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
@@ -245,7 +195,7 @@ def _check_condition(config: TransformerRun) -> None:
             raise ConfigError(
                 f"{section}.kind must be one of {', '.join(choices)}, got {part.kind!r}"
             )
-        _check_maps(config.data, part, section)
+        check_maps(config.data, part, section)
         is_map = part.kind not in ("sos", "label", "coordinates")
         if part.vqgan is not None and not is_map:
             raise ConfigError(f"{section}.vqgan is for maps, got {part.vqgan} with {part.kind}")
@@ -256,7 +206,7 @@ def _check_condition(config: TransformerRun) -> None:
             )
         if part.n_tokens < 1:
             raise ConfigError(f"{section}.n_tokens must be at least 1, got {part.n_tokens}")
-        _check_exists(f"{section}.vqgan", part.vqgan)
+        check_exists(f"{section}.vqgan", part.vqgan)
         if part.kind != "sos" and config.data.codes is not None:
             raise ConfigError(
                 f"data.codes holds no conditions: {section}.kind = {part.kind} needs data.train, "
@@ -270,7 +220,7 @@ def _check_transformer(config: TransformerRun) -> None:
             "first_stage must be given: the run folder of a trained VQGAN, or a folder that its "
             "save_pretrained wrote"
         )
-    _check_exists("first_stage", config.first_stage)
+    check_exists("first_stage", config.first_stage)
     data = config.data
     given = [n for n in ("train", "shards", "codes") if getattr(data, n) is not None]
     if len(given) != 1:
@@ -279,10 +229,10 @@ def _check_transformer(config: TransformerRun) -> None:
             "data.codes (what `vqgan-fast tokenize` wrote) must be given, got "
             f"{' and '.join(given) or 'neither'}"
         )
-    _check_exists("data.codes", data.codes)
+    check_exists("data.codes", data.codes)
     _check_condition(config)
     why = "for a transformer, whose maps condition tells"
-    _check_untouched(data.maps, MapConfig(), "data.maps", why)
+    check_untouched(data.maps, MapConfig(), "data.maps", why)
     if config.gpt.n_embd % config.gpt.n_head:
         raise ConfigError(
             f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
@@ -304,19 +254,6 @@ def _check_transformer(config: TransformerRun) -> None:
             f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
             f"no other, got {config.gpt.ordering}"
         )
-
-
-def _check_untouched(section: MapConfig, default: MapConfig, key: str, why: str) -> None:
-    """No key of `default` may have another value in a section that is not read."""
-    for entry in fields(default):
-        value = getattr(section, entry.name)
-        if value != getattr(default, entry.name):
-            raise ConfigError(f"{key}.{entry.name} must not be given {why}, got {value}")
-
-
-def _check_exists(key: str, path: str | None) -> None:
-    if path is not None and not Path(path).exists():
-        raise ConfigError(f"{key} points to {path}, which does not exist")
 
 
 def _value(config: Run, key: str) -> Any:

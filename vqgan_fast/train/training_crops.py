@@ -32,7 +32,7 @@ from vqgan_fast.data import (
 )
 from vqgan_fast.data.images import LeftOutWarning, PictureFile
 
-from .check_config import FILE_MAPS
+from .check_data_config import FILE_MAPS
 from .config import ConfigError, DataConfig, MapConfig
 from .distributed import Ranks
 from .training_pictures import training_pictures
