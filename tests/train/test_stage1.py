@@ -185,7 +185,7 @@ def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
     ("content", "message"),
     [
         ("stage: [vqgan", "its config.yaml cannot be read"),
-        ("", "its config.yaml cannot be read"),
+        ("", "it names no stage"),
         ("- 1", "its config.yaml cannot be read"),
         ("stage: transformer", "is a run of stage: transformer and cannot be resumed as vqgan"),
     ],

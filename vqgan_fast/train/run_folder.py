@@ -114,8 +114,10 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
     defaults = flatten(OmegaConf.to_container(OmegaConf.structured(type(config))))
     try:
         written = expand(OmegaConf.to_container(OmegaConf.load(run_dir / CONFIG)))
-        stage = written["stage"]
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError) as error:
+        stage = written.get("stage")
+        if stage is None:
+            raise ValueError("it names no stage")
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"run_dir {run_dir} cannot be resumed: its {CONFIG} cannot be read ({error}); put back "
             "the configuration that the run was started with"
