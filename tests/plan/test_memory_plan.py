@@ -286,6 +286,7 @@ def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
         (("vqgan.yaml", "--sharded"), "--sharded is for stage: transformer"),
         (("vqgan.yaml", "data.global_batch_size=3", "--gpus", "2"), "a multiple of ranks .* = 2"),
         (("vqgan.yaml", "data.size=100"), "must be a multiple of .* f = 16, got 100"),
+        (("vqgan.yaml", "data.size=16"), r"data\.size must be at least 24, .*, got 16"),
         (("vqgan.yaml", "optim.stops=3"), "there is no key optim.stops"),
         (("nowhere.yaml",), "there is no configuration file nowhere.yaml"),
         (("transformer.yaml", "first_stage=transformer.yaml"), "must be of stage: vqgan"),

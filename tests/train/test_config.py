@@ -10,6 +10,7 @@ from sample_pictures import write_pictures
 
 import vqgan_fast
 from vqgan_fast.train import ConfigError, TransformerRun, VQGANRun, load_config, save_config
+from vqgan_fast.train.check_config import check_discriminator
 
 CONFIGS = Path(vqgan_fast.__file__).parent / "configs"
 
@@ -98,7 +99,6 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
         ({}, ["optim.learning_rate=inf"], r"optim\.learning_rate must be a finite number, got inf"),
         ({}, ["rank_timeout_minutes=1e300"], r"rank_timeout_minutes must be at most 1000000, got"),
         ({}, ["seed=9223372036854775808"], r"seed must be below 2\^63 = .*, got 92233720368547758"),
-        ({}, ["data.size=16"], r"data\.size must be at least 24, .*disc_num_layers = 3, got 16"),
         ({}, ["optim.steps=0"], r"optim\.steps must be at least 1, got 0"),
         ({}, ["optim.learning_rate=-1"], r"optim\.learning_rate must be above 0, got -1"),
         ({}, ["optim.ema_decay=1"], r"optim\.ema_decay must be at least 0 and below 1, got 1\.0"),
@@ -122,9 +122,12 @@ def test_mistakes_in_stage_1_are_named(given, content, overrides, message):
         load_config(given({**VQGAN, **content}), overrides)
 
 
-def test_a_discriminator_that_never_starts_may_be_too_large_for_the_crops(given):
+def test_a_discriminator_that_will_train_sees_a_patch(given):
+    config = load_config(given(VQGAN), ["data.size=16"])
+    with pytest.raises(ConfigError, match=r"data\.size must be at least 24, .* = 3, got 16"):
+        check_discriminator(config)
     for change in ("optim.steps=10000", "loss.disc_factor=0", "loss.disc_num_layers=2"):
-        assert load_config(given(VQGAN), ["data.size=16", change]).data.size == 16
+        check_discriminator(load_config(given(VQGAN), ["data.size=16", change]))
 
 
 def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):

@@ -181,6 +181,13 @@ def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
     assert all(torch.equal(v, expected[key]) for key, v in weights(tmp_path / "run").items())
 
 
+def test_crops_too_small_for_the_discriminator_are_refused_at_the_start(tmp_path, pictures):
+    config = vqgan_run(pictures, tmp_path / "run", data__size=8, loss__disc_start=3)
+    with pytest.raises(ConfigError, match=r"data\.size must be at least"):
+        train_vqgan(config)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

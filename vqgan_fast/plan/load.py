@@ -9,7 +9,7 @@ from pathlib import Path
 from vqgan_fast.data import class_names
 from vqgan_fast.models import ColourCodes
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
-from vqgan_fast.train.check_config import check_config, check_divisible
+from vqgan_fast.train.check_config import check_config, check_discriminator, check_divisible
 from vqgan_fast.train.check_data_config import PAIRED_MAPS
 from vqgan_fast.train.config import ConfigError, DataConfig, MapConfig, ModelConfig
 from vqgan_fast.train.first_stage import load_first_stage
@@ -50,6 +50,7 @@ def load_plan(
     )  # fmt: skip
     if isinstance(config, VQGANRun):
         check_config(sound)
+        check_discriminator(sound)
         return sound, None
     first_stage = _sizes(config.first_stage, "first_stage")
     sound.first_stage = HERE

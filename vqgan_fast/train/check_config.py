@@ -111,6 +111,19 @@ def check_divisible(size: int, factor: int) -> None:
         )
 
 
+def check_discriminator(config: VQGANRun) -> None:
+    """A discriminator that will train sees at least one patch: it would say so at step `disc_start`,
+    hours later."""
+    loss, size = config.loss, config.data.size
+    starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
+    least = smallest_side(loss.disc_num_layers)
+    if loss.kind == "vqgan" and starts and size < least:
+        raise ConfigError(
+            f"data.size must be at least {least}, the smallest picture of a discriminator with "
+            f"loss.disc_num_layers = {loss.disc_num_layers}, got {size}"
+        )
+
+
 def check_unmasked(n_unmasked: int, known: int) -> None:
     """Tokens that see each other are among the condition's, `known` in number."""
     if n_unmasked > known:
@@ -144,7 +157,6 @@ def _check_vqgan(config: VQGANRun) -> None:
         raise ConfigError("model.ch_mult must have one entry per level, got none")
     check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
     _check_quantizer(config)
-    _check_discriminator(config)
 
 
 def _check_quantizer(config: VQGANRun) -> None:
@@ -162,18 +174,6 @@ def _check_quantizer(config: VQGANRun) -> None:
             build_quantizer(model.quantizer, 1, 1, model.beta, False, model.quantizer_options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.quantizer_options: {error}") from error
-
-
-def _check_discriminator(config: VQGANRun) -> None:
-    """That it sees at least one patch: it would say so at step `disc_start`, hours later."""
-    loss, size = config.loss, config.data.size
-    starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
-    least = smallest_side(loss.disc_num_layers)
-    if loss.kind == "vqgan" and starts and size < least:
-        raise ConfigError(
-            f"data.size must be at least {least}, the smallest picture of a discriminator with "
-            f"loss.disc_num_layers = {loss.disc_num_layers}, got {size}"
-        )
 
 
 def _check_condition(config: TransformerRun) -> None:

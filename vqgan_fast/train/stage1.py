@@ -21,6 +21,7 @@ from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .agreement import check_same
+from .check_config import check_discriminator
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .distributed import Ranks
@@ -63,6 +64,7 @@ class VQGANStage:
     loss_name, export_name = "total_loss", "vqgan"
 
     def __init__(self, config: VQGANRun, ranks: Ranks) -> None:
+        check_discriminator(config)
         self.config, self.ranks = config, ranks
         self.crops = crops = TrainingCrops(config.data, config.seed, ranks)
         described = data_fingerprint(crops.stream.files, crops.kinds)
