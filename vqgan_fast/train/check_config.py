@@ -112,8 +112,7 @@ def check_divisible(size: int, factor: int) -> None:
 
 
 def check_discriminator(config: VQGANRun) -> None:
-    """A discriminator that will train sees at least one patch: it would say so at step `disc_start`,
-    hours later."""
+    """Crops hold a patch of a discriminator that will train: it would only say so when it starts."""
     loss, size = config.loss, config.data.size
     starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
     least = smallest_side(loss.disc_num_layers)
