@@ -201,6 +201,7 @@ def test_the_shipped_studies_compare_equal_weights_on_a_grid_of_16(
     ("change", "message"),
     [
         (("priors:", "second:"), "there is no key second"),
+        (("disc_num_layers: 1", "disc_num_layers: 9"), "data.size must be at least"),
         (("first_stage: f1}", "first_stage: f3}"), r"first_stage of f1_gpt .* must be one of f1"),
         (("factors: [f1_gpt", "factors: [f3_gpt"), r"comparisons.factors .* names f3_gpt"),
         (("  factors:", "  colours:"), "must be among priors, factors, losses, hierarchies"),

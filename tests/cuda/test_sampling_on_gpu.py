@@ -113,7 +113,16 @@ def test_graphs_change_no_code_of_a_convolutional_model(device, monkeypatch):
     model = randomized(PixelSNAIL(24, n_layer=1, n_head=2, n_embd=32)).to(device)
     cond = torch.tensor([[3], [17]], device=device)
     options = {"top_k": 12, "seeds": torch.arange(2), "return_logprobs": True}
+    captured = []
+    original = CapturedSteps._capture
+
+    def spy(self, step, inputs):
+        captured.append(step)
+        return original(self, step, inputs)
+
+    monkeypatch.setattr(CapturedSteps, "_capture", spy)
     codes, logprobs = sample_codes(model, cond, (5, 6), **options)
+    assert captured
     monkeypatch.setattr(capture, "has_kernel", lambda *_: False)
     expected = sample_codes(model, cond, (5, 6), **options)
     assert torch.equal(codes, expected[0]) and len(codes.unique()) > 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -186,8 +187,10 @@ def test_crops_are_views_of_the_picture():
         ({"score": 3}, "score must be a callable or .* pairs, got 3"),
         ({"score": [(redness, "1")]}, "the weight of a score must be a finite number, got '1'"),
         ({"score": [(redness, math.nan)]}, "the weight of a score must be a finite number"),
-        ({"crops": 16}, "crops must be RandomCrops or None, got 16"),
+        ({"crops": 16}, "crops must be RandomCrops, .* or None, got 16"),
         ({"seed": "a"}, "seed must be an integer, got 'a'"),
+        ({"seed": 2**64}, f"seed must be at most {2**64 - 1}, got {2**64}"),
+        ({"start": np.zeros((1, 3, 16, 16))}, "start must be a torch.Tensor, got ndarray"),
         ({"score": lambda x: x}, r"score must return a scalar or \(2,\)"),
         ({"score": lambda x: x.mean() / 0}, "score must be finite"),
         ({"score": lambda x: x.detach().mean()}, "differentiable"),
@@ -200,3 +203,10 @@ def test_bad_arguments(vqgan, change, message):
     arguments = {"score": redness, "start": START, "steps": 1, **change}
     with pytest.raises(ValueError, match=message):
         guide(vqgan, **arguments)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(vqgan):
+    expected = guide(vqgan, [(redness, 2.0)], START, steps=2, seed=3)
+    score = [(redness, torch.tensor(2.0))]
+    found = guide(vqgan, score, START, steps=2, seed=np.int64(3))
+    assert torch.equal(found.images, expected.images)

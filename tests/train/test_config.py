@@ -151,6 +151,10 @@ def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):
         (["gpt.n_head=3"], r"gpt\.n_embd must be a multiple of gpt\.n_head = 3, got 1024"),
         (["gpt.n_head=256"], r"n_embd / gpt\.n_head must be a multiple of 8, .*got 1024 / 256 = 4"),
         (["condition=class"], "condition.kind must be one of sos, label, .*, got 'class'"),
+        (
+            ["condition.parts=[{kind: edges, sigma: .nan}]"],
+            r"parts\[0\]\.sigma must be a finite num",
+        ),
         (["model.ch=32"], "model in the command line belongs to stage: vqgan"),
         (["data.maps.sigma=1"], r"data\.maps\.sigma must not be given for a .*, got 1"),
         (["data.maps.kind=edges"], r"data\.maps\.kind must not be given for a transformer"),

@@ -182,10 +182,18 @@ def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
 
 
 def test_crops_too_small_for_the_discriminator_are_refused_at_the_start(tmp_path, pictures):
-    config = vqgan_run(pictures, tmp_path / "run", data__size=8, loss__disc_start=3)
+    run = tmp_path / "run"
+    config = vqgan_run(pictures, run, data__size=8, loss__disc_start=3)
     with pytest.raises(ConfigError, match=r"data\.size must be at least"):
         train_vqgan(config)
-    assert not (tmp_path / "run").exists()
+    assert not run.exists()
+    config.optim.steps = 2  # the discriminator does not start
+    train_vqgan(config)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    config.optim.steps, config.resume = 4, True
+    with pytest.raises(ConfigError, match=r"data\.size must be at least"):
+        train_vqgan(config)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,8 @@ def write_code_folder(
     """Encode every picture of a stream into a folder; called by every process alike.
 
     What lies in the folder already is kept: the same call goes on where one was ended, with any
-    number of processes. The files are those of one process. A file that is damaged is written anew.
+    number of processes. The files are those of one process. A file that is cut off, or whose
+    codes cannot be, is written anew.
 
     Args:
         model, stream, crops_per_image, batch_size, num_workers: as `tokenize_images`. Another
@@ -91,7 +92,10 @@ def write_code_folder(
     count = -(-total // crops_per_file)
     paths = [folder / f"codes-{n:05d}-of-{count:05d}.safetensors" for n in range(count)]
     spans = [range(a, min(a + crops_per_file, total)) for a in range(0, total, crops_per_file)]
-    missing = _missing(paths, say if place.rank == 0 else None)
+    if place.rank == 0:
+        _remove_damaged(paths, say)
+    place.wait()
+    missing = [n for n, path in enumerate(paths) if not _is_code_file(path)]
     place.wait()  # before the first of them is written
     mine = missing[place.rank :: place.world_size]
     whole = sum(len(spans[number]) for number in mine)
@@ -111,20 +115,26 @@ def write_code_folder(
     return _read_index(folder)
 
 
-def _missing(paths: list[Path], say: Callable[[str], None] | None) -> list[int]:
-    """The numbers of the files that are not there, or not whole."""
-    missing = []
-    for number, path in enumerate(paths):
+def _remove_damaged(paths: list[Path], say: Callable[[str], None] | None) -> None:
+    """By one process, for the others would each read all codes."""
+    for path in paths:
         if path.exists():
             try:
                 tokens, metadata = read_code_file(path)
                 check_tokens(tokens, int(metadata["codebook_size"]), str(path), empty=True)
-                continue
             except DataError as error:
+                path.unlink()
                 if say is not None:
                     say(f"written anew: {error}")
-        missing.append(number)
-    return missing
+
+
+def _is_code_file(path: Path) -> bool:
+    """Opened, as a network's disk may show another machine's files for a while that are gone."""
+    try:
+        read_code_file(path)
+    except DataError:
+        return False
+    return True
 
 
 def read_codes(path: str | os.PathLike[str]) -> Codes:

@@ -102,15 +102,15 @@ def guide(
     """
     terms = _terms(score)
     check_integer("steps", steps)
-    check_integer("seed", seed, minimum=-(2**63))
+    check_integer("seed", seed, minimum=-(2**63), maximum=2**64 - 1)
     if crops is not None and not callable(crops):
-        raise ValueError(f"crops must be RandomCrops or None, got {crops!r}")
+        raise ValueError(f"crops must be RandomCrops, a callable like it, or None, got {crops!r}")
     for name, value in (("learning_rate", learning_rate), ("temperature", temperature)):
         if not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     quantize = _quantisation(vqgan.quantize, through, temperature, generator)
     scores = []
     with evaluating(vqgan), _frozen(vqgan), progress_bar(steps, progress) as advance:
@@ -174,7 +174,8 @@ def _terms(score: Score | Sequence[tuple[Score, float]]) -> list[tuple[Score, fl
     for term in terms:
         if not (isinstance(term, tuple) and len(term) == 2 and callable(term[0])):
             raise ValueError(f"score must be a callable or (callable, weight) pairs, got {term!r}")
-        check_number("the weight of a score", term[1])
+        weight = term[1].item() if isinstance(term[1], Tensor) and term[1].ndim == 0 else term[1]
+        check_number("the weight of a score", weight)
     if not terms:
         raise ValueError("score must hold at least one (callable, weight) pair, got none")
     return terms
@@ -249,6 +250,8 @@ def _starting_latents(vqgan: VQGAN, start: Tensor) -> Tensor:
 
     Where these would get other codes, the encoder's latents.
     """
+    if not isinstance(start, Tensor):
+        raise ValueError(f"start must be a torch.Tensor, got {type(start).__name__}")
     start = start.to(vqgan.decoder.conv_out.weight.device)
     nearest = _takes_nearest(vqgan.quantize)
     with torch.no_grad():

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch._subclasses import FakeTensor
 
 
-def check_integer(name: str, value: int, minimum: int = 1) -> None:
-    """Makes sure that an argument is an integer, Python's or numpy's, of at least `minimum`.
+def check_integer(name: str, value: int, minimum: int = 1, maximum: float = math.inf) -> None:
+    """Makes sure that an argument is an integer, Python's or numpy's, in [minimum, maximum].
 
     Raises:
         ValueError: it is not; the message names it.
@@ -20,6 +20,8 @@ def check_integer(name: str, value: int, minimum: int = 1) -> None:
         raise ValueError(f"{name} must be an integer, got {value!r}")
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{name} must be at most {maximum}, got {value}")
 
 
 def check_number(name: str, value: float) -> None:

@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 
 from ..models.taming.config import read_yaml
 from ..train import ConfigError, TransformerRun, VQGANRun, build_config
+from ..train.check_config import check_discriminator
 
 KEYS = ("vqgan", "transformer", "crops_per_picture", "first_stages", "priors", "comparisons")
 COMPARISONS = ("priors", "factors", "losses", "hierarchies", "orderings")
@@ -142,6 +143,8 @@ def _first_stage(
             f"data.train_region = {run.data.train_region} of the pictures and is measured on "
             f"data.validation_region = {run.data.validation_region} of the same, which overlap"
         )
+    if changes.get("colours") is None:  # colours are not trained
+        check_discriminator(run)
     return FirstStage(name, run, changes.get("colours"))
 
 

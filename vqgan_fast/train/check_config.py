@@ -112,7 +112,7 @@ def check_divisible(size: int, factor: int) -> None:
 
 
 def check_discriminator(config: VQGANRun) -> None:
-    """Crops hold a patch of a discriminator that will train: it would only say so when it starts."""
+    """Crops hold a patch of a discriminator that will train: it would say so when it starts."""
     loss, size = config.loss, config.data.size
     starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
     least = smallest_side(loss.disc_num_layers)
@@ -269,5 +269,9 @@ def _numbers(section: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
         value, key = getattr(section, entry.name), f"{prefix}{entry.name}"
         if is_dataclass(value):
             yield from _numbers(value, f"{key}.")
+        elif isinstance(value, list):
+            for i, item in enumerate(value):
+                if is_dataclass(item):
+                    yield from _numbers(item, f"{key}[{i}].")
         elif isinstance(value, float):
             yield key, value

@@ -127,7 +127,8 @@ class GradZ {
     }
   }
 
-  // How much of everything lies behind a line of this length and is wanted next, at most.
+  // How many elements of everything lie behind a line of this length and are wanted next: more
+  // than a loop asks for, or none.
   int64_t elements_behind(int64_t length) const {
     const auto follow = [&](const Rows& rows) {
       return (by_columns_ ? rows.element_stride : rows.inner_stride) == length;
