@@ -18,6 +18,9 @@ namespace {
 // Sums that are taken together: with their rows they stay in L1.
 constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
+// Elements read and written that are worth a second thread: its start takes as long as these.
+constexpr int64_t kLeastForThreads = 160 << 10;
+constexpr int64_t kLeastCleared = 256 << 10;
 
 int64_t as_int(DType dtype) { return static_cast<int64_t>(dtype); }
 
@@ -33,7 +36,7 @@ class SumOfRows {
         sink_(sink),
         parallel_(parallel),
         add_rows_(code_sums(simd_level()).add_rows[as_int(z.dtype)]) {
-    const bool small = (groups.num_rows + groups.num_codes) * dim < 2 * kLeastElements;
+    const bool small = (groups.num_rows + groups.num_codes) * dim < kLeastForThreads;
     parts_ = small ? 1 : std::max(1, parallel.num_threads);
     // A code that has a part's rows or more would keep its thread busy alone: every part takes some
     // columns of it.
@@ -155,7 +158,7 @@ class SumOfColumns {
   void run() const {
     const int64_t num_codes = groups_.num_codes;
     if (groups_.num_groups < num_codes) {
-      parallel_.run(0, num_codes, std::max<int64_t>(1, kLeastElements / dim_), sink_.clear);
+      parallel_.run(0, num_codes, std::max<int64_t>(1, kLeastCleared / dim_), sink_.clear);
     }
     const int64_t columns = columns_at_once();
     const int64_t num_parts = (dim_ + columns - 1) / columns;
@@ -176,9 +179,11 @@ class SumOfColumns {
   // long, and cannot be shared out.
   int64_t columns_at_once() const {
     constexpr int64_t kMost = 16, kLeast = 4, kMostBytes = int64_t{1} << 22;
+    const int64_t threads =
+        groups_.num_rows * dim_ < 2 * kLeastElements ? 1 : parallel_.num_threads;
     int64_t columns = kMost;
-    while (columns > kLeast && (groups_.num_groups * columns * 8 > kMostBytes ||
-                                columns * parallel_.num_threads > dim_)) {
+    while (columns > kLeast &&
+           (groups_.num_groups * columns * 8 > kMostBytes || columns * threads > dim_)) {
       columns /= 2;
     }
     return columns;
