@@ -109,6 +109,20 @@ def test_the_same_call_writes_damaged_files_anew(tmp_path, vqgan, pictures, expe
     assert all(file.name in line for file, line in zip(files, told, strict=False))
 
 
+def test_a_file_that_cannot_be_read_now_is_not_removed(tmp_path, vqgan, pictures, monkeypatch):
+    folder = tmp_path / "codes"
+    write(folder, vqgan, pictures)
+    contents = {path: path.read_bytes() for path in folder.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("vqgan_fast.data.codes.safe_open", fail)
+    with pytest.raises(DataError, match="Input/output error"):
+        write(folder, vqgan, pictures)
+    assert contents == {path: path.read_bytes() for path in folder.iterdir()}
+
+
 def test_pictures_may_be_named_by_another_path(tmp_path, vqgan, pictures, monkeypatch):
     write(tmp_path / "codes", vqgan, pictures)
     monkeypatch.chdir(pictures[0].parent)

@@ -123,6 +123,8 @@ def _remove_damaged(paths: list[Path], say: Callable[[str], None] | None) -> Non
                 tokens, metadata = read_code_file(path)
                 check_tokens(tokens, int(metadata["codebook_size"]), str(path), empty=True)
             except DataError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise  # it says nothing of what is in the file
                 path.unlink()
                 if say is not None:
                     say(f"written anew: {error}")
@@ -132,7 +134,10 @@ def _is_code_file(path: Path) -> bool:
     """Opened, as a network's disk may show another machine's files for a while that are gone."""
     try:
         read_code_file(path)
-    except DataError:
+    except DataError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+            raise
         return False
     return True
 

@@ -77,8 +77,9 @@ std::unique_ptr<int32_t[]> group_of_rows(const CodeGroups& groups) {
   // A count is for a while the code's group.
   int64_t* group_of_code = groups.counts;
   for (int64_t g = 0; g < groups.num_groups; ++g) group_of_code[groups.codes[g]] = g;
-  for (int64_t n = 0; n < groups.num_rows; ++n)
+  for (int64_t n = 0; n < groups.num_rows; ++n) {
     group[n] = static_cast<int32_t>(group_of_code[groups.indices[n]]);
+  }
   restore_counts(groups);
   return group;
 }

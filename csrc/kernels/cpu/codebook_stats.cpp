@@ -18,7 +18,8 @@ namespace {
 // Sums that are taken together: with their rows they stay in L1.
 constexpr int64_t kMostSums = 1024;
 constexpr int64_t kMostColumns = 256;
-// Elements read and written that are worth a second thread: its start takes as long as these.
+// Elements read and written, or only cleared, that are worth a second thread: its start takes as
+// long as these.
 constexpr int64_t kLeastForThreads = 160 << 10;
 constexpr int64_t kLeastCleared = 256 << 10;
 
