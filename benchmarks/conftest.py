@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import statistics
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 # MKL would keep to one thread in torch's wheels, and the comparison would flatter us.
@@ -36,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--case-seconds", type=float, default=2.0, help="time for a case, its peers included"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the folder of --benchmark-json now: the file is written when all has been measured."""
+    if written := config.getoption("benchmark_json", None):
+        Path(written).parent.mkdir(parents=True, exist_ok=True)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "csrc" / "kernels" / "cpu"
-LEVEL = re.compile(r"^(.+)_(avx2|avx512|avx512vnni|neon)$")
+LEVEL = re.compile(r"^(.+)_(avx2|avx512|avx512vnni|amx|neon)$")
 
 
 def kernel_sources(levels: Sequence[str]) -> list[Path]:

@@ -80,6 +80,13 @@ inline const std::pair<const char*, Change> kCases[] = {
          for (int64_t d = 0; d < p->dim; ++d) p->code(k)[d] = centre[d] + 1e-5 * normal();
        }
      }},
+    {"tight clusters",
+     [](Problem* p) {
+       for (int64_t k = 0; k < p->num_codes; ++k) {
+         const double* centre = p->code(k / 40 * 40);
+         for (int64_t d = 0; d < p->dim; ++d) p->code(k)[d] = centre[d] + 1e-5 * normal();
+       }
+     }},
     {"offset",
      [](Problem* p) {
        for (double& x : p->z) x += 1000;
@@ -150,13 +157,15 @@ inline void check_screen(const Problem& p, const CodeScreen& screen, const std::
   screen.worker()->run(p.z.data(), kRows, 0, screen.num_panels(), found.data());
   for (int64_t r = 0; r < kRows; ++r) {
     if (found[r].open) continue;
-    const int64_t* begin = found[r].codes;
-    const int64_t* end = begin + found[r].count;
-    if (std::find(begin, end, p.indices[r]) == end) fail(p, what + " misses", r);
-    for (const int64_t* k = begin; k != end; ++k) {
-      const bool known = *k >= 0 && *k < p.num_codes;
+    std::vector<int64_t> left = found[r].many;
+    left.insert(left.end(), found[r].codes, found[r].codes + found[r].count);
+    if (std::find(left.begin(), left.end(), p.indices[r]) == left.end()) {
+      fail(p, what + " misses", r);
+    }
+    for (const int64_t k : left) {
+      const bool known = k >= 0 && k < p.num_codes;
       if (!known ||
-          !std::all_of(p.code(*k), p.code(*k) + p.dim, [](double x) { return std::isfinite(x); })) {
+          !std::all_of(p.code(k), p.code(k) + p.dim, [](double x) { return std::isfinite(x); })) {
         fail(p, what + " leaves a code that is none", r);
       }
     }

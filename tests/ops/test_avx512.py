@@ -1,4 +1,4 @@
-"""The AVX-512 kernels against the definitions on any CPU with AVX2, their intrinsics emulated."""
+"""The kernels of AVX-512 and AMX on any CPU with AVX2, emulated, against the definitions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def runs_avx2() -> bool:
 
 def build(folder: Path, options: list[str]) -> Path:
     """check_avx512.cpp with every AVX-512 kernel, which find avx512/immintrin.h first."""
-    sources = [s for s in kernel_sources(["avx512", "avx512vnni"]) if not OTHER_OPS.match(s.stem)]
+    sources = [
+        s for s in kernel_sources(["avx512", "avx512vnni", "amx"]) if not OTHER_OPS.match(s.stem)
+    ]
     flags = ["-std=c++17", "-ffp-contract=off", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", *options]
     flags += [f"-I{HERE}", f"-I{ROOT / 'csrc'}", *definitions(sources)]
     # The program is such a CPU.

@@ -38,7 +38,7 @@ def int16_worst(d: int) -> tuple[Tensor, Tensor]:
     to w, ties w with -w. Taking whole units from it where s1 = s2 leaves X = qx + t s1 with t close
     to lo: qx . qy, 0 without rounding, is -2 lo m D. Two more codes of norm A make the scale 1.
     """
-    norm, lo = 32766 - math.sqrt(d) / 2, 0.4999
+    norm, lo = 30699 - math.sqrt(d) / 2, 0.4999
     m = math.floor(norm / math.sqrt(d)) - 3
     s1 = torch.ones(d, dtype=torch.float64)
     s2 = s1.clone()
@@ -67,6 +67,43 @@ def test_int16_worst_case(d: int, way: str) -> None:
     assert set(oracle(z, codebook)[0].tolist()) == {0, 1}
     for scale, order in itertools.product((2.0**-30, 1.0, 2.0**17), ((0, 1, 2, 3), (3, 1, 2, 0))):
         check(scale * z, scale * codebook[list(order)])
+    assert_no_row_proven_by("int16", way)
+
+
+@functools.cache
+def bytes_worst() -> tuple[Tensor, Tensor]:
+    """lx parallel to the low bytes of one code and against those of another, which ties with it.
+
+    X = 256 hx + 127 s, and the codes are 256 h + 127 s and 256 h - 127 s, s signs: all integers, so
+    that nothing is rounded. With h . s = 0 the codes have one norm, and with X . s = 0 they tie;
+    what is left out of their scores differs by 2 |lx| |ly| / 256. An element of 32638 makes the
+    scale 1, and the negative of each code makes the centre 0.
+    """
+    d = 256
+    s = torch.ones(d, dtype=torch.float64)
+    s[1::2] = -1
+    h = torch.full((d,), 100.0, dtype=torch.float64)
+    hx = h.clone()
+    hx[: 127 * 2 : 2] -= 1  # where s = 1
+    x = 256 * hx + 127 * s
+    codes = torch.stack([256 * h + 127 * s, 256 * h - 127 * s])
+    assert h @ s == 0 and x @ s == 0 and 2 * x.max() > 32638
+    low = 127 * math.sqrt(d)
+    assert low * low / 256 > 0.96 * (low * low / 256 + 2 + 511)
+    far = torch.zeros(1, d, dtype=torch.float64)
+    far[0, 0] = 32638
+    pushes = torch.tensor([sign * 2.0**-e for e in range(24, 36, 2) for sign in (1, -1)])
+    return x + pushes[:, None].double() * s, torch.cat([codes, far, -codes, -far])
+
+
+def test_int16_bytes_worst_case(way: str) -> None:
+    """Presses against 2 R where products of low bytes are left out: 96% of it between equals."""
+    z, codebook = bytes_worst()
+    assert set(oracle(z, codebook)[0].tolist()) == {0, 1}
+    for scale, order in itertools.product(
+        (2.0**-30, 1.0, 2.0**17), ([*range(6)], [2, 1, 0, 5, 4, 3])
+    ):
+        check(scale * z, scale * codebook[order])
     assert_no_row_proven_by("int16", way)
 
 
@@ -155,22 +192,23 @@ def tied_pairs(offsets: list[int], k: int, d: int) -> tuple[Tensor, Tensor]:
     return codebook[firsts] * (1 + 2.0**-8), codebook
 
 
-@pytest.mark.parametrize("d", (2, 9, 20))
+@pytest.mark.parametrize("d", (2, 9, 20, 48))
 def test_ties_a_lane_period_apart(d: int, way: str) -> None:
     """Codes that share a lane: one is its best, the other the loser that must not be lost."""
     check(*tied_pairs([4, 8, 16, 32, 64, 128], 600, d))
 
 
-def test_ties_as_far_apart_as_tags_last(way: str) -> None:
+@pytest.mark.parametrize("d", (9, 48))
+def test_ties_as_far_apart_as_tags_last(d: int, way: str) -> None:
     """The int16 screen's tags count 512 vectors of codes: 511 to 513 of 4, 8 and 16 lanes apart."""
     offsets = [lanes * vectors for lanes in (4, 8, 16) for vectors in (511, 512, 513)]
-    check(*tied_pairs(offsets, 515 * 16 + 3, 9))
+    check(*tied_pairs(offsets, 515 * 16 + 3, d))
 
 
-@pytest.mark.parametrize("lanes", (4, 8, 16))
-def test_more_ties_than_candidates_one_in_a_lane(lanes: int, way: str) -> None:
+@pytest.mark.parametrize(("lanes", "d"), ((4, 12), (8, 12), (16, 12), (16, 72)))
+def test_more_ties_than_candidates_one_in_a_lane(lanes: int, d: int, way: str) -> None:
     """Each is the only one in its lane for as long as tags last; the nearest comes last."""
-    segment, count, d = 512 * lanes, 20, 12
+    segment, count = 512 * lanes, 20
     codebook = torch.randn(-(-count // lanes) * segment, d)
     at = [i // lanes * segment + 64 * lanes * (i % 7) + i % lanes for i in range(count)]
     centre, direction = torch.randn(d), torch.nn.functional.normalize(torch.randn(count, d), dim=1)
@@ -217,7 +255,7 @@ def test_rows_beside_the_codes(way: str) -> None:
 @pytest.mark.parametrize("count", (16, 17, 18, 65, 300))
 def test_more_ties_than_candidates(count: int, way: str) -> None:
     """A screen hands on 16 candidates, a box row 64: with one more the row must stay open."""
-    for d, spread in itertools.product((2, 8, 24), (0.0, 2.0**-23)):
+    for d, spread in itertools.product((2, 8, 24, 48), (0.0, 2.0**-23)):
         codebook = torch.randn(400, d)
         tied = torch.randperm(400)[:count]
         codebook[tied] = 0.1 * torch.randn(d) * (1 + spread * torch.randint(-2, 3, (count, d)))
@@ -247,7 +285,7 @@ def far_rows(log_distance: int, d: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("log_distance", (28, 32, 36, 40, 48))
 def test_far_rows(log_distance: int, way: str) -> None:
     """Presses against E: the definition's roundings choose, and not the nearest code."""
-    for d in (8, 24):
+    for d in (8, 24, 48):
         z, codebook = far_rows(log_distance, d)
         check(z, codebook)
         check(z.float(), codebook.float())

@@ -118,8 +118,10 @@ void pack(const void* codes, int64_t stride, int64_t count, int64_t dim,
 }
 
 template <class Element>
-constexpr CodeKernels code_kernels(decltype(CodeKernels::few_rows) few_rows) {
-  return {sizeof(Element), pairs<Element>, pack<Element, Fp32>, pack<Element, Fp64>, few_rows};
+constexpr CodeKernels code_kernels(decltype(CodeKernels::few_rows) few_rows,
+                                   decltype(CodeKernels::listed) listed) {
+  return {sizeof(Element),     pairs<Element>, pack<Element, Fp32>,
+          pack<Element, Fp64>, few_rows,       listed};
 }
 
 }  // namespace
@@ -127,8 +129,8 @@ constexpr CodeKernels code_kernels(decltype(CodeKernels::few_rows) few_rows) {
 constexpr CodeDistanceKernels kCodeDistancesBaseline = {
     direct_kernel<Fp32>(),
     direct_kernel<Fp64>(),
-    code_kernels<float>(few_rows<Across, ReadFp32>),
-    code_kernels<double>(nullptr),
+    code_kernels<float>(few_rows<Across, ReadFp32>, listed<Across, ReadFp32>),
+    code_kernels<double>(nullptr, nullptr),
     CodeKernels{},
     CodeKernels{}};
 

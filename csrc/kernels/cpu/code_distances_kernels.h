@@ -38,6 +38,7 @@ struct DirectKernel {
 // with zeros.
 constexpr int kFewRows = 2;
 constexpr int kFewRowsStep = 8;
+constexpr int kListedCodes = 8;
 
 // What depends on the type of the codes, each of which is contiguous. Null: the level reads them as
 // fp64 only.
@@ -56,6 +57,9 @@ struct CodeKernels {
   void (*few_rows)(const float* rows, int num_rows, int64_t dim, const void* codes, int64_t stride,
                    int64_t count, const float* limits, KeepDistances<float> keep, void* search,
                    int64_t first_row, int64_t first_code);
+  // Direct fp32 distances of such a row to kListedCodes codes, wherever they are. Null for fp64
+  // codes.
+  void (*listed)(const float* row, int64_t dim, const void* const* codes, float* distances);
 };
 
 struct CodeDistanceKernels {

@@ -207,10 +207,15 @@ struct Across {
 
 template <class Read, class Fp32, class Fp64>
 constexpr CodeKernels code_kernels() {
-  CodeKernels kernels = {sizeof(typename Read::Element), pairs<Read>, pack<Read, Fp32>,
-                         pack<Read, Fp64>, nullptr};
+  CodeKernels kernels = {sizeof(typename Read::Element),
+                         pairs<Read>,
+                         pack<Read, Fp32>,
+                         pack<Read, Fp64>,
+                         nullptr,
+                         nullptr};
   if constexpr (sizeof(typename Read::Element) < sizeof(double)) {
     kernels.few_rows = few_rows<Across, Read>;
+    kernels.listed = listed<Across, Read>;
   }
   return kernels;
 }

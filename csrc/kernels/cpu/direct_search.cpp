@@ -72,6 +72,7 @@ struct DirectSearch::Impl {
   const Rows codebook;
   const int64_t dim;
   const Fp32Bound bound;
+  const CodeDistanceKernels& kernels;
   DirectPass<float> fp32;
   DirectPass<double> fp64;
   PairDistances pairs;
@@ -84,16 +85,19 @@ struct DirectSearch::Impl {
   std::vector<ScanRow> scan;
   std::vector<double> scan_limits;
   std::vector<const double*> passing;  // rows
+  std::vector<float> row, distances;   // of a list
 
   Impl(const Rows& codebook, int64_t dim, SimdLevel level)
       : codebook(codebook),
         dim(dim),
         bound(dim),
+        kernels(code_distance_kernels(level)),
         fp32(this->codebook, dim, code_distance_kernels(level)),
         fp64(this->codebook, dim, code_distance_kernels(level)),
         pairs(codebook, dim, level) {}
 
   void run(const double* const* z, int64_t num_rows, Nearest* const* found);
+  void run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found);
   void search_fp32();
   float keep(int64_t i, int64_t code, int num_codes, const float* distances);
   bool make_room(int64_t i, int64_t code);
@@ -146,6 +150,41 @@ void DirectSearch::Impl::run(const double* const* z, int64_t num_rows, Nearest* 
   if (!open.empty()) search_fp32();
   if (!scan.empty()) search_fp64();
   rows_scanned += scan.size();
+}
+
+void DirectSearch::Impl::run_listed(const double* z, const std::vector<int64_t>& codes,
+                                    Nearest* found) {
+  const CodeKernels* in_place = in_place_kernels(kernels, codebook);
+  const auto num_codes = static_cast<int64_t>(codes.size());
+  float limit = kInfinity;
+  distances.assign(num_codes + kListedCodes, 0.0f);
+  if (in_place != nullptr && in_place->listed != nullptr && bound.holds() && is_fp32(z, dim)) {
+    const char* data = static_cast<const char*>(codebook.data);
+    row.assign((dim + kFewRowsStep - 1) / kFewRowsStep * kFewRowsStep, 0.0f);
+    std::copy_n(z, dim, row.begin());
+    float best = kInfinity;
+    const void *e[kListedCodes], *next[kListedCodes];
+    const int64_t code_bytes = dim * in_place->element_bytes;
+    for (int64_t first = -kListedCodes; first < num_codes; first += kListedCodes) {
+      std::copy_n(next, kListedCodes, e);
+      for (int i = 0; i < kListedCodes; ++i) {
+        const int64_t code = codes[std::min(first + kListedCodes + i, num_codes - 1)];
+        const char* begin = data + codebook.offset(code) * in_place->element_bytes;
+        for (int64_t byte = 0; byte < code_bytes; byte += 64) __builtin_prefetch(begin + byte);
+        next[i] = begin;
+      }
+      if (first < 0) continue;
+      in_place->listed(row.data(), dim, e, distances.data() + first);
+      for (int i = 0; i < kListedCodes; ++i) {
+        if (distances[first + i] < best) best = distances[first + i];
+      }
+    }
+    limit = bound.of_fp32(best);
+  }
+  for (int64_t i = 0; i < num_codes; ++i) {
+    if (distances[i] <= limit) pairs.add(z, codes[i], found);
+  }
+  pairs.flush();
 }
 
 void DirectSearch::Impl::search_fp32() {
@@ -234,6 +273,10 @@ void DirectSearch::run(const double* const* z, int64_t num_rows, int64_t first_c
   for (int64_t r = 0; r < num_rows; r += kBlockRows) {
     impl_->run(z + r, std::min(kBlockRows, num_rows - r), found + r);
   }
+}
+
+void DirectSearch::run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found) {
+  impl_->run_listed(z, codes, found);
 }
 
 int64_t DirectSearch::rows_scanned() const { return impl_->rows_scanned; }

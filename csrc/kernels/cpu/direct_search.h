@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/cpu/nearest.h"
 #include "kernels/cpu/rows.h"
@@ -23,6 +24,9 @@ class DirectSearch {
   // first_code .. last_code - 1. z[r] points to dim doubles, all finite.
   void run(const double* const* z, int64_t num_rows, int64_t first_code, int64_t last_code,
            Nearest* const* found);
+
+  // The same for one row and the codes of a list, which hold its nearest.
+  void run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found);
 
   // Rows so far that were scanned in fp64.
   int64_t rows_scanned() const;

@@ -17,6 +17,10 @@ constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
 // If no code is farther from the centre, relative to it, all may be alike: the mean was rounded.
 constexpr double kRoundedMean = 0x1p-44;
+// Elements with a high and a low byte, rounded to integers and negated or not, end here.
+constexpr double kMostOfTwoBytes = 127 * 256 + 127 - 1;
+// Norms of quantised vectors: 2.25 squares of them are a little less than kInt16MostScore.
+constexpr double kMostOfPairs = 30700.0, kMostOfBytes = 490000.0;
 // The squared norm of what is no code.
 constexpr double kNoNorm = std::numeric_limits<double>::infinity();
 
@@ -26,8 +30,10 @@ class Packing {
           Int16Codebook* packed)
       : codes_(codes), kernels_(kernels), parallel_(parallel), packed_(packed) {}
 
-  // The largest norm of a code.
-  double find_largest();
+  // The largest norm of a code, and in the layout of bytes the largest element.
+  void find_largest();
+  double most_norm() const { return std::sqrt(most_norm2_); }
+  double most_element() const { return most_element_; }
   void fill_panels();
 
  private:
@@ -40,12 +46,13 @@ class Packing {
   template <class Body>
   void for_each_panel(const Body& body);
   const double* load_code(int64_t p, int64_t k, Scratch* scratch) const;
+  void place_pairs(const int16_t* quantised, int16_t* panel) const;
 
   const CodeSource& codes_;
   const ScreenInt16Kernels& kernels_;
   const Parallel& parallel_;
   Int16Codebook* const packed_;
-  double most_norm2_ = 0.0;
+  double most_norm2_ = 0.0, most_element_ = 0.0;
 };
 
 template <class Body>
@@ -56,7 +63,7 @@ void Packing::for_each_panel(const Body& body) {
     const DefaultFloatMode float_mode;
     Scratch scratch = {CodeReader(codes_), {}, {}};
     scratch.loaded.resize(kLoadedCodes * packed_->dim);
-    scratch.quantised.resize(packed_->panel_codes * packed_->num_pairs * 2);
+    scratch.quantised.resize(packed_->panel_codes * packed_->code_elements);
     for (int64_t p = begin; p < end; ++p) body(p, &scratch);
   });
 }
@@ -69,9 +76,10 @@ const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
   return scratch->loaded.data() + i * packed_->dim;
 }
 
-double Packing::find_largest() {
+void Packing::find_largest() {
   const int64_t dim = packed_->dim, panel_codes = packed_->panel_codes;
-  std::vector<double> largest(packed_->num_panels, 0.0);
+  const bool bytes = kernels_.layout == Int16Layout::kBytes;
+  std::vector<double> largest(packed_->num_panels, 0.0), elements(packed_->num_panels, 0.0);
   for_each_panel([&](int64_t p, Scratch* scratch) {
     const int64_t last = std::min((p + 1) * panel_codes, packed_->num_codes);
     for (int64_t k = p * panel_codes; k < last; ++k) {
@@ -82,45 +90,58 @@ double Packing::find_largest() {
         norm2 = kNoNorm;  // too large for any scale
       }
       largest[p] = std::max(largest[p], norm2);
+      if (!bytes) continue;
+      const double element = kernels_.bytes.largest(code, packed_->centre.data(), dim);
+      elements[p] = std::max(elements[p], element);
     }
   });
   most_norm2_ = *std::max_element(largest.begin(), largest.end());
-  return std::sqrt(most_norm2_);
+  most_element_ = *std::max_element(elements.begin(), elements.end());
 }
 
 void Packing::fill_panels() {
-  const int64_t num_pairs = packed_->num_pairs, panel_codes = packed_->panel_codes;
+  const int64_t code_elements = packed_->code_elements, panel_codes = packed_->panel_codes;
+  const int64_t dim = packed_->dim;
+  const bool bytes = kernels_.layout == Int16Layout::kBytes;
   const double scale = packed_->scale;
-  std::vector<double> largest(packed_->num_panels, 0.0);  // squared residual
+  const double* centre = packed_->centre.data();
+  std::vector<double> residuals(packed_->num_panels, 0.0), lows(packed_->num_panels, 0.0);
   for_each_panel([&](int64_t p, Scratch* scratch) {
     const int64_t first = p * panel_codes;
+    int16_t* panel = packed_->codes.get() + first * code_elements;
     for (int64_t k = first; k < first + panel_codes; ++k) {
-      int16_t* q = scratch->quantised.data() + (k - first) * num_pairs * 2;
+      int16_t* q = scratch->quantised.data() + (k - first) * code_elements;
       const double* code = k < packed_->num_codes ? load_code(p, k, scratch) : nullptr;
       // Once more: kept from the first time, the norms would be memory for every code. If another
       // thread wrote a larger code meanwhile, it would not fit.
-      const double norm2 =
-          code == nullptr ? kNoNorm : kernels_.norm2(code, packed_->centre.data(), packed_->dim);
-      if (!(norm2 <= most_norm2_)) {
-        std::fill(q, q + num_pairs * 2, int16_t{0});
+      const double norm2 = code == nullptr ? kNoNorm : kernels_.norm2(code, centre, dim);
+      if (!(norm2 <= most_norm2_) ||
+          (bytes && !(kernels_.bytes.largest(code, centre, dim) <= most_element_))) {
+        std::fill(q, q + code_elements, int16_t{0});
         packed_->norms[k] = kInt16NoCode;
-        continue;
+      } else {
+        std::fill(q + dim, q + code_elements, int16_t{0});
+        const double residual = kernels_.quantise(code, centre, scale, dim, q);
+        residuals[p] = std::max(residuals[p], residual);
+        packed_->norms[k] = static_cast<int32_t>(std::lrint(norm2 * scale * scale / packed_->unit));
       }
-      q[num_pairs * 2 - 1] = 0;
-      largest[p] = std::max(
-          largest[p], kernels_.quantise(code, packed_->centre.data(), scale, packed_->dim, q));
-      packed_->norms[k] = static_cast<int32_t>(std::lrint(norm2 * scale * scale));
+      if (bytes) lows[p] = std::max(lows[p], kernels_.bytes.place_code(q, dim, panel, k - first));
     }
-    int16_t* panel = packed_->codes.get() + first * num_pairs * 2;
-    for (int64_t i = 0; i < num_pairs; ++i) {
-      for (int64_t k = 0; k < panel_codes; ++k, panel += 2) {
-        const int16_t* pair = scratch->quantised.data() + (k * num_pairs + i) * 2;
-        panel[0] = pair[0];
-        panel[1] = pair[1];
-      }
-    }
+    if (!bytes) place_pairs(scratch->quantised.data(), panel);
   });
-  packed_->max_residual = std::sqrt(*std::max_element(largest.begin(), largest.end()));
+  packed_->max_residual = std::sqrt(*std::max_element(residuals.begin(), residuals.end()));
+  packed_->max_low = std::sqrt(*std::max_element(lows.begin(), lows.end()));
+}
+
+void Packing::place_pairs(const int16_t* quantised, int16_t* panel) const {
+  const int64_t code_elements = packed_->code_elements;
+  for (int64_t i = 0; i < code_elements; i += 2) {
+    for (int64_t k = 0; k < packed_->panel_codes; ++k, panel += 2) {
+      const int16_t* pair = quantised + k * code_elements + i;
+      panel[0] = pair[0];
+      panel[1] = pair[1];
+    }
+  }
 }
 
 }  // namespace
@@ -133,21 +154,31 @@ std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
   const int64_t num_codes = codes.num_codes, dim = codes.dim;
   packed->num_codes = num_codes;
   packed->dim = dim;
-  packed->num_pairs = (dim + 1) / 2;
+  packed->code_elements =
+      kernels.layout == Int16Layout::kBytes ? kernels.bytes.code_elements(dim) : (dim + 1) / 2 * 2;
   packed->panel_codes = kernels.vectors * kernels.lanes;
   packed->num_panels = (num_codes + packed->panel_codes - 1) / packed->panel_codes;
   packed->centre = find_centre(codes);
 
   Packing packing(codes, kernels, parallel, packed.get());
-  const double norm = packing.find_largest();
+  packing.find_largest();
+  const double norm = packing.most_norm();
   double centre2 = 0.0;
   for (const double c : packed->centre) centre2 += c * c;
   if (norm <= kRoundedMean * std::sqrt(centre2)) return nullptr;
   if (!(norm >= kLeastNorm && norm <= kMostNorm)) return nullptr;
-  packed->most_norm = 32766.0 - 0.5 * std::sqrt(dim);
+  const bool bytes = kernels.layout == Int16Layout::kBytes;
+  packed->unit = bytes ? 256.0 : 1.0;
+  packed->most_quantised = bytes ? kMostOfBytes : kMostOfPairs;
+  packed->most_norm = packed->most_quantised - 1.0 - 0.5 * std::sqrt(dim);
+  packed->most_element = bytes ? kMostOfTwoBytes : packed->most_norm;
   packed->scale = packed->most_norm / norm;
+  if (bytes) {
+    packed->scale = std::min(packed->scale, packed->most_element / packing.most_element());
+  }
+  packed->code_norm = packed->scale * norm;
   const int64_t padded = packed->num_panels * packed->panel_codes;
-  packed->codes = allocate_array<int16_t>(padded * packed->num_pairs * 2);
+  packed->codes = allocate_array<int16_t>(padded * packed->code_elements);
   packed->norms = allocate_array<int32_t>(padded);
   packing.fill_panels();
   return packed;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <vector>
 
@@ -16,20 +15,25 @@ namespace vqgan_fast {
 
 // Stands for the squared norm of a code that is not finite, and behind the last code; no true one
 // is as large.
-constexpr int32_t kInt16NoCode = std::numeric_limits<int32_t>::max();
+constexpr int32_t kInt16NoCode = 1 << 30;
 
 struct Int16Codebook {
   int64_t num_codes;
   int64_t dim;
-  int64_t num_pairs;  // of elements; where dim is odd, a zero behind them
+  int64_t code_elements;  // dim and the zeros behind it
   int64_t panel_codes;
   int64_t num_panels;
   AlignedArray<int16_t> codes;  // panel by panel, see Int16Tile
-  AlignedArray<int32_t> norms;  // H: squared norms of the scaled codes
+  AlignedArray<int32_t> norms;  // H: squared norms of the scaled codes, in units
   std::vector<double> centre;   // c: any vector will do, the mean of some codes makes norms small
   double scale = 0.0;           // B: codes are quantised after (e - c) * scale
-  double most_norm = 0.0;       // A: of a scaled vector, so that a quantised one has at most 32767
+  double unit = 1.0;            // U: what a score counts
+  double most_quantised = 0.0;  // M: norm of a quantised vector, so that scores fit
+  double most_norm = 0.0;       // A: of a scaled vector, so that a quantised one has at most M
+  double most_element = 0.0;    // of a scaled vector, so that it fits when quantised
+  double code_norm = 0.0;       // the largest norm of a scaled code
   double max_residual = 0.0;    // largest norm of what quantising changed in a code
+  double max_low = 0.0;         // L: largest norm of the low bytes of a code; 0 in pairs
 };
 
 // Null if there is no finite code, or if all are alike, or for fp64 numbers so large or small that

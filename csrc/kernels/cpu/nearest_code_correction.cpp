@@ -27,8 +27,13 @@ constexpr Curve kAvx512Vnni[kNumCurves] = {
 #include "kernels/cpu/nearest_code_correction_avx512vnni.inc"
 };
 
+constexpr Curve kAmx[kNumCurves] = {
+#include "kernels/cpu/nearest_code_correction_amx.inc"
+};
+
 // Null for levels that were not measured.
 const Curve* curves_of(SimdLevel level) {
+  if (level == SimdLevel::kAmx) return kAmx;
   if (level == SimdLevel::kAvx512Vnni) return kAvx512Vnni;
   return level == SimdLevel::kAvx2 ? kAvx2 : nullptr;
 }

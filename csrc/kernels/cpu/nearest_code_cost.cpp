@@ -30,9 +30,10 @@ struct LevelCost {
   BoxesCost boxes;
 };
 
-// Fitted by benchmarks/fit_search_cost.py on one core of an AMD EPYC: AVX2 on Zen 3, which has no
-// more, AVX-512 with VNNI on Zen 5, the other levels on Zen 4; NEON is an estimate.
-// nearest_code_correction has by how much the first two differ from this.
+// Fitted by benchmarks/fit_search_cost.py on one core: AVX2 of an AMD Zen 3, which has no more,
+// AVX-512 with VNNI of a Zen 5, AMX of an Intel Xeon (Granite Rapids by its cache), the other
+// levels of a Zen 4; NEON is an estimate. nearest_code_correction has by how much the first three
+// differ from this.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 2500, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
@@ -53,6 +54,10 @@ constexpr LevelCost kAvx512Vnni = {{1721, 288.6, 1.915, 0.03387, 0.02009, 0, 0.9
                                    {3420, 30.53, 1.904, 0.002919, 0.01696, 3213, 6.102, 0.441},
                                    {3850, 71.04, 0.7538, 0.02211, 0.00907, 3959, 30.68, 0.5499},
                                    {3820, 19.92, 4.48, 0.3052, 615.3, 13.71, 4.133, 7.377}};
+constexpr LevelCost kAmx = {{2006, 269.5, 1.051, 0.02061, 0.02198, 0, 0.6058, 0.07478},
+                            {3282, 20.05, 1.55, 0.006811, 0.01281, 2880, 4.169, 0.4079},
+                            {4273, 62.08, 0.9128, 0.02385, 0.005704, 3679, 22.05, 0.8432},
+                            {3689, 16.41, 3.843, 0.1978, 0, 21.09, 1.623, 5.119}};
 
 // On a line so many codes lie so close that their scores often cannot be told apart.
 constexpr double kCrowdedLine = 128;
@@ -72,6 +77,8 @@ const LevelCost& cost_of(SimdLevel level) {
       return kAvx512;
     case SimdLevel::kAvx512Vnni:
       return kAvx512Vnni;
+    case SimdLevel::kAmx:
+      return kAmx;
     case SimdLevel::kBaseline:
       break;
   }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/cpu/code_source.h"
 #include "kernels/cpu/parallel.h"
@@ -14,13 +15,14 @@
 namespace vqgan_fast {
 
 // What a screen leaves of one row. Among the codes of the panels that were screened, the code that
-// the definition chooses is one of `codes`, in any order, unless `open`.
+// the definition chooses is one of `codes` or of `many`, in any order, unless `open`.
 struct RowCandidates {
   static constexpr int kMost = 16;
 
   bool open = false;  // other codes may be nearest as well: more than fit, or no bound for this row
   int count = 0;
   int64_t codes[kMost];
+  std::vector<int64_t> many;  // instead of `codes`, where a screen found more than kMost
 };
 
 // A codebook packed for one screen at one SIMD level. Immutable, so that threads share it and calls
@@ -31,17 +33,19 @@ class CodeScreen {
   class Worker {
    public:
     virtual ~Worker() = default;
-    // Screens rows z[r * dim + d], all finite, num_rows <= kMostRows, against panels first_panel ..
-    // last_panel - 1.
+    // Screens rows z[r * dim + d], all finite, num_rows <= block_rows(), against panels first_panel
+    // .. last_panel - 1.
     virtual void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
                      RowCandidates* out) = 0;
     // Whether what it saw so far would have been screened faster by another screen; false as long
     // as that is too little to tell.
     virtual bool outdone() const { return false; }
   };
-  static constexpr int64_t kMostRows = 96;
+  static constexpr int64_t kMostRows = 192;
 
   virtual ~CodeScreen() = default;
+  // As many rows at a time as make the most of a pass over the codes: at most kMostRows.
+  virtual int64_t block_rows() const { return 96; }
   virtual std::unique_ptr<Worker> worker() const = 0;
   virtual size_t bytes() const = 0;
   // The codebook is cut into panels of equal size, each code in one of them; a caller may give

@@ -12,8 +12,6 @@
 namespace vqgan_fast {
 namespace {
 
-static_assert(RowTasks::kMostRows <= CodeScreen::kMostRows, "a block is one call of a screen");
-
 // Where the screen left this share of a block open, the next blocks are left open as a whole; one
 // in so many tries the screen again.
 constexpr double kHopelessShare = 0.5;
@@ -139,7 +137,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
   const int64_t num_panels = screen.num_panels();
   const int64_t num_threads = useful_threads(num_rows, args.num_codes, args.dim, parallel);
   const RowTasks tasks(num_rows, num_panels, (args.num_codes + num_panels - 1) / num_panels,
-                       num_threads);
+                       num_threads, screen.block_rows());
   const bool cut = tasks.num_parts > 1;
   const bool measure_all = args.distances != nullptr || cut;
   std::vector<Partial> partial(cut ? num_rows * tasks.num_parts : 0);
@@ -149,8 +147,10 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
   share_tasks(tasks.count(), num_threads, parallel, [&](const auto& next) {
     const std::unique_ptr<CodeScreen::Worker> worker = screen.worker();
     PairDistances pairs(args.codebook, args.dim, level);
+    DirectSearch direct(args.codebook, args.dim, level);
     Block block(args, tasks);
     std::vector<RowCandidates> candidates(tasks.most_rows());
+    std::vector<int64_t> with_list;  // rows of many candidates
     int64_t num_proven = 0, num_measured = 0, num_not_finite = 0;
     int64_t blocks_to_skip = 0;
     for (int64_t task = next(); task >= 0; task = next()) {
@@ -165,6 +165,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
       worker->run(block.z.data(), block.size, tasks.first_unit(task), tasks.last_unit(task),
                   candidates.data());
       int64_t num_open = 0;
+      with_list.clear();
       for (int64_t r = 0; r < block.size; ++r) {
         if (!block.finite[r]) {
           ++num_not_finite;
@@ -183,9 +184,17 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
           for (int i = 0; i < row.count; ++i) {
             pairs.add(block.row(r), row.codes[i], &block.found[r]);
           }
+          if (!row.many.empty()) with_list.push_back(r);
         }
       }
       pairs.flush();
+      // Rows of one cluster after the other: its codes are near then.
+      std::sort(with_list.begin(), with_list.end(), [&](int64_t a, int64_t b) {
+        return candidates[a].many.front() < candidates[b].many.front();
+      });
+      for (const int64_t r : with_list) {
+        direct.run_listed(block.row(r), candidates[r].many, &block.found[r]);
+      }
       if (cut) {
         store_partial(block, tasks, task, &partial);
         continue;

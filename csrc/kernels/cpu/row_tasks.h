@@ -13,9 +13,9 @@ namespace vqgan_fast {
 // A grid of tasks: blocks of rows by parts of the codebook. The codebook is cut only where the
 // blocks alone would leave threads without work.
 struct RowTasks {
-  // Blocks have a multiple of kRowStep rows, the least common one of what the screens take at once.
+  // Blocks have a multiple of kRowStep rows: the least common one of what the screens take at once,
+  // except for tiles of 16 rows, some of which are then not full.
   static constexpr int64_t kRowStep = 24;
-  static constexpr int64_t kMostRows = 96;
   // Tasks for each thread even out that some cost more.
   static constexpr int64_t kTasksPerThread = 8;
   // Fewer codes than this are not worth a task of their own.
@@ -29,7 +29,7 @@ struct RowTasks {
   // The codebook is cut at units of unit_codes codes; blocks have at most most_block_rows rows, a
   // multiple of kRowStep.
   RowTasks(int64_t rows, int64_t units, int64_t unit_codes, int64_t num_threads,
-           int64_t most_block_rows = kMostRows)
+           int64_t most_block_rows)
       : num_rows(rows), block_rows(most_block_rows), num_units(units), num_parts(1) {
     if (num_threads > 1) {
       const int64_t even = rows / (kTasksPerThread * num_threads) + 1;

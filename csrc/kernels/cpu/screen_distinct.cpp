@@ -89,6 +89,9 @@ class DistinctScreen final : public CodeScreen {
   std::unique_ptr<Worker> worker() const override {
     return std::make_unique<DistinctWorker>(inner_ ? inner_->worker() : nullptr, codes_);
   }
+  int64_t block_rows() const override {
+    return inner_ ? inner_->block_rows() : CodeScreen::block_rows();
+  }
   size_t bytes() const override {
     return (inner_ ? inner_->bytes() : 0) + codes_.size() * sizeof(int64_t);
   }
@@ -113,6 +116,7 @@ class DistinctScreen final : public CodeScreen {
       }
       for (int64_t r = 0; r < num_rows; ++r) {
         for (int i = 0; i < out[r].count; ++i) out[r].codes[i] = codes_[out[r].codes[i]];
+        for (int64_t& code : out[r].many) code = codes_[code];
       }
     }
     bool outdone() const override { return inner_ && inner_->outdone(); }

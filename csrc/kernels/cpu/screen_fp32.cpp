@@ -200,8 +200,8 @@ class ScreenFp32::Scan final : public CodeScreen::Worker {
  public:
   explicit Scan(const ScreenFp32& screen)
       : screen_(screen),
-        x_(allocate_array<float>(kMostRows * screen.dim_)),
-        states_(allocate_array<float>(kMostRows * 3 * screen.kernel_.lanes)) {}
+        x_(allocate_array<float>(screen.block_rows() * screen.dim_)),
+        states_(allocate_array<float>(screen.block_rows() * 3 * screen.kernel_.lanes)) {}
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override {

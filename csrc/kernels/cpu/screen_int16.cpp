@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -18,14 +18,27 @@ namespace {
 constexpr int64_t kMostDim = 16384;
 // Panels that stay in the first-level cache while the rows of a block pass over them.
 constexpr int64_t kGroupBytes = 16384;
+// A tile takes as long for few elements as for 64.
+[[maybe_unused]] constexpr int64_t kLeastTileDim = 40;
 // A codebook that needs no fetching ahead: the second-level cache has it, or nearly.
 constexpr int64_t kNearBytes = 1 << 20;
+// Where a quarter of a block is open, these rows' codes within the limit are marked in a second
+// pass, and measured if they are at most so many, and at most an eighth of all.
+constexpr int64_t kShareToMark = 4, kMostMarked = 2048, kShareMarked = 8;
+// Where half of a block was open, so many blocks take their limits from an eighth of the codes.
+constexpr int64_t kBlocksToMark = 16, kShareSampled = 8;
+// Vectors of codes whose marks are kept until they are looked at.
+constexpr int64_t kMarkedVectors = 64;
 // The largest norm of a row, in those of codes, is about 2^(kMostShift - 1).
 constexpr int kMostShift = 30;
-constexpr int32_t kMostScore = std::numeric_limits<int32_t>::max();
 
-const ScreenInt16Kernels& kernels_for(SimdLevel level) {
-  (void)level;
+const ScreenInt16Kernels& kernels_for(SimdLevel level, int64_t dim) {
+  (void)level, (void)dim;
+#ifdef VQGAN_FAST_HAS_SCREEN_INT16_AMX
+  if (level >= SimdLevel::kAmx) {
+    return dim >= kLeastTileDim ? kScreenInt16AmxTiles : kScreenInt16Amx;
+  }
+#endif
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVX512VNNI
   if (level >= SimdLevel::kAvx512Vnni) return kScreenInt16Avx512Vnni;
 #endif
@@ -37,6 +50,22 @@ const ScreenInt16Kernels& kernels_for(SimdLevel level) {
 #endif
   return kScreenInt16Baseline;
 }
+
+// A thread that goes on with tiles in use is slower to switch to.
+class TilesInUse {
+ public:
+  TilesInUse(const ScreenInt16Kernels& kernels, int64_t dim) : end_(kernels.bytes.end) {
+    if (end_ != nullptr) kernels.bytes.begin(dim);
+  }
+  ~TilesInUse() {
+    if (end_ != nullptr) end_();
+  }
+  TilesInUse(const TilesInUse&) = delete;
+  TilesInUse& operator=(const TilesInUse&) = delete;
+
+ private:
+  void (*const end_)();
+};
 
 // What the screen knows of one row.
 struct RowState {
@@ -62,14 +91,16 @@ struct RowState {
 
 class Int16Worker final : public CodeScreen::Worker {
  public:
-  Int16Worker(const Int16Codebook& codebook, const ScreenInt16Kernels& kernels)
+  Int16Worker(const Int16Codebook& codebook, const ScreenInt16Kernels& kernels, int64_t most_rows)
       : codebook_(codebook),
         kernels_(kernels),
-        row_stride_((codebook.num_pairs * 2 + 31) / 32 * 32),
-        quantised_(allocate_array<int16_t>(CodeScreen::kMostRows * row_stride_)),
-        state_(allocate_array<int32_t>(CodeScreen::kMostRows * 2 * kernels.lanes)),
-        rows_(CodeScreen::kMostRows) {
-    std::fill_n(quantised_.get(), CodeScreen::kMostRows * row_stride_, int16_t{0});
+        row_stride_(kernels.layout == Int16Layout::kBytes ? (codebook.dim + 63) / 64 * 64
+                                                          : (codebook.dim + 31) / 32 * 32),
+        quantised_(allocate_array<int16_t>(most_rows * row_stride_)),
+        state_(allocate_array<int32_t>(most_rows * 2 * kernels.lanes)),
+        row_(codebook.dim),
+        rows_(most_rows) {
+    std::fill_n(quantised_.get(), most_rows * row_stride_, int16_t{0});
   }
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
@@ -77,7 +108,12 @@ class Int16Worker final : public CodeScreen::Worker {
 
  private:
   bool prepare(const double* z, int64_t r);
+  int32_t bias_of(int shift) const;
   void screen(int64_t first_panel, int64_t num_panels);
+  void mark(int64_t first_panel, int64_t num_panels, RowCandidates* out);
+  void take_marks(const uint16_t* marks, int64_t first_code, std::vector<int64_t>* codes) const;
+  template <class Body>
+  void for_each_tile(int64_t first_panel, int64_t num_panels, const Body& body);
   void collect(int64_t r, int64_t first_panel);
   void finish(RowState* row, RowCandidates* out) const;
 
@@ -87,9 +123,21 @@ class Int16Worker final : public CodeScreen::Worker {
   int64_t num_rows_ = 0;  // that have a bound
   AlignedArray<int16_t> quantised_;
   AlignedArray<int32_t> state_;
-  int32_t shifts_[CodeScreen::kMostRows];
+  std::vector<int16_t> row_;  // one of them before its bytes are dealt out
+  int32_t shifts_[CodeScreen::kMostRows], biases_[CodeScreen::kMostRows];
   std::vector<RowState> rows_;
+  std::vector<uint16_t> marks_;  // row by row
+  int64_t blocks_to_mark_ = 0;   // without screening all codes first
 };
+
+// At least what a score of a row can lie below 0, and the least score.
+int32_t Int16Worker::bias_of(int shift) const {
+  const double most = codebook_.most_quantised;
+  const double product = most * most * std::min(std::ldexp(1.0, shift - 2), 1.0);
+  const double low = kernels_.layout == Int16Layout::kBytes ? codebook_.dim * 0x1p14 : 0.0;
+  const double rounding = std::sqrt(codebook_.dim) * most + low;
+  return static_cast<int32_t>((product + rounding) / codebook_.unit) + 4 + kInt16LeastScore;
+}
 
 // Quantises a row as the r-th one; false if there is no bound for it.
 bool Int16Worker::prepare(const double* z, int64_t r) {
@@ -97,25 +145,32 @@ bool Int16Worker::prepare(const double* z, int64_t r) {
   const double norm = std::sqrt(kernels_.norm2(z, codebook_.centre.data(), dim)) * codebook_.scale;
   int shift = 0;
   double power = 2.0;
-  for (; !(power * norm <= codebook_.most_norm); power *= 0.5) {
+  const bool bytes = kernels_.layout == Int16Layout::kBytes;
+  const double element =
+      bytes ? kernels_.bytes.largest(z, codebook_.centre.data(), dim) * codebook_.scale : 0.0;
+  for (; !(power * norm <= codebook_.most_norm && power * element <= codebook_.most_element);
+       power *= 0.5) {
     if (++shift > kMostShift) return false;
   }
-  const double residual =
-      std::sqrt(kernels_.quantise(z, codebook_.centre.data(), -power * codebook_.scale, dim,
-                                  quantised_.get() + r * row_stride_));
+  int16_t* quantised = bytes ? row_.data() : quantised_.get() + r * row_stride_;
+  const double residual = std::sqrt(
+      kernels_.quantise(z, codebook_.centre.data(), -power * codebook_.scale, dim, quantised));
+  const double low =
+      bytes ? std::sqrt(kernels_.bytes.place_row(quantised, dim, quantised_.get(), r)) : 0.0;
   shifts_[r] = shift;
+  biases_[r] = bias_of(shift);
 
-  const double row_norm = power * norm, code_norm = codebook_.most_norm;
-  const double quantising =
-      residual * (code_norm + codebook_.max_residual) + row_norm * codebook_.max_residual;
-  const double error = quantising * (1.0 + 0x1p-30) + 2.0 + kInt16TagMask;
-  const double definition =
-      (dim + 8) * 0x1p-53 / power * (row_norm + power * code_norm) * (row_norm + power * code_norm);
+  const double row_norm = power * norm, code_norm = codebook_.code_norm;
+  const double quantising = residual * (code_norm + codebook_.max_residual) +
+                            row_norm * codebook_.max_residual + low * codebook_.max_low;
+  const double error = quantising / codebook_.unit * (1.0 + 0x1p-30) + 2.0 + kInt16TagMask;
+  const double definition = (dim + 8) * 0x1p-53 / (power * codebook_.unit) *
+                            (row_norm + power * code_norm) * (row_norm + power * code_norm);
   const double margin = 2.0 * error + definition;
   if (!(margin < 0x1p30)) return false;
   RowState& row = rows_[r];
   row.margin = static_cast<int64_t>(margin) + 1;
-  row.smallest = row.limit = row.loser = kMostScore;
+  row.smallest = row.limit = row.loser = kInt16MostScore;
   row.count = 0;
   return true;
 }
@@ -125,31 +180,124 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
   num_rows_ = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
     out[r].count = 0;
+    out[r].many.clear();
     out[r].open = !prepare(z + r * codebook_.dim, num_rows_);
     if (!out[r].open) rows_[num_rows_++].row = r;
   }
   if (num_rows_ == 0) return;
-  // As many panels as there are tags.
-  const int64_t segment = (kInt16TagMask + 1) / kernels_.vectors;
-  for (int64_t p = first_panel; p < last_panel; p += segment) {
-    std::fill_n(state_.get(), num_rows_ * 2 * kernels_.lanes, kMostScore);
-    screen(p, std::min(segment, last_panel - p));
-    for (int64_t r = 0; r < num_rows_; ++r) collect(r, p);
+  const bool sampled = blocks_to_mark_ > 0;
+  const int64_t num_panels = last_panel - first_panel;
+  screen(first_panel, sampled ? (num_panels + kShareSampled - 1) / kShareSampled : num_panels);
+  if (sampled) {
+    --blocks_to_mark_;
+    mark(first_panel, num_panels, out);
+    return;
   }
-  for (int64_t r = 0; r < num_rows_; ++r) finish(&rows_[r], out + rows_[r].row);
+  int64_t num_open = 0;
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    finish(&rows_[r], out + rows_[r].row);
+    num_open += out[rows_[r].row].open;
+  }
+  if (kernels_.mark == nullptr || num_open * kShareToMark < num_rows_) return;
+  if (num_open * 2 > num_rows_) blocks_to_mark_ = kBlocksToMark;
+  mark(first_panel, num_panels, out);
 }
 
+// Brings what the panels hold into the rows.
 void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {
-  const int64_t panel_codes = codebook_.panel_codes, num_pairs = codebook_.num_pairs;
-  const int64_t panel_bytes = panel_codes * num_pairs * 2 * sizeof(int16_t);
+  // As many panels as there are tags.
+  const int64_t segment = (kInt16TagMask + 1) / kernels_.vectors;
+  for (int64_t p = 0; p < num_panels; p += segment) {
+    std::fill_n(state_.get(), num_rows_ * 2 * kernels_.lanes, kInt16MostScore);
+    for_each_tile(first_panel + p, std::min(segment, num_panels - p),
+                  [&](Int16Tile* tile, int64_t r) {
+                    tile->state = state_.get() + r * 2 * kernels_.lanes;
+                    kernels_.screen(*tile);
+                  });
+    for (int64_t r = 0; r < num_rows_; ++r) collect(r, first_panel + p);
+  }
+}
+
+// Of the rows that are open, or of all if none was finished, finds every code within the limit.
+void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
+  const int64_t most = std::clamp<int64_t>(num_panels * codebook_.panel_codes / kShareMarked,
+                                           4 * RowCandidates::kMost, kMostMarked);
+  int32_t limits[CodeScreen::kMostRows];
+  bool wanted[CodeScreen::kMostRows];
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    RowCandidates& row = out[rows_[r].row];
+    limits[r] = rows_[r].limit;
+    wanted[r] = row.open || row.count == 0;
+    if (wanted[r]) row.open = false;
+  }
+  const int64_t segment = kMarkedVectors / kernels_.vectors;
+  for (int64_t p = 0; p < num_panels; p += segment) {
+    marks_.assign(num_rows_ * kMarkedVectors, 0);
+    for_each_tile(
+        first_panel + p, std::min(segment, num_panels - p), [&](Int16Tile* tile, int64_t r) {
+          const bool* of_tile = wanted + r;
+          if (std::find(of_tile, of_tile + tile->num_rows, true) == of_tile + tile->num_rows) {
+            return;
+          }
+          tile->limits = limits + r;
+          tile->marks = marks_.data() + r * kMarkedVectors + tile->first_tag;
+          tile->marks_stride = kMarkedVectors;
+          kernels_.mark(*tile);
+        });
+    for (int64_t r = 0; r < num_rows_; ++r) {
+      if (!wanted[r]) continue;
+      RowCandidates& row = out[rows_[r].row];
+      take_marks(marks_.data() + r * kMarkedVectors, (first_panel + p) * codebook_.panel_codes,
+                 &row.many);
+      if (static_cast<int64_t>(row.many.size()) <= most) continue;
+      row.many.clear();
+      row.open = true;
+      wanted[r] = false;
+    }
+  }
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    if (!wanted[r]) continue;
+    RowCandidates& row = out[rows_[r].row];
+    const auto is_none = [&](int64_t k) { return codebook_.norms[k] == kInt16NoCode; };
+    row.open = std::any_of(row.many.begin(), row.many.end(), is_none);
+    if (row.open) row.many.clear();
+    if (row.many.size() > RowCandidates::kMost) continue;
+    row.count = static_cast<int>(row.many.size());
+    std::copy(row.many.begin(), row.many.end(), row.codes);
+    row.many.clear();
+  }
+}
+
+// Appends the codes that kMarkedVectors marks of a row stand for, the first of which is first_code.
+void Int16Worker::take_marks(const uint16_t* marks, int64_t first_code,
+                             std::vector<int64_t>* codes) const {
+  constexpr int64_t kAtOnce = sizeof(uint64_t) / sizeof(uint16_t);
+  for (int64_t v = 0; v < kMarkedVectors; v += kAtOnce) {
+    uint64_t any;
+    std::memcpy(&any, marks + v, sizeof any);
+    if (any == 0) continue;
+    for (int64_t i = v; i < v + kAtOnce; ++i) {
+      for (uint32_t bits = marks[i]; bits != 0; bits &= bits - 1) {
+        codes->push_back(first_code + i * kernels_.lanes + __builtin_ctz(bits));
+      }
+    }
+  }
+}
+
+// Calls body(tile, r) for the rows from r on and some panels, all rows before the next panels.
+template <class Body>
+void Int16Worker::for_each_tile(int64_t first_panel, int64_t num_panels, const Body& body) {
+  const int64_t panel_codes = codebook_.panel_codes, code_elements = codebook_.code_elements;
+  const int64_t panel_bytes = panel_codes * code_elements * sizeof(int16_t);
   const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);
   const bool far = codebook_.num_panels * panel_bytes > kNearBytes;
-  Int16Tile tile;
+  Int16Tile tile = {};
   tile.row_stride = row_stride_;
-  tile.num_pairs = num_pairs;
+  tile.dim = codebook_.dim;
+  const TilesInUse tiles(kernels_, tile.dim);
   for (int64_t p = 0; p < num_panels; p += group) {
     tile.num_panels = std::min(group, num_panels - p);
-    tile.codes = codebook_.codes.get() + (first_panel + p) * panel_codes * num_pairs * 2;
+    tile.codes = codebook_.codes.get() + (first_panel + p) * panel_codes * code_elements;
     tile.norms = codebook_.norms.get() + (first_panel + p) * panel_codes;
     tile.first_tag = static_cast<int32_t>(p * kernels_.vectors);
     // Each tile asks for its share of the next group, for that to be near when its turn comes.
@@ -161,8 +309,10 @@ void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {
       tile.num_rows = static_cast<int>(std::min<int64_t>(kernels_.tile_rows, num_rows_ - r));
       tile.rows = quantised_.get() + r * row_stride_;
       tile.shifts = shifts_ + r;
-      tile.state = state_.get() + r * 2 * kernels_.lanes;
-      kernels_.screen(tile);
+      tile.biases = biases_ + r;
+      tile.same_shift = std::all_of(tile.shifts, tile.shifts + tile.num_rows,
+                                    [&](int32_t shift) { return shift == *tile.shifts; });
+      body(&tile, r);
     }
   }
 }
@@ -177,7 +327,7 @@ void Int16Worker::collect(int64_t r, int64_t first_panel) {
   if (smallest > row.limit) return;
   if (smallest < row.smallest) {
     row.smallest = smallest;
-    row.limit = static_cast<int32_t>(std::min<int64_t>(smallest + row.margin, kMostScore));
+    row.limit = static_cast<int32_t>(std::min<int64_t>(smallest + row.margin, kInt16MostScore));
   }
   for (uint32_t bits = kernels_.within(best, row.limit); bits != 0; bits &= bits - 1) {
     const int lane = __builtin_ctz(bits);
@@ -207,11 +357,15 @@ class ScreenInt16 final : public CodeScreen {
   ScreenInt16(std::unique_ptr<const Int16Codebook> codebook, const ScreenInt16Kernels& kernels)
       : codebook_(std::move(codebook)), kernels_(kernels) {}
 
+  // Tiles multiply faster than codes come from behind the second-level cache.
+  int64_t block_rows() const override {
+    return kernels_.layout == Int16Layout::kBytes ? kMostRows : CodeScreen::block_rows();
+  }
   std::unique_ptr<Worker> worker() const override {
-    return std::make_unique<Int16Worker>(*codebook_, kernels_);
+    return std::make_unique<Int16Worker>(*codebook_, kernels_, block_rows());
   }
   size_t bytes() const override {
-    const int64_t code_bytes = codebook_->num_pairs * 2 * sizeof(int16_t) + sizeof(int32_t);
+    const int64_t code_bytes = codebook_->code_elements * sizeof(int16_t) + sizeof(int32_t);
     return codebook_->num_panels * codebook_->panel_codes * code_bytes +
            codebook_->dim * sizeof(double) + sizeof(Int16Codebook) + sizeof(ScreenInt16);
   }
@@ -227,7 +381,7 @@ class ScreenInt16 final : public CodeScreen {
 std::shared_ptr<const CodeScreen> make_screen_int16(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel) {
   if (codes.num_codes < 1 || codes.dim < 1 || codes.dim > kMostDim) return nullptr;
-  const ScreenInt16Kernels& kernels = kernels_for(level);
+  const ScreenInt16Kernels& kernels = kernels_for(level, codes.dim);
   auto packed = pack_int16_codebook(codes, kernels, parallel);
   if (packed == nullptr) return nullptr;
   return std::make_shared<ScreenInt16>(std::move(packed), kernels);

@@ -39,6 +39,7 @@ struct Avx2 {
     asm("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(a, b)));
     return acc;
   }
+  static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
   static Int min(Int a, Int b) { return _mm256_min_epi32(a, b); }
   static Int max(Int a, Int b) { return _mm256_max_epi32(a, b); }
   static Int replace_low_bits(Int a, Int tag) {

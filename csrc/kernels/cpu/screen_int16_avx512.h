@@ -38,6 +38,7 @@ struct Avx512Vectors {
   static Int shift(Int a, const int32_t* count) {
     return _mm512_sra_epi32(a, _mm_cvtsi32_si128(*count));
   }
+  static Int add(Int a, Int b) { return _mm512_add_epi32(a, b); }
   static Int min(Int a, Int b) { return _mm512_min_epi32(a, b); }
   static Int max(Int a, Int b) { return _mm512_max_epi32(a, b); }
   static Int replace_low_bits(Int a, Int tag) {

@@ -37,6 +37,7 @@ struct Baseline {
   static Int dot(Int acc, Int a, Int b) {
     return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
   }
+  static Int add(Int a, Int b) { return a + b; }
   static Int min(Int a, Int b) { return a < b ? a : b; }
   static Int max(Int a, Int b) { return a < b ? b : a; }
   static Int replace_low_bits(Int a, Int tag) { return (a & ~kInt16TagMask) | tag; }

@@ -14,12 +14,12 @@
 namespace vqgan_fast {
 namespace {
 
-template <class Simd, int kRows>
+template <class Simd, int kRows, bool kSameShift, bool kMark>
 void screen_rows(const Int16Tile& tile) {
   using Int = typename Simd::Int;
   constexpr int kVectors = Simd::kVectors;
   constexpr int kPanelInts = kVectors * Simd::kLanes;  // int32s: a pair of elements, or a norm
-  const int64_t num_pairs = tile.num_pairs;
+  const int64_t num_pairs = (tile.dim + 1) / 2;
   const int16_t* codes = tile.codes;
   for (int64_t p = 0; p < tile.num_panels; ++p) {
     Int acc[kRows][kVectors];
@@ -28,10 +28,20 @@ void screen_rows(const Int16Tile& tile) {
     for (int v = 0; v < kVectors; ++v) {
       norm[v] = Simd::load(tile.norms + p * kPanelInts + v * Simd::kLanes);
     }
+    if constexpr (kSameShift) {
+      const Int bias = Simd::broadcast(*tile.biases);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        norm[v] = Simd::add(Simd::shift(norm[v], tile.shifts), bias);
+      }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
+      const Int bias = Simd::broadcast(tile.biases[r]);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = Simd::shift(norm[v], tile.shifts + r);
+      for (int v = 0; v < kVectors; ++v) {
+        acc[r][v] = kSameShift ? norm[v] : Simd::add(Simd::shift(norm[v], tile.shifts + r), bias);
+      }
     }
     const int16_t* x = tile.rows;
     int64_t i = 0;
@@ -48,6 +58,17 @@ void screen_rows(const Int16Tile& tile) {
       }
       x += 2;
     } while (++i < num_pairs);
+    if constexpr (kMark) {
+#pragma GCC unroll 16
+      for (int r = 0; r < kRows; ++r) {
+        uint16_t* marks = tile.marks + r * tile.marks_stride + p * kVectors;
+#pragma GCC unroll 8
+        for (int v = 0; v < kVectors; ++v) {
+          marks[v] = static_cast<uint16_t>(Simd::within(acc[r][v], tile.limits[r]));
+        }
+      }
+      continue;
+    }
     Int tag[kVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) {
@@ -71,11 +92,14 @@ void screen_rows(const Int16Tile& tile) {
 }
 
 // A tile with fewer rows than fit has loops of its own: no row is computed in vain.
-template <class Simd, int kRows = Simd::kTileRows>
+template <class Simd, bool kMark = false, int kRows = Simd::kTileRows>
 void screen_tile(const Int16Tile& tile) {
   if constexpr (kRows > 0) {
-    if (tile.num_rows == kRows) return screen_rows<Simd, kRows>(tile);
-    screen_tile<Simd, kRows - 1>(tile);
+    if (tile.num_rows == kRows) {
+      return tile.same_shift ? screen_rows<Simd, kRows, true, kMark>(tile)
+                             : screen_rows<Simd, kRows, false, kMark>(tile);
+    }
+    screen_tile<Simd, kMark, kRows - 1>(tile);
   }
 }
 
@@ -143,8 +167,16 @@ double quantise_row(const double* x, const double* centre, double scale, int64_t
 
 template <class Simd>
 constexpr ScreenInt16Kernels make_kernels() {
-  return {Simd::kVectors,      Simd::kLanes,       Simd::kTileRows,     screen_tile<Simd>,
-          smallest_lane<Simd>, lanes_within<Simd>, centred_norm2<Simd>, quantise_row<Simd>};
+  ScreenInt16Kernels kernels = {};
+  kernels.vectors = Simd::kVectors;
+  kernels.lanes = Simd::kLanes;
+  kernels.tile_rows = Simd::kTileRows;
+  kernels.screen = screen_tile<Simd>;
+  kernels.smallest = smallest_lane<Simd>;
+  kernels.within = lanes_within<Simd>;
+  kernels.norm2 = centred_norm2<Simd>;
+  kernels.quantise = quantise_row<Simd>;
+  return kernels;
 }
 
 }  // namespace

@@ -1,11 +1,18 @@
 #include "kernels/cpu/simd_level.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <iterator>
 #include <stdexcept>
 #include <string>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#endif
+// Where a compiler has no tiles, there are no kernels for them either.
+#if defined(__x86_64__) && defined(__linux__) && defined(VQGAN_FAST_HAS_SCREEN_INT16_AMX)
+#define VQGAN_FAST_ASKS_FOR_TILES
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace vqgan_fast {
@@ -17,13 +24,11 @@ constexpr SimdLevel kLevels[] = {
 #if defined(__aarch64__)
     SimdLevel::kNeon,
 #elif defined(__x86_64__)
-    SimdLevel::kAvx2,
-    SimdLevel::kAvx512,
-    SimdLevel::kAvx512Vnni,
+    SimdLevel::kAvx2,     SimdLevel::kAvx512, SimdLevel::kAvx512Vnni, SimdLevel::kAmx,
 #endif
 };
 
-// Such as "baseline, avx2, avx512 or avx512vnni".
+// Such as "baseline, avx2, avx512, avx512vnni or amx".
 std::string all_names() {
   std::string all;
   for (const SimdLevel& level : kLevels) {
@@ -43,12 +48,53 @@ bool has_f16c() {
   }();
   return has;
 }
+
+// Whether the CPU has tiles, and Linux (from 5.16 on) lets this process use them. To be asked only
+// where they are wanted: then the system takes no stacks for signals that a thread's tiles would
+// not fit.
+bool may_use_tiles() {
+#if defined(VQGAN_FAST_ASKS_FOR_TILES)
+  static const bool may = [] {
+    constexpr unsigned kTile = 1u << 24, kInt8 = 1u << 25;
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // <asm/prctl.h> of that Linux
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kTile) != 0 && (d & kInt8) != 0 &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return may;
+#else
+  return false;
 #endif
+}
+#endif
+
+// The highest level of the CPU up to this one.
+SimdLevel cpu_level_up_to(SimdLevel most) {
+#if defined(__aarch64__)
+  return std::min(most, SimdLevel::kNeon);  // part of the architecture
+#elif defined(__x86_64__)
+  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())) {
+    return SimdLevel::kBaseline;
+  }
+  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))) {
+    return std::min(most, SimdLevel::kAvx2);
+  }
+  if (!__builtin_cpu_supports("avx512vnni")) return std::min(most, SimdLevel::kAvx512);
+  if (most < SimdLevel::kAmx || !may_use_tiles()) return std::min(most, SimdLevel::kAvx512Vnni);
+  return SimdLevel::kAmx;
+#else
+  static_cast<void>(most);
+  return SimdLevel::kBaseline;
+#endif
+}
 
 }  // namespace
 
 const char* simd_level_name(SimdLevel level) {
   switch (level) {
+    case SimdLevel::kAmx:
+      return "amx";
     case SimdLevel::kAvx512Vnni:
       return "avx512vnni";
     case SimdLevel::kAvx512:
@@ -63,33 +109,17 @@ const char* simd_level_name(SimdLevel level) {
   return "baseline";
 }
 
-SimdLevel cpu_simd_level() {
-#if defined(__aarch64__)
-  return SimdLevel::kNeon;  // part of the architecture
-#elif defined(__x86_64__)
-  if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())) {
-    return SimdLevel::kBaseline;
-  }
-  if (!(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))) {
-    return SimdLevel::kAvx2;
-  }
-  return __builtin_cpu_supports("avx512vnni") ? SimdLevel::kAvx512Vnni : SimdLevel::kAvx512;
-#else
-  return SimdLevel::kBaseline;
-#endif
-}
+SimdLevel cpu_simd_level() { return cpu_level_up_to(kLevels[std::size(kLevels) - 1]); }
 
 SimdLevel simd_level() {
   // Read at every call, so that a test can force one level after the other in one process.
   const char* forced = std::getenv("VQGAN_FAST_ISA");
-  const SimdLevel cpu = cpu_simd_level();
-  if (forced == nullptr || *forced == '\0') return cpu;
+  if (forced == nullptr || *forced == '\0') return cpu_simd_level();
   for (const SimdLevel level : kLevels) {
     if (std::string(forced) != simd_level_name(level)) continue;
-    if (level > cpu) {
+    if (level > cpu_level_up_to(level)) {
       throw std::runtime_error(std::string("VQGAN_FAST_ISA=") + forced +
-                               ": this CPU runs no more than " + simd_level_name(cpu));
+                               ": this CPU runs no more than " + simd_level_name(cpu_simd_level()));
     }
     return level;
   }

@@ -14,12 +14,14 @@ enum class SimdLevel {
   kAvx2,        // with FMA and F16C
   kAvx512,      // F, BW, DQ and VL
   kAvx512Vnni,  // avx512 with VNNI
+  kAmx,         // avx512vnni with AMX-TILE and AMX-INT8
 };
 
-// "baseline", "neon", "avx2", "avx512" or "avx512vnni".
+// "baseline", "neon", "avx2", "avx512", "avx512vnni" or "amx".
 const char* simd_level_name(SimdLevel level);
 
-// The highest level that this CPU runs.
+// The highest level that this CPU runs. Where it has AMX, asks the system, once, to let this
+// process use its tiles: without that leave their first instruction would end the process.
 SimdLevel cpu_simd_level();
 
 // The level in force: the CPU's, or the one that the environment variable VQGAN_FAST_ISA names.

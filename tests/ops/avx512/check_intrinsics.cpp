@@ -2,6 +2,7 @@
 // on numbers of ordinary size, and on those at which the semantics show.
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -293,6 +294,50 @@ void hold_other_integers() {
                 [&](int i) { return words.lane[i]; });
 }
 
+// Tiles smaller than they can be, so that each size shows.
+void hold_tiles() {
+  constexpr int kRows = 5, kColumns = 7, kQuads = 3;
+  struct alignas(64) {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {4 * kColumns, 4 * kQuads, 4 * kColumns};
+    uint8_t rows[16] = {kRows, kRows, kQuads};
+  } config;
+  static_assert(sizeof config == 64, "as the instruction reads it");
+  int8_t a[kRows][40], b[kQuads][48];
+  int32_t before[kRows][kColumns], after[kRows][kColumns + 2];
+  for (auto& row : a) {
+    for (int8_t& x : row) x = static_cast<int8_t>(generator());
+  }
+  for (auto& row : b) {
+    for (int8_t& x : row) x = static_cast<int8_t>(generator());
+  }
+  for (auto& row : before) {
+    for (int32_t& x : row) x = static_cast<int32_t>(generator());
+  }
+  for (auto& row : after) std::fill(std::begin(row), std::end(row), 1234);
+  _tile_loadconfig(&config);
+  _tile_loadd(0, before, sizeof before[0]);
+  _tile_loadd(1, a, sizeof a[0]);
+  _tile_loadd(2, b, sizeof b[0]);
+  _tile_dpbssd(0, 1, 2);
+  _tile_stored(0, after, sizeof after[0]);
+  bool right = true;
+  for (int m = 0; m < kRows; ++m) {
+    for (int n = 0; n < kColumns; ++n) {
+      int64_t sum = before[m][n];
+      for (int k = 0; k < 4 * kQuads; ++k) sum += int64_t{a[m][k]} * b[k / 4][4 * n + k % 4];
+      right = right && static_cast<uint32_t>(after[m][n]) == static_cast<uint32_t>(sum);
+    }
+    right = right && after[m][kColumns] == 1234 && after[m][kColumns + 1] == 1234;
+  }
+  hold_scalar("tile_dpbssd", right);
+  _tile_zero(0);
+  _tile_stored(0, after, sizeof after[0]);
+  for (const auto& row : after) right = right && row[0] == 0 && row[kColumns - 1] == 0;
+  hold_scalar("tile_zero", right);
+  _tile_release();
+}
+
 }  // namespace
 
 int check_intrinsics() {
@@ -301,6 +346,7 @@ int check_intrinsics() {
     hold_fp64();
     hold_int32();
     hold_other_integers();
+    hold_tiles();
   }
   return failures;
 }

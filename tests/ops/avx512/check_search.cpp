@@ -19,12 +19,13 @@ struct Way {
   SimdLevel level;
   MakeScreen make;  // null: there is no screen
 };
-// Of the level with VNNI the int16 screen alone has kernels.
+// Of the levels with VNNI and AMX the int16 screen alone has kernels.
 constexpr Way kWays[] = {
     {"direct", SimdLevel::kAvx512, nullptr},
     {"fp32", SimdLevel::kAvx512, make_screen_fp32},
     {"int16", SimdLevel::kAvx512, make_screen_int16},
     {"int16", SimdLevel::kAvx512Vnni, make_screen_int16},
+    {"int16", SimdLevel::kAmx, make_screen_int16},
     {"boxes", SimdLevel::kAvx512, make_screen_boxes},
 };
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
@@ -91,12 +92,13 @@ int check_search() {
     ++problems;
   };
   for (const auto& data : kCases) {
-    for (const int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 31, 33, 64, 100, 130, 256}) {
+    for (const int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 31, 33, 40, 64, 65, 130, 256}) {
       check(dim < 100 ? 300 : 65, dim, data);
       check(dim % 2 == 0 ? 1 : 17, dim, data);
     }
     // Enough codes for two levels of boxes, wide panels, and more panels than int16 has tags.
     for (const int64_t dim : {1, 2, 3, 4, 8, 16}) check(dim == 4 ? 9000 : 4500, dim, data);
+    check(8300, 44, data);  // more tiles than tags
   }
   check_that_screens_decide();
   check_hashes_of_signs();
