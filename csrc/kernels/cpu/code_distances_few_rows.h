@@ -14,9 +14,9 @@ namespace {
 constexpr int kSums = 8;
 
 // Across names a level's vectors of kLanes elements. Fills acc with the squared differences of each
-// of kRows rows to each of kSums / kRows codes. What follows at `next`, unless it is null, is asked
-// for meanwhile.
-template <class Across, class Read, int kRows>
+// of kRows rows to each of kSums / kRows codes. With kAhead, what follows at `next` is asked for
+// meanwhile.
+template <class Across, class Read, int kRows, bool kAhead>
 [[gnu::always_inline]] inline void sum_squares(const float* rows, int64_t row_size, int64_t dim,
                                                const typename Read::Element* const* e,
                                                const char* next, typename Across::Vector* acc) {
@@ -41,10 +41,11 @@ template <class Across, class Read, int kRows>
   };
   for (int64_t d = 0; d < whole; d += kLanes) {
     add(d, [](const Element* p) { return Across::template load<Read>(p); });
-    if (next == nullptr) continue;
-    constexpr int kBytes = kCodes * kLanes * sizeof(Element);
-    for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + byte);
-    next += kBytes;
+    if constexpr (kAhead) {
+      constexpr int kBytes = kCodes * kLanes * sizeof(Element);
+      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + byte);
+      next += kBytes;
+    }
   }
   if (whole < dim) {
     const int num_left = static_cast<int>(dim - whole);
@@ -72,7 +73,7 @@ void measure_few_rows(const float* rows, int64_t dim, const void* codes, int64_t
     // Codes mostly follow each other: so many bytes further is the next group.
     const char* next = reinterpret_cast<const char*>(e[0] + kCodes * stride);
     typename Across::Vector acc[kSums];
-    sum_squares<Across, Read, kRows>(rows, row_size, dim, e, next, acc);
+    sum_squares<Across, Read, kRows, true>(rows, row_size, dim, e, next, acc);
     alignas(32) float sums[kSums];
     if (!Across::any_not_above(acc, limit, sums)) continue;
     for (int r = 0; r < kRows; ++r) {
@@ -102,7 +103,7 @@ void listed(const float* row, int64_t dim, const void* const* codes, float* dist
     e[i] = static_cast<const typename Read::Element*>(codes[i]);
   }
   typename Across::Vector acc[kSums];
-  sum_squares<Across, Read, 1>(row, 0, dim, e, nullptr, acc);
+  sum_squares<Across, Read, 1, false>(row, 0, dim, e, nullptr, acc);
   Across::any_not_above(acc, limit, sums);
   for (int i = 0; i < kSums; ++i) distances[i] = sums[i];
 }

@@ -19,6 +19,9 @@ constexpr int64_t kBlockRows = 384;
 constexpr int kMostWaiting = 64;
 constexpr int kFewWaiting = 48;
 
+// A pair that is measured costs about 4 + 160 / dim times what a code costs in the scan.
+constexpr int64_t kPairCodes = 4, kPairElements = 160;
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 float round_up(double value) {
@@ -97,7 +100,8 @@ struct DirectSearch::Impl {
         pairs(codebook, dim, level) {}
 
   void run(const double* const* z, int64_t num_rows, Nearest* const* found);
-  void run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found);
+  bool run_listed(const double* z, const std::vector<int64_t>& codes, int64_t num_codes,
+                  Nearest* found);
   void search_fp32();
   float keep(int64_t i, int64_t code, int num_codes, const float* distances);
   bool make_room(int64_t i, int64_t code);
@@ -152,23 +156,23 @@ void DirectSearch::Impl::run(const double* const* z, int64_t num_rows, Nearest* 
   rows_scanned += scan.size();
 }
 
-void DirectSearch::Impl::run_listed(const double* z, const std::vector<int64_t>& codes,
-                                    Nearest* found) {
+bool DirectSearch::Impl::run_listed(const double* z, const std::vector<int64_t>& codes,
+                                    int64_t num_codes, Nearest* found) {
   const CodeKernels* in_place = in_place_kernels(kernels, codebook);
-  const auto num_codes = static_cast<int64_t>(codes.size());
+  const auto num_listed = static_cast<int64_t>(codes.size());
   float limit = kInfinity;
-  distances.assign(num_codes + kListedCodes, 0.0f);
+  distances.assign(num_listed + kListedCodes, 0.0f);
   if (in_place != nullptr && in_place->listed != nullptr && bound.holds() && is_fp32(z, dim)) {
     const char* data = static_cast<const char*>(codebook.data);
     row.assign((dim + kFewRowsStep - 1) / kFewRowsStep * kFewRowsStep, 0.0f);
     std::copy_n(z, dim, row.begin());
     float best = kInfinity;
-    const void *e[kListedCodes], *next[kListedCodes];
+    const void *e[kListedCodes], *next[kListedCodes] = {};
     const int64_t code_bytes = dim * in_place->element_bytes;
-    for (int64_t first = -kListedCodes; first < num_codes; first += kListedCodes) {
+    for (int64_t first = -kListedCodes; first < num_listed; first += kListedCodes) {
       std::copy_n(next, kListedCodes, e);
       for (int i = 0; i < kListedCodes; ++i) {
-        const int64_t code = codes[std::min(first + kListedCodes + i, num_codes - 1)];
+        const int64_t code = codes[std::min(first + kListedCodes + i, num_listed - 1)];
         const char* begin = data + codebook.offset(code) * in_place->element_bytes;
         for (int64_t byte = 0; byte < code_bytes; byte += 64) __builtin_prefetch(begin + byte);
         next[i] = begin;
@@ -180,11 +184,14 @@ void DirectSearch::Impl::run_listed(const double* z, const std::vector<int64_t>&
       }
     }
     limit = bound.of_fp32(best);
+  } else if (num_listed * (kPairCodes + kPairElements / dim) > num_codes) {
+    return false;
   }
-  for (int64_t i = 0; i < num_codes; ++i) {
+  for (int64_t i = 0; i < num_listed; ++i) {
     if (distances[i] <= limit) pairs.add(z, codes[i], found);
   }
   pairs.flush();
+  return true;
 }
 
 void DirectSearch::Impl::search_fp32() {
@@ -226,9 +233,9 @@ bool DirectSearch::Impl::make_room(int64_t i, int64_t code) {
   pairs.flush();
   row.num_measured += row.num_waiting;
   row.num_waiting = 0;
-  // A pair costs about 4 + 160 / dim times what a code costs in the scan. Half as much as the scan
-  // of the codes so far was well spent, but no more.
-  if (row.num_measured > 2 * kMostWaiting + (code - first_code) * dim / (8 * dim + 320)) {
+  // Half as much as the scan of the codes so far was well spent, but no more.
+  const int64_t scanned = (code - first_code) * dim / (kPairCodes * dim + kPairElements) / 2;
+  if (row.num_measured > 2 * kMostWaiting + scanned) {
     scan.push_back({row.z, row.found, code});
     limits[i] = kShut<float>;
     return false;
@@ -275,8 +282,9 @@ void DirectSearch::run(const double* const* z, int64_t num_rows, int64_t first_c
   }
 }
 
-void DirectSearch::run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found) {
-  impl_->run_listed(z, codes, found);
+bool DirectSearch::run_listed(const double* z, const std::vector<int64_t>& codes, int64_t num_codes,
+                              Nearest* found) {
+  return impl_->run_listed(z, codes, num_codes, found);
 }
 
 int64_t DirectSearch::rows_scanned() const { return impl_->rows_scanned; }

@@ -25,8 +25,10 @@ class DirectSearch {
   void run(const double* const* z, int64_t num_rows, int64_t first_code, int64_t last_code,
            Nearest* const* found);
 
-  // The same for one row and the codes of a list, which hold its nearest.
-  void run_listed(const double* z, const std::vector<int64_t>& codes, Nearest* found);
+  // The same for one row and the codes of a list, which hold its nearest among num_codes. False,
+  // and nothing is done, where to search them all is faster.
+  bool run_listed(const double* z, const std::vector<int64_t>& codes, int64_t num_codes,
+                  Nearest* found);
 
   // Rows so far that were scanned in fp64.
   int64_t rows_scanned() const;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "kernels/cpu/code_distances.h"
 #include "kernels/cpu/direct_search.h"
@@ -147,7 +148,7 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
   share_tasks(tasks.count(), num_threads, parallel, [&](const auto& next) {
     const std::unique_ptr<CodeScreen::Worker> worker = screen.worker();
     PairDistances pairs(args.codebook, args.dim, level);
-    DirectSearch direct(args.codebook, args.dim, level);
+    std::optional<DirectSearch> direct;  // of lists, which are rare
     Block block(args, tasks);
     std::vector<RowCandidates> candidates(tasks.most_rows());
     std::vector<int64_t> with_list;  // rows of many candidates
@@ -192,8 +193,14 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
       std::sort(with_list.begin(), with_list.end(), [&](int64_t a, int64_t b) {
         return candidates[a].many.front() < candidates[b].many.front();
       });
+      if (!with_list.empty() && !direct) direct.emplace(args.codebook, args.dim, level);
       for (const int64_t r : with_list) {
-        direct.run_listed(block.row(r), candidates[r].many, &block.found[r]);
+        const std::vector<int64_t>& list = candidates[r].many;
+        if (direct->run_listed(block.row(r), list, args.num_codes, &block.found[r])) continue;
+        block.open[r] = true;
+        ++num_open;
+        --num_measured;
+        if (!cut) args.indices[block.rows[r]] = list.front();
       }
       if (cut) {
         store_partial(block, tasks, task, &partial);

@@ -24,7 +24,7 @@ constexpr int64_t kGroupBytes = 16384;
 constexpr int64_t kNearBytes = 1 << 20;
 // Where a quarter of a block is open, these rows' codes within the limit are marked in a second
 // pass, and measured if they are at most so many, and at most an eighth of all.
-constexpr int64_t kShareToMark = 4, kMostMarked = 2048, kShareMarked = 8;
+constexpr int64_t kShareToMark = 4, kMostMarked = 1024, kShareMarked = 8;
 // Where half of a block was open, so many blocks take their limits from an eighth of the codes.
 constexpr int64_t kBlocksToMark = 16, kShareSampled = 8;
 // Vectors of codes whose marks are kept until they are looked at.
@@ -185,22 +185,26 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     if (!out[r].open) rows_[num_rows_++].row = r;
   }
   if (num_rows_ == 0) return;
-  const bool sampled = blocks_to_mark_ > 0;
   const int64_t num_panels = last_panel - first_panel;
-  screen(first_panel, sampled ? (num_panels + kShareSampled - 1) / kShareSampled : num_panels);
-  if (sampled) {
-    --blocks_to_mark_;
+  const auto num_open = [&] {
+    return std::count_if(rows_.begin(), rows_.begin() + num_rows_,
+                         [&](const RowState& row) { return out[row.row].open; });
+  };
+  if (blocks_to_mark_ > 0) {
+    // Another eighth for each block: one may be unlike the rest.
+    const int64_t sample = (num_panels + kShareSampled - 1) / kShareSampled;
+    const int64_t skipped = --blocks_to_mark_ % kShareSampled * sample;
+    screen(first_panel + std::min(skipped, num_panels - sample), sample);
     mark(first_panel, num_panels, out);
+    if (num_open() * 2 > num_rows_) blocks_to_mark_ = 0;
     return;
   }
-  int64_t num_open = 0;
-  for (int64_t r = 0; r < num_rows_; ++r) {
-    finish(&rows_[r], out + rows_[r].row);
-    num_open += out[rows_[r].row].open;
-  }
-  if (kernels_.mark == nullptr || num_open * kShareToMark < num_rows_) return;
-  if (num_open * 2 > num_rows_) blocks_to_mark_ = kBlocksToMark;
+  screen(first_panel, num_panels);
+  for (int64_t r = 0; r < num_rows_; ++r) finish(&rows_[r], out + rows_[r].row);
+  const int64_t before = num_open();
+  if (kernels_.mark == nullptr || before * kShareToMark < num_rows_) return;
   mark(first_panel, num_panels, out);
+  if (before * 2 > num_rows_ && num_open() * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
 }
 
 // Brings what the panels hold into the rows.
@@ -250,7 +254,7 @@ void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* o
       take_marks(marks_.data() + r * kMarkedVectors, (first_panel + p) * codebook_.panel_codes,
                  &row.many);
       if (static_cast<int64_t>(row.many.size()) <= most) continue;
-      row.many.clear();
+      std::vector<int64_t>().swap(row.many);
       row.open = true;
       wanted[r] = false;
     }
@@ -291,6 +295,7 @@ void Int16Worker::for_each_tile(int64_t first_panel, int64_t num_panels, const B
   const int64_t panel_bytes = panel_codes * code_elements * sizeof(int16_t);
   const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);
   const bool far = codebook_.num_panels * panel_bytes > kNearBytes;
+  const int64_t shared_by = std::max<int64_t>(num_rows_, kernels_.tile_rows);
   Int16Tile tile = {};
   tile.row_stride = row_stride_;
   tile.dim = codebook_.dim;
@@ -302,7 +307,7 @@ void Int16Worker::for_each_tile(int64_t first_panel, int64_t num_panels, const B
     tile.first_tag = static_cast<int32_t>(p * kernels_.vectors);
     // Each tile asks for its share of the next group, for that to be near when its turn comes.
     const char* next = reinterpret_cast<const char*>(tile.codes) + tile.num_panels * panel_bytes;
-    const int64_t share = far ? tile.num_panels * panel_bytes * kernels_.tile_rows / num_rows_ : 0;
+    const int64_t share = far ? tile.num_panels * panel_bytes * kernels_.tile_rows / shared_by : 0;
     for (int64_t r = 0; r < num_rows_; r += kernels_.tile_rows) {
       for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2);
       next += share;
