@@ -274,7 +274,8 @@ def main() -> None:
     report = load(arguments.measured)
     machine = report["machine"]
     level = (machine["simd"] or {}).get("nearest_code", machine["arch"])
-    name = re.sub("[^A-Za-z0-9]+", "_", f"cpu_{machine['cpu']}_{level}").lower()
+    cpu = re.sub(r"\(\w+\)| Processor", "", machine["cpu"])  # as in Intel(R) Xeon(R) Processor
+    name = re.sub("[^A-Za-z0-9]+", "_", f"cpu_{cpu}_{level}").lower()
     arguments.out.mkdir(parents=True, exist_ok=True)
     base = arguments.out / name
     base.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
