@@ -198,12 +198,9 @@ double largest(const double* x, const double* centre, int64_t dim) {
   int64_t d = 0;
   for (; d + 2 * kReals <= dim; d += 2 * kReals) {
     for (int i = 0; i < 2; ++i) {
-      Real a, c;
-      std::memcpy(&a, x + d + i * kReals, sizeof a);
-      std::memcpy(&c, centre + d + i * kReals, sizeof c);
+      const Real centred = difference<Real>(x + d + i * kReals, centre + d + i * kReals);
       __m512i bits;
-      const Real difference = a - c;
-      std::memcpy(&bits, &difference, sizeof bits);
+      std::memcpy(&bits, &centred, sizeof bits);
       bits = _mm512_and_si512(bits, kSize);
       Real size;
       std::memcpy(&size, &bits, sizeof size);
@@ -217,8 +214,8 @@ double largest(const double* x, const double* centre, int64_t dim) {
     for (const double size : sizes) result = result < size ? size : result;
   }
   for (; d < dim; ++d) {
-    const double difference = x[d] - centre[d];
-    const double size = difference < 0.0 ? -difference : difference;
+    const double centred = x[d] - centre[d];
+    const double size = centred < 0.0 ? -centred : centred;
     result = result < size ? size : result;
   }
   return result;

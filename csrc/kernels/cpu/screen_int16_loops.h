@@ -113,6 +113,15 @@ uint32_t lanes_within(const int32_t* lanes, int32_t limit) {
   return Simd::within(Simd::load(lanes), limit);
 }
 
+// x - centre, as many elements as a vector holds.
+template <class Real>
+Real difference(const double* x, const double* centre) {
+  Real a, c;
+  std::memcpy(&a, x, sizeof a);
+  std::memcpy(&c, centre, sizeof c);
+  return a - c;
+}
+
 template <class Simd>
 double centred_norm2(const double* x, const double* centre, int64_t dim) {
   using Real = typename Simd::Real;
@@ -121,10 +130,8 @@ double centred_norm2(const double* x, const double* centre, int64_t dim) {
   int64_t d = 0;
   for (; d + 2 * kReals <= dim; d += 2 * kReals) {
     for (int i = 0; i < 2; ++i) {
-      Real a, c;
-      std::memcpy(&a, x + d + i * kReals, sizeof a);
-      std::memcpy(&c, centre + d + i * kReals, sizeof c);
-      acc[i] += (a - c) * (a - c);
+      const Real centred = difference<Real>(x + d + i * kReals, centre + d + i * kReals);
+      acc[i] += centred * centred;
     }
   }
   double sum = 0.0;
@@ -144,10 +151,7 @@ double quantise_row(const double* x, const double* centre, double scale, int64_t
   int64_t d = 0;
   for (; d + 2 * kReals <= dim; d += 2 * kReals) {
     for (int i = 0; i < 2; ++i) {
-      Real a, c;
-      std::memcpy(&a, x + d + i * kReals, sizeof a);
-      std::memcpy(&c, centre + d + i * kReals, sizeof c);
-      const Real scaled = (a - c) * scale;
+      const Real scaled = difference<Real>(x + d + i * kReals, centre + d + i * kReals) * scale;
       const Real rounded = (scaled + kRound) - kRound;
       acc[i] += (rounded - scaled) * (rounded - scaled);
       const Short narrow = Simd::narrow(rounded);
