@@ -12,10 +12,10 @@ namespace vqgan_fast {
 // Groups, their codes and rows are those of code_groups.h. Tables are indexed by DType.
 struct CodeSums {
   static constexpr int kTypes = 4;
-  // The rows of a code lie anywhere in z, so that no hardware foresees the next one: their offsets
-  // are read this far behind the last. Nearer, the memory has not answered yet; farther, wide rows
-  // would leave L1 again, few places of which are theirs.
-  static constexpr int64_t kRowsAhead = 20;
+  // The rows of a code lie anywhere in z, so that no hardware foresees the next one: they are asked
+  // for this far behind the last, as many lines as the L2 can wait for at a time. L1 waits for half
+  // as many, and asked for from there rows of 1 KiB come at half the rate.
+  static constexpr int64_t kRowsAhead = 32;
 
   // codes[g] = the g-th code that has rows, first[g] = how many rows the codes before it have.
   // Returns the number of those codes.
@@ -26,8 +26,10 @@ struct CodeSums {
   void (*add_rows[kTypes])(const void* z, const int64_t* offsets, const int64_t* first,
                            int64_t num_groups, int64_t columns, double* sums);
 
-  // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64. What lies at
-  // `later` as z lies at z is wanted soon, and asked for on the way; it is not used.
+  // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64; kMostColumns at
+  // most, a line of the caches. What lies at `later` as z lies at z is wanted soon, and asked for
+  // on the way; it is not used.
+  static constexpr int64_t kMostColumns = 64 / sizeof(double);
   void (*add_columns[kTypes])(const void* z, int64_t column_stride, const void* later,
                               const int32_t* group, int64_t num_rows, int64_t columns,
                               double* sums);

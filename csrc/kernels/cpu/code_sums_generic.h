@@ -65,7 +65,7 @@ void add_row_columns(const typename E::Storage* z, const int64_t* offsets, int64
   for (int64_t r = 0; r < num_rows; ++r) {
     const auto* row = z + offsets[r];
     const auto* later = z + offsets[r + CodeSums::kRowsAhead];
-    for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c);
+    for (int64_t c = 0; c < kVectors * kLanes; c += kLine) __builtin_prefetch(later + c, 0, 2);
     for (int64_t v = 0; v < kVectors; ++v) total[v] += Vector<E, kLanes>::load(row + v * kLanes);
   }
   for (int64_t v = 0; v < kVectors; ++v) {
@@ -141,34 +141,68 @@ void add_rows(const void* latents, const int64_t* offsets, const int64_t* first,
   }
 }
 
-// kLanes rows of kVectors kLanes columns: squares of a register's width, turned in registers.
+// kLanes rows of kVectors kLanes columns: squares of a register's width, turned in registers. A
+// level can have its own for its widest.
 template <class E, int64_t kLanes, int64_t kVectors>
-void add_squares(const typename E::Storage* z, int64_t column_stride, const int32_t* group,
-                 int64_t columns, double* sums) {
-  Doubles<kLanes> rows[kVectors][kLanes];
-  for (int64_t v = 0; v < kVectors; ++v) {
-    for (int64_t i = 0; i < kLanes; ++i) {
-      rows[v][i] = Vector<E, kLanes>::load(z + (v * kLanes + i) * column_stride);
+class Square {
+ public:
+  Square(const typename E::Storage* z, int64_t column_stride) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      for (int64_t i = 0; i < kLanes; ++i) {
+        rows_[v][i] = Vector<E, kLanes>::load(z + (v * kLanes + i) * column_stride);
+      }
+      turn_square(rows_[v]);
     }
-    turn_square(rows[v]);
   }
+
+  // The v-th kLanes columns of a row.
+  Doubles<kLanes> part(int64_t row, int64_t v) const { return rows_[v][row]; }
+
+ private:
+  Doubles<kLanes> rows_[kVectors][kLanes];
+};
+
+template <int64_t kLanes, int64_t kVectors, class S>
+inline __attribute__((always_inline)) void add_square(const S& square, const int32_t* group,
+                                                      int64_t columns, double* sums) {
+  using Sums = Vector<Fp64, kLanes>;
   // Rows of one code would wait for each other's sums to come back from memory.
   if (group[0] == group[kLanes - 1] && std::count(group, group + kLanes, group[0]) == kLanes) {
     double* sum = sums + group[0] * columns;
     for (int64_t v = 0; v < kVectors; ++v) {
-      Doubles<kLanes> total = Vector<Fp64, kLanes>::load(sum + v * kLanes);
-      for (int64_t i = 0; i < kLanes; ++i) total += rows[v][i];
-      Vector<Fp64, kLanes>::store(total, sum + v * kLanes);
+      Doubles<kLanes> total = Sums::load(sum + v * kLanes);
+      for (int64_t i = 0; i < kLanes; ++i) total += square.part(i, v);
+      Sums::store(total, sum + v * kLanes);
     }
     return;
   }
   for (int64_t i = 0; i < kLanes; ++i) {
     double* sum = sums + group[i] * columns;
     for (int64_t v = 0; v < kVectors; ++v) {
-      const Doubles<kLanes> before = Vector<Fp64, kLanes>::load(sum + v * kLanes);
-      Vector<Fp64, kLanes>::store(before + rows[v][i], sum + v * kLanes);
+      Sums::store(Sums::load(sum + v * kLanes) + square.part(i, v), sum + v * kLanes);
     }
   }
+}
+
+// kColumns columns of so many rows as a line of them holds, or fewer. `columns` lie between the
+// sums of two codes.
+template <class E, int64_t kMost, int64_t kColumns>
+inline __attribute__((always_inline)) void add_line(const typename E::Storage* z,
+                                                    int64_t column_stride,
+                                                    const typename E::Storage* later,
+                                                    const int32_t* group, int64_t num_rows,
+                                                    int64_t columns, double* sums) {
+  for (int64_t c = 0; c < kColumns; ++c) __builtin_prefetch(later + c * column_stride);
+  int64_t r = 0;
+  const auto squares = [&](auto lanes) {
+    for (; r + lanes <= num_rows; r += lanes) {
+      const Square<E, lanes, kColumns / lanes> square(z + r, column_stride);
+      add_square<lanes, kColumns / lanes>(square, group + r, columns, sums);
+    }
+  };
+  squares(Constant<std::min(kMost, kColumns)>());
+  squares(Constant<std::min(kFewLanes<kMost>, kColumns)>());
+  squares(Constant<1>());
 }
 
 template <class E, int64_t kMost>
@@ -180,28 +214,20 @@ void add_columns(const void* latents, int64_t column_stride, const void* later,
   const auto* z = static_cast<const typename E::Storage*>(latents);
   const auto* ahead = static_cast<const typename E::Storage*>(later);
   for (int64_t first = 0; first < num_rows; first += kLine) {
-    const int64_t end = std::min(first + kLine, num_rows);
-    int64_t c = 0;
-    const auto add = [&](auto some) {
-      constexpr int64_t kColumns = some;
-      for (int64_t i = 0; i < kColumns; ++i) {
-        __builtin_prefetch(ahead + (c + i) * column_stride + first);
-      }
-      int64_t r = first;
-      const auto squares = [&](auto lanes) {
-        for (; r + lanes <= end; r += lanes) {
-          add_squares<E, lanes, kColumns / lanes>(z + c * column_stride + r, column_stride,
-                                                  group + r, columns, sums + c);
-        }
-      };
-      squares(Constant<std::min(kMost, kColumns)>());
-      squares(Constant<std::min(kFewLanes<kMost>, kColumns)>());
-      squares(Constant<1>());
-      c += kColumns;
+    const int64_t count = std::min(kLine, num_rows - first);
+    const auto add = [&](auto some, int64_t c, int64_t stride) {
+      const int64_t at = c * column_stride + first;
+      add_line<E, kMost, some>(z + at, column_stride, ahead + at, group + first, count, stride,
+                               sums + c);
     };
-    while (c + 8 <= columns) add(Constant<8>());
-    if (c + 4 <= columns) add(Constant<4>());
-    while (c < columns) add(Constant<1>());
+    // A number that the compiler knows: no product for each row.
+    if (columns == CodeSums::kMostColumns) {
+      add(Constant<CodeSums::kMostColumns>(), 0, CodeSums::kMostColumns);
+      continue;
+    }
+    int64_t c = 0;
+    for (; c + 4 <= columns; c += 4) add(Constant<4>(), c, columns);
+    for (; c < columns; ++c) add(Constant<1>(), c, columns);
   }
 }
 

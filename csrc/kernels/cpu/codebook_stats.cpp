@@ -197,25 +197,25 @@ class SumOfColumns {
   // Of a part, as many columns at a time as have a line of sums in each code: more would leave the
   // nearer caches. The results are written in whole lines of theirs all the same.
   void run_part(int64_t column, int64_t columns, double* sums) const {
-    for (int64_t c = 0; c < columns; c += kColumnsOfLine) {
-      add_all_rows(column + c, std::min(kColumnsOfLine, columns - c),
+    for (int64_t c = 0; c < columns; c += CodeSums::kMostColumns) {
+      add_all_rows(column + c, std::min(CodeSums::kMostColumns, columns - c),
                    sums + c * groups_.num_groups);
     }
-    if (columns <= kColumnsOfLine) {
+    if (columns <= CodeSums::kMostColumns) {
       return sink_.take(0, groups_.num_groups, column, columns, sums);
     }
     alignas(64) double side_by_side[kMostSums];
     const int64_t step = kMostSums / columns;
     for (int64_t g = 0; g < groups_.num_groups; g += step) {
       const int64_t count = std::min(step, groups_.num_groups - g);
-      for (int64_t c = 0; c < columns; c += kColumnsOfLine) {
-        const int64_t some = std::min(kColumnsOfLine, columns - c);
+      for (int64_t c = 0; c < columns; c += CodeSums::kMostColumns) {
+        const int64_t some = std::min(CodeSums::kMostColumns, columns - c);
         const double* from = sums + c * groups_.num_groups + g * some;
         for (int64_t i = 0; i < count; ++i) {
           double* to = side_by_side + i * columns + c;
           // Of a number that the compiler knows: no call.
-          if (some == kColumnsOfLine) {
-            std::copy_n(from + i * kColumnsOfLine, kColumnsOfLine, to);
+          if (some == CodeSums::kMostColumns) {
+            std::copy_n(from + i * CodeSums::kMostColumns, CodeSums::kMostColumns, to);
           } else {
             std::copy_n(from + i * some, some, to);
           }
@@ -250,8 +250,6 @@ class SumOfColumns {
     if (column + 2 * columns > dim_) return first_of(row, column);
     return first_of(std::min(later - num_rows, num_rows - 1), column + columns);
   }
-
-  static constexpr int64_t kColumnsOfLine = 64 / sizeof(double);
 
   const CodeGroups& groups_;
   std::unique_ptr<int32_t[]> group_;

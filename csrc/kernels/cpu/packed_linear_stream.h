@@ -36,7 +36,7 @@ void stream_panels(const PackedLinearArgs& args, int64_t panel) {
           const W* segment = weight + p * stride + begin * kPanel;
           const char* ahead = reinterpret_cast<const char*>(segment) + kAhead;
           for (int64_t line = 0; line < kShare; line += 64) {
-            _mm_prefetch(ahead + (part * length + k) * kShare + line, _MM_HINT_T0);
+            _mm_prefetch(ahead + (part * length + k) * kShare + line, _MM_HINT_T1);
           }
           Floats w[kVectors];
           V::template load_weights<kParts>(segment + k * kPanel, part, w);
