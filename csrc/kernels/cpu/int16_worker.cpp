@@ -128,7 +128,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
   screen(first_panel, num_panels);
   for (int64_t r = 0; r < num_rows_; ++r) finish(&rows_[r], out + rows_[r].number);
   const int64_t before = num_open();
-  if (kernels_.mark == nullptr || before * kShareToMark < num_rows_) return;
+  if (codebook_.dim < kernels_.least_dim_to_mark || before * kShareToMark < num_rows_) return;
   mark(first_panel, num_panels, out);
   if (before * 2 > num_rows_ && num_open() * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
 }

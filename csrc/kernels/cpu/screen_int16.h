@@ -79,9 +79,10 @@ struct ScreenInt16Kernels {
   // lowest kInt16TagBits bits of each replaced by its tag.
   void (*screen)(const Int16Tile& tile);
 
-  // Marks the codes whose score, without a tag, is within the row's limit. Null where searching
-  // rows anew that have many such codes is as fast.
+  // Marks the codes whose score, without a tag, is within the row's limit. For vectors shorter than
+  // least_dim_to_mark, searching rows anew that have many such codes is as fast.
   void (*mark)(const Int16Tile& tile);
+  int64_t least_dim_to_mark;
 
   // The smallest of `lanes` numbers.
   int32_t (*smallest)(const int32_t* lanes);

@@ -221,14 +221,8 @@ double largest(const double* x, const double* centre, int64_t dim) {
   return result;
 }
 
-constexpr ScreenInt16Kernels make_pair_kernels() {
-  ScreenInt16Kernels kernels = make_kernels<Amx>();
-  kernels.mark = screen_tile<Amx, true>;
-  return kernels;
-}
-
 constexpr ScreenInt16Kernels make_tile_kernels() {
-  ScreenInt16Kernels kernels = make_pair_kernels();
+  ScreenInt16Kernels kernels = make_kernels<Amx>();
   kernels.layout = Int16Layout::kBytes;
   kernels.vectors = 1;
   kernels.tile_rows = kTile;
@@ -240,7 +234,7 @@ constexpr ScreenInt16Kernels make_tile_kernels() {
 
 }  // namespace
 
-const ScreenInt16Kernels kScreenInt16Amx = make_pair_kernels();
+const ScreenInt16Kernels kScreenInt16Amx = make_kernels<Amx>();
 const ScreenInt16Kernels kScreenInt16AmxTiles = make_tile_kernels();
 
 }  // namespace vqgan_fast

@@ -60,8 +60,14 @@ struct Avx2 {
   }
 };
 
+constexpr ScreenInt16Kernels make_avx2_kernels() {
+  ScreenInt16Kernels kernels = make_kernels<Avx2>();
+  kernels.least_dim_to_mark = 48;
+  return kernels;
+}
+
 }  // namespace
 
-const ScreenInt16Kernels kScreenInt16Avx2 = make_kernels<Avx2>();
+const ScreenInt16Kernels kScreenInt16Avx2 = make_avx2_kernels();
 
 }  // namespace vqgan_fast

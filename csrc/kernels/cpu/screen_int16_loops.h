@@ -176,6 +176,7 @@ constexpr ScreenInt16Kernels make_kernels() {
   kernels.lanes = Simd::kLanes;
   kernels.tile_rows = Simd::kTileRows;
   kernels.screen = screen_tile<Simd>;
+  kernels.mark = screen_tile<Simd, true>;
   kernels.smallest = smallest_lane<Simd>;
   kernels.within = lanes_within<Simd>;
   kernels.norm2 = centred_norm2<Simd>;
