@@ -8,7 +8,18 @@ import pytest
 import torch
 
 import vqgan_fast
-from vqgan_fast import _library, info
+from vqgan_fast import _library, damage, info
+
+
+@pytest.fixture(scope="module")
+def damaged() -> dict[str, str]:
+    return damage.find_damage()
+
+
+@pytest.fixture(autouse=True)
+def look_for_damage_once(monkeypatch: pytest.MonkeyPatch, damaged: dict[str, str]) -> None:
+    """In a checkout, two processes load the libraries for that: seconds."""
+    monkeypatch.setattr(info, "find_damage", lambda: damaged)
 
 
 def test_collect_is_plain_data_with_every_part():
