@@ -270,9 +270,11 @@ def main() -> None:
     )
     parser.add_argument("measured", type=Path, nargs="+", help="what pytest-benchmark wrote")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--cpu", help="its name, where the machine hides which one it is")
     arguments = parser.parse_args()
     report = load(arguments.measured)
     machine = report["machine"]
+    machine["cpu"] = arguments.cpu or machine["cpu"]
     level = (machine["simd"] or {}).get("nearest_code", machine["arch"])
     cpu = re.sub(r"\(\w+\)| Processor", "", machine["cpu"])  # as in Intel(R) Xeon(R) Processor
     name = re.sub("[^A-Za-z0-9]+", "_", f"cpu_{cpu}_{level}").lower()
