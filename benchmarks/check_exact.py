@@ -248,7 +248,12 @@ def outcomes(chosen: list[Block], seed: int, processes: int) -> Iterator[Outcome
 
 
 def run(
-    chosen: list[Block], seed: int, processes: int, quiet: bool, report: Path | None = None
+    chosen: list[Block],
+    seed: int,
+    processes: int,
+    quiet: bool,
+    report: Path | None = None,
+    cpu: str | None = None,
 ) -> int:
     levels_run = ", ".join(levels())
     print(f"SIMD levels: {levels_run}. Processes: {processes}. Seed {seed}.", flush=True)
@@ -265,6 +270,7 @@ def run(
         progress.update(outcome.rows)
     progress.close()
     result = exactness_report.collect(done, time.monotonic() - started, seed, processes)
+    result["cpu"] = cpu or result["cpu"]
     print("\n".join(exactness_report.tables(result)))
     if report is not None:
         exactness_report.write(result, report)
@@ -292,12 +298,14 @@ def main() -> int:
     parser.add_argument(
         "--report", type=Path, help="FILE.md and FILE.json; in a folder, named after the machine"
     )
+    parser.add_argument("--cpu", help="its name in the report, where the machine hides which it is")
     arguments = parser.parse_args()
     chosen = [arguments.block] if arguments.block else None
     if chosen is None:
         chosen = blocks(int(arguments.rows), arguments.data)
     processes = max(1, min(arguments.processes, len(chosen)))
-    return run(chosen, arguments.seed, processes, arguments.quiet, arguments.report)
+    quiet, report, cpu = arguments.quiet, arguments.report, arguments.cpu
+    return run(chosen, arguments.seed, processes, quiet, report, cpu)
 
 
 if __name__ == "__main__":

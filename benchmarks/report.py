@@ -33,6 +33,12 @@ def load(paths: list[Path]) -> dict[str, Any]:
         other = file["machine_info"]["vqgan_fast"]
         if any(other[key] != machine[key] for key in ("cpu", "simd", "torch")):
             raise ValueError(f"{path} was not measured like {paths[0]}: {other} against {machine}")
+        # Several kinds of CPU can have one name.
+        peaks = [about["fma_gflops"]["1"] for about in (machine, other)]
+        if max(peaks) > 1.25 * min(peaks):
+            raise ValueError(
+                f"{path} has another peak than {paths[0]}: {peaks[1]} against {peaks[0]}"
+            )
     counts: dict[str, int] = {}
     for file in files:
         commit = file["machine_info"]["vqgan_fast"]["commit"]

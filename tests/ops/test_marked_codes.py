@@ -68,12 +68,12 @@ def test_clusters_behind_codes_that_are_none(way: str) -> None:
 
 @pytest.mark.parametrize("scale", (1e-25, 1e25))
 def test_clusters_whose_squares_fp32_does_not_hold(scale: float, way: str) -> None:
-    z, codebook = clusters(45, 60, 1e-4)
+    z, codebook = clusters(49, 60, 1e-4)
     check(scale * z, scale * codebook)
 
 
 def test_clusters_in_columns(way: str) -> None:
-    z, codebook = clusters(45, 60, 1e-4)
+    z, codebook = clusters(49, 60, 1e-4)
     check(z, codebook.t().contiguous().t())
 
 

@@ -14,6 +14,7 @@ struct Avx2 {
   static constexpr int kVectors = 2;
   static constexpr int kLanes = 8;
   static constexpr int kTileRows = 6;
+  static constexpr int64_t kLeastDimToMark = 48;
   using Int = __m256i;
   using Real = __m256d;
   using Short = __m128i;  // as many int16s as Real has doubles, in the low half
@@ -60,14 +61,8 @@ struct Avx2 {
   }
 };
 
-constexpr ScreenInt16Kernels make_avx2_kernels() {
-  ScreenInt16Kernels kernels = make_kernels<Avx2>();
-  kernels.least_dim_to_mark = 48;
-  return kernels;
-}
-
 }  // namespace
 
-const ScreenInt16Kernels kScreenInt16Avx2 = make_avx2_kernels();
+const ScreenInt16Kernels kScreenInt16Avx2 = make_kernels<Avx2>();
 
 }  // namespace vqgan_fast

@@ -22,6 +22,7 @@ struct Avx512Vectors {
   static constexpr int kVectors = 4;
   static constexpr int kLanes = 16;
   static constexpr int kTileRows = 6;
+  static constexpr int64_t kLeastDimToMark = 1;
   using Int = __m512i;
   using Real = __m512d;
   using Short = __m128i;

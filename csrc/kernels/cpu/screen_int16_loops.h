@@ -1,8 +1,8 @@
 // The loops of the int16 screen for any instruction set. Included by screen_int16_<level>.cpp
 // alone; all of it has internal linkage, so that each level keeps its own copy.
 //
-// A level is a struct with kVectors, kLanes, kTileRows, the vector types Int (int32 lanes), Real
-// (doubles) and their operations.
+// A level is a struct with kVectors, kLanes, kTileRows, kLeastDimToMark, the vector types Int
+// (int32 lanes), Real (doubles) and their operations.
 #pragma once
 
 #include <cstdint>
@@ -177,6 +177,7 @@ constexpr ScreenInt16Kernels make_kernels() {
   kernels.tile_rows = Simd::kTileRows;
   kernels.screen = screen_tile<Simd>;
   kernels.mark = screen_tile<Simd, true>;
+  kernels.least_dim_to_mark = Simd::kLeastDimToMark;
   kernels.smallest = smallest_lane<Simd>;
   kernels.within = lanes_within<Simd>;
   kernels.norm2 = centred_norm2<Simd>;
