@@ -47,9 +47,12 @@ def test_tables_are_printed_and_kept(
     assert page.endswith("\n")
 
 
-def measured(folder: Path, commit: str, shapes: list[list[int]], cpu: str = "A CPU") -> Path:
+def measured(
+    folder: Path, commit: str, shapes: list[list[int]], cpu: str = "A CPU", peak: float = 100.0
+) -> Path:
     """What pytest-benchmark writes, as far as a report reads it."""
     machine = {"cpu": cpu, "simd": {"selected": "avx2"}, "torch": "2.99", "commit": commit}
+    machine["fma_gflops"] = {"1": peak}
     cases = [{"extra_info": {"shape": shape}} for shape in shapes]
     file = folder / f"{commit}_{cpu}.json"
     about = {"datetime": "2026-11-29T03:30:00", "machine_info": {"vqgan_fast": machine}}
@@ -69,3 +72,5 @@ def test_a_report_of_several_files_names_their_commits(
     assert load([old])["machine"]["commit"] == "abc"
     with pytest.raises(ValueError, match=r"was not measured like .*abc_A CPU\.json"):
         load([old, measured(tmp_path, "abc", [[1]], cpu="Another")])
+    with pytest.raises(ValueError, match="has another peak than .*: 200.0 against 100.0"):
+        load([old, measured(tmp_path, "ghi", [[1]], peak=200.0)])

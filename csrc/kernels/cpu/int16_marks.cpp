@@ -7,15 +7,21 @@
 namespace vqgan_fast {
 namespace {
 
-// Marked codes are measured if they are at most so many, and at most an eighth of all.
-constexpr int64_t kMostMarked = 1024, kShareMarked = 8;
+// Marked codes are measured if they are at most so many, and at most this share of all: more are
+// searched faster in their order, the more so the shorter they are. Beside the products of bytes
+// that is slow.
+constexpr int64_t kMostMarked = 1024;
+int64_t share_marked(Int16Layout layout, int64_t dim) {
+  return layout == Int16Layout::kBytes ? 8 : 8 + 256 / dim;
+}
 // Vectors of codes whose marks are kept until they are looked at.
 constexpr int64_t kMarkedVectors = 64;
 
 }  // namespace
 
 void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
-  const int64_t most = std::clamp<int64_t>(num_panels * codebook_.panel_codes / kShareMarked,
+  const int64_t share = share_marked(kernels_.layout, codebook_.dim);
+  const int64_t most = std::clamp<int64_t>(num_panels * codebook_.panel_codes / share,
                                            4 * RowCandidates::kMost, kMostMarked);
   int32_t limits[CodeScreen::kMostRows];
   bool wanted[CodeScreen::kMostRows];
