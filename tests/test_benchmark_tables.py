@@ -72,5 +72,5 @@ def test_a_report_of_several_files_names_their_commits(
     assert load([old])["machine"]["commit"] == "abc"
     with pytest.raises(ValueError, match=r"was not measured like .*abc_A CPU\.json"):
         load([old, measured(tmp_path, "abc", [[1]], cpu="Another")])
-    with pytest.raises(ValueError, match="has another peak than .*: 200.0 against 100.0"):
+    with pytest.raises(ValueError, match=r"has another peak than .*: 200\.0 against 100\.0"):
         load([old, measured(tmp_path, "ghi", [[1]], peak=200.0)])
