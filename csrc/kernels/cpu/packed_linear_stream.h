@@ -19,6 +19,8 @@ void stream_panels(const PackedLinearArgs& args, int64_t panel) {
   constexpr int64_t kShare = kPanel * sizeof(W) / kParts;  // bytes to fetch for each input
   constexpr int64_t kAhead =
       kSegment * kPanel * sizeof(W) > 4096 ? kSegment * kPanel * sizeof(W) : 4096;
+  // AVX-512 reads so fast that L1 cannot wait for as many lines as that takes. The L2 can.
+  constexpr auto kHint = V::kLanes == 16 ? _MM_HINT_T1 : _MM_HINT_T0;
   alignas(64) float totals[kPanels][kRows][kPanel];
   const int64_t stride = args.dim * kPanel;
   const W* weight = static_cast<const W*>(args.weight) + panel * stride;
@@ -36,7 +38,7 @@ void stream_panels(const PackedLinearArgs& args, int64_t panel) {
           const W* segment = weight + p * stride + begin * kPanel;
           const char* ahead = reinterpret_cast<const char*>(segment) + kAhead;
           for (int64_t line = 0; line < kShare; line += 64) {
-            _mm_prefetch(ahead + (part * length + k) * kShare + line, _MM_HINT_T1);
+            _mm_prefetch(ahead + (part * length + k) * kShare + line, kHint);
           }
           Floats w[kVectors];
           V::template load_weights<kParts>(segment + k * kPanel, part, w);
