@@ -16,6 +16,8 @@ struct CodeSums {
   // for this far behind the last, as many lines as the L2 can wait for at a time. L1 waits for half
   // as many, and asked for from there rows of 1 KiB come at half the rate.
   static constexpr int64_t kRowsAhead = 32;
+  // As many as a code's sums have in a line of the caches.
+  static constexpr int64_t kColumnsOfLine = 64 / sizeof(double);
 
   // codes[g] = the g-th code that has rows, first[g] = how many rows the codes before it have.
   // Returns the number of those codes.
@@ -26,10 +28,9 @@ struct CodeSums {
   void (*add_rows[kTypes])(const void* z, const int64_t* offsets, const int64_t* first,
                            int64_t num_groups, int64_t columns, double* sums);
 
-  // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64; kMostColumns at
-  // most, a line of the caches. What lies at `later` as z lies at z is wanted soon, and asked for
-  // on the way; it is not used.
-  static constexpr int64_t kMostColumns = 64 / sizeof(double);
+  // sums[group[r] * columns + c] += z[c * column_stride + r], r ascending, in fp64, for
+  // kColumnsOfLine columns or fewer. What lies at `later` as z lies at z is wanted soon, and asked
+  // for on the way; it is not used.
   void (*add_columns[kTypes])(const void* z, int64_t column_stride, const void* later,
                               const int32_t* group, int64_t num_rows, int64_t columns,
                               double* sums);

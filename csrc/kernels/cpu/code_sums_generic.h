@@ -221,8 +221,8 @@ void add_columns(const void* latents, int64_t column_stride, const void* later,
                                sums + c);
     };
     // A number that the compiler knows: no product for each row.
-    if (columns == CodeSums::kMostColumns) {
-      add(Constant<CodeSums::kMostColumns>(), 0, CodeSums::kMostColumns);
+    if (columns == CodeSums::kColumnsOfLine) {
+      add(Constant<CodeSums::kColumnsOfLine>(), 0, CodeSums::kColumnsOfLine);
       continue;
     }
     int64_t c = 0;

@@ -197,25 +197,25 @@ class SumOfColumns {
   // Of a part, as many columns at a time as have a line of sums in each code: more would leave the
   // nearer caches. The results are written in whole lines of theirs all the same.
   void run_part(int64_t column, int64_t columns, double* sums) const {
-    for (int64_t c = 0; c < columns; c += CodeSums::kMostColumns) {
-      add_all_rows(column + c, std::min(CodeSums::kMostColumns, columns - c),
+    for (int64_t c = 0; c < columns; c += CodeSums::kColumnsOfLine) {
+      add_all_rows(column + c, std::min(CodeSums::kColumnsOfLine, columns - c),
                    sums + c * groups_.num_groups);
     }
-    if (columns <= CodeSums::kMostColumns) {
+    if (columns <= CodeSums::kColumnsOfLine) {
       return sink_.take(0, groups_.num_groups, column, columns, sums);
     }
     alignas(64) double side_by_side[kMostSums];
     const int64_t step = kMostSums / columns;
     for (int64_t g = 0; g < groups_.num_groups; g += step) {
       const int64_t count = std::min(step, groups_.num_groups - g);
-      for (int64_t c = 0; c < columns; c += CodeSums::kMostColumns) {
-        const int64_t some = std::min(CodeSums::kMostColumns, columns - c);
+      for (int64_t c = 0; c < columns; c += CodeSums::kColumnsOfLine) {
+        const int64_t some = std::min(CodeSums::kColumnsOfLine, columns - c);
         const double* from = sums + c * groups_.num_groups + g * some;
         for (int64_t i = 0; i < count; ++i) {
           double* to = side_by_side + i * columns + c;
           // Of a number that the compiler knows: no call.
-          if (some == CodeSums::kMostColumns) {
-            std::copy_n(from + i * CodeSums::kMostColumns, CodeSums::kMostColumns, to);
+          if (some == CodeSums::kColumnsOfLine) {
+            std::copy_n(from + i * CodeSums::kColumnsOfLine, CodeSums::kColumnsOfLine, to);
           } else {
             std::copy_n(from + i * some, some, to);
           }

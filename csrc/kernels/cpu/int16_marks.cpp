@@ -7,11 +7,11 @@
 namespace vqgan_fast {
 namespace {
 
-// Marked codes are measured if they are at most so many, and at most this share of all: more are
-// searched faster in their order, the more so the shorter they are. Beside the products of bytes
-// that is slow.
+// Marked codes are measured if they are at most so many, and at most one in one_in(..) of all. From
+// there on the direct search, which takes codes as they lie, is faster than measuring them one by
+// one: the sooner, the shorter they are; beside products of bytes, late.
 constexpr int64_t kMostMarked = 1024;
-int64_t share_marked(Int16Layout layout, int64_t dim) {
+int64_t one_in(Int16Layout layout, int64_t dim) {
   return layout == Int16Layout::kBytes ? 8 : 8 + 256 / dim;
 }
 // Vectors of codes whose marks are kept until they are looked at.
@@ -20,8 +20,8 @@ constexpr int64_t kMarkedVectors = 64;
 }  // namespace
 
 void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
-  const int64_t share = share_marked(kernels_.layout, codebook_.dim);
-  const int64_t most = std::clamp<int64_t>(num_panels * codebook_.panel_codes / share,
+  const int64_t num_codes = num_panels * codebook_.panel_codes;
+  const int64_t most = std::clamp<int64_t>(num_codes / one_in(kernels_.layout, codebook_.dim),
                                            4 * RowCandidates::kMost, kMostMarked);
   int32_t limits[CodeScreen::kMostRows];
   bool wanted[CodeScreen::kMostRows];
