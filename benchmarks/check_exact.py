@@ -135,7 +135,7 @@ LAYOUTS = {
     "within wider rows": lambda z: torch.cat([z, z], 1)[:, : z.shape[1]],
 }
 SPLITS = (1, 2, 3, 7, 50)
-WAYS = ("auto", "direct", "fp32", "int16", "boxes")
+WAYS = ("auto", "direct", "fp32", "int16", "int8", "boxes")
 # Coprime to the number of settings: steps of it come to each setting once before they repeat.
 STRIDE = 2473
 

@@ -35,7 +35,9 @@ from tqdm import tqdm
 
 from vqgan_fast import _native, ops
 
-WAYS = ("direct", "fp32", "int16", "boxes")
+# Of int8 the level with VNNI alone has more than the baseline.
+HAS_INT8 = _native.cpu_features()["selected"] == "avx512vnni"
+WAYS = ("direct", "fp32", "int16", *(["int8"] if HAS_INT8 else []), "boxes")
 MOST_PRODUCTS = 6e8
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
 TURN_SECONDS, SIZE_SECONDS = 3e-4, 0.25

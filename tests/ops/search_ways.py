@@ -6,7 +6,7 @@ import pytest
 
 from vqgan_fast import _native, ops
 
-WAYS = ("auto", "direct", "fp32", "int16", "boxes")
+WAYS = ("auto", "direct", "fp32", "int16", "int8", "boxes")
 LEVELS = _native.build_info()["simd_compiled"]
 
 

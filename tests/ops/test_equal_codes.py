@@ -88,6 +88,8 @@ def test_equal_codes_are_left_out(way: str) -> None:
         counters = ops.nearest_code_counters()
         if way == "direct":
             assert counters["rows_screen"] == 0
+        elif counters["calls_int8"] > 0:  # leaves some codes of nearly every row
+            assert counters["rows_screen"] > 0
         else:
             assert counters["rows_screen"] > 2.5 * len(z)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vqgan_fast import ops
 
-WAYS = ("direct", "fp32", "int16", "boxes")
+WAYS = ("direct", "fp32", "int16", "int8", "boxes")
 
 
 def calls(way: str) -> int:
@@ -156,6 +156,6 @@ def test_z_q_of_every_way(way: str) -> None:
 
 def test_bad_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQGAN_FAST_SCREEN", "best")
-    message = "VQGAN_FAST_SCREEN must be auto, direct, fp32, int16 or boxes, got best"
+    message = "VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8 or boxes, got best"
     with pytest.raises(RuntimeError, match=message):
         ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))

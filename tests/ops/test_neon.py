@@ -27,7 +27,9 @@ def build(folder: Path) -> Path:
     """Every kernel of the search and check_neon.cpp, linked statically."""
     assert COMPILER is not None
     sources = kernel_sources(["neon"])
-    screens = [s.stem.upper() for s in sources if re.fullmatch("screen_(fp32|int16|boxes)", s.stem)]
+    screens = [
+        s.stem.upper() for s in sources if re.fullmatch("screen_(fp32|int16|int8|boxes)", s.stem)
+    ]
     flags = ["-O2", "-std=c++17", "-ffp-contract=off", f"-I{ROOT / 'csrc'}", *definitions(sources)]
     flags += [f"-DHAS_{name}" for name in screens]
     sources.append(Path(__file__).parent / "neon" / "check_neon.cpp")

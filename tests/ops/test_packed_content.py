@@ -37,6 +37,8 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
         ("boxes", 4096, 8),
         ("int16", 1500, 67),
         ("int16", 1500, 1030),
+        ("int8", 1500, 66),
+        ("int8", 1500, 1031),
         ("fp32", 1500, 16),
         ("fp32", 4096, 5),
     ],
@@ -79,7 +81,13 @@ def writing(codebook: Tensor, codes: slice, contents: list[Tensor]) -> Iterator[
 @pytest.mark.usefixtures("restore_threads")
 @pytest.mark.parametrize(
     ("way", "d", "far"),
-    [("boxes", 8, 10.0), ("boxes", 5, 1e60), ("int16", 33, 10.0), ("fp32", 16, 10.0)],
+    [
+        ("boxes", 8, 10.0),
+        ("boxes", 5, 1e60),
+        ("int16", 33, 10.0),
+        ("int8", 33, 10.0),
+        ("fp32", 16, 10.0),
+    ],
 )
 @pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
 def test_a_codebook_that_is_written_while_it_is_packed(
@@ -105,7 +113,7 @@ def test_a_codebook_that_is_written_while_it_is_packed(
 
 
 @pytest.mark.usefixtures("restore_threads")
-@pytest.mark.parametrize(("way", "d"), [("boxes", 8), ("int16", 33), ("fp32", 16)])
+@pytest.mark.parametrize(("way", "d"), [("boxes", 8), ("int16", 33), ("int8", 33), ("fp32", 16)])
 @pytest.mark.parametrize("by_columns", [False, True], ids=["rows", "columns"])
 def test_equal_codes_that_are_written_while_they_are_packed(
     way: str, d: int, by_columns: bool, monkeypatch: pytest.MonkeyPatch

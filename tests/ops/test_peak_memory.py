@@ -42,6 +42,7 @@ def test_a_training_step_holds_at_most_two_codebooks_more_than_it_returns() -> N
         ("boxes", 3, 3 * 4 + 4),
         ("fp32", 16, 16 * 4 + 4),
         ("int16", 64, 64 * 2 + 4),
+        ("int8", 64, 64 + 4),
     ],
 )
 def test_a_search_holds_one_packed_codebook(way: str, dim: int, code_bytes: int) -> None:

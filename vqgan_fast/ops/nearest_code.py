@@ -82,6 +82,7 @@ _COUNTERS = (
     "calls_direct",
     "calls_fp32",
     "calls_int16",
+    "calls_int8",
     "calls_boxes",
     "calls_cached",
     "rows_screen",
@@ -101,8 +102,9 @@ def nearest_code_counters(reset: bool = False) -> dict[str, int]:
         reset: start again from zero.
 
     Returns:
-        calls_direct, calls_fp32, calls_int16, calls_boxes: searches (one for each codebook) by the
-            way that was chosen for them: directly, or through one of the three screens.
+        calls_direct, calls_fp32, calls_int16, calls_int8, calls_boxes: searches (one for each
+            codebook) by the way that was chosen for them: directly, or through one of the four
+            screens.
         calls_cached: those that found the codebook packed by an earlier one.
         rows_screen, rows_candidates, rows_direct, rows_scan, rows_not_finite: latents by what
             decided them: one code left by the screen; several, measured in fp64; the direct search;

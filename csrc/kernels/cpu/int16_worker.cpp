@@ -2,51 +2,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace vqgan_fast {
 namespace {
 
-// Panels that stay in the first-level cache while the rows of a block pass over them.
-constexpr int64_t kGroupBytes = 16384;
-// A codebook that needs no fetching ahead: the second-level cache has it, or nearly.
-constexpr int64_t kNearBytes = 1 << 20;
 // Where a quarter of a block is open, the codes of these rows are marked.
 constexpr int64_t kShareToMark = 4;
 // Where half of a block was open, so many blocks take their limits from an eighth of the codes.
 constexpr int64_t kBlocksToMark = 16, kShareSampled = 8;
-// The largest norm of a row, in those of codes, is about 2^(kMostShift - 1).
-constexpr int kMostShift = 30;
-
-// A thread that goes on with tiles in use is slower to switch to.
-class TilesInUse {
- public:
-  TilesInUse(const ScreenInt16Kernels& kernels, int64_t dim) : end_(kernels.bytes.end) {
-    if (end_ != nullptr) kernels.bytes.begin(dim);
-  }
-  ~TilesInUse() {
-    if (end_ != nullptr) end_();
-  }
-  TilesInUse(const TilesInUse&) = delete;
-  TilesInUse& operator=(const TilesInUse&) = delete;
-
- private:
-  void (*const end_)();
-};
+// Marked codes are measured if they are at most so many, and at most one in one_in(..) of all. From
+// there on the direct search, which takes codes as they lie, is faster than measuring them one by
+// one: the sooner, the shorter they are; beside products of bytes, late.
+constexpr int64_t kMostMarked = 1024;
+int64_t one_in(QuantisedLayout layout, int64_t dim) {
+  return layout == QuantisedLayout::kBytes ? 8 : 8 + 256 / dim;
+}
 
 }  // namespace
 
-Int16Worker::Int16Worker(const Int16Codebook& codebook, const ScreenInt16Kernels& kernels,
+Int16Worker::Int16Worker(const QuantisedCodebook& codebook, const QuantisedKernels& kernels,
                          int64_t most_rows)
     : codebook_(codebook),
       kernels_(kernels),
-      row_stride_(kernels.layout == Int16Layout::kBytes ? (codebook.dim + 63) / 64 * 64
-                                                        : (codebook.dim + 31) / 32 * 32),
-      quantised_(allocate_array<int16_t>(most_rows * row_stride_)),
+      quantised_(codebook, kernels, most_rows, kInt16TagMask),
       state_(allocate_array<int32_t>(most_rows * 2 * kernels.lanes)),
-      row_(codebook.dim),
-      rows_(most_rows) {
-  std::fill_n(quantised_.get(), most_rows * row_stride_, int16_t{0});
-}
+      rows_(most_rows) {}
 
 void Int16Worker::Row::drop_above_limit() {
   int kept = 0;
@@ -61,41 +42,18 @@ void Int16Worker::Row::drop_above_limit() {
 int32_t Int16Worker::bias_of(int shift) const {
   const double most = codebook_.most_quantised;
   const double product = most * most * std::min(std::ldexp(1.0, shift - 2), 1.0);
-  const double low = kernels_.layout == Int16Layout::kBytes ? codebook_.dim * 0x1p14 : 0.0;
+  const double low = kernels_.layout == QuantisedLayout::kBytes ? codebook_.dim * 0x1p14 : 0.0;
   const double rounding = std::sqrt(codebook_.dim) * most + low;
   return static_cast<int32_t>((product + rounding) / codebook_.unit) + 4 + kInt16LeastScore;
 }
 
 bool Int16Worker::prepare(const double* z, int64_t r) {
-  const int64_t dim = codebook_.dim;
-  const double norm = std::sqrt(kernels_.norm2(z, codebook_.centre.data(), dim)) * codebook_.scale;
-  int shift = 0;
-  double power = 2.0;
-  const bool bytes = kernels_.layout == Int16Layout::kBytes;
-  const double element =
-      bytes ? kernels_.bytes.largest(z, codebook_.centre.data(), dim) * codebook_.scale : 0.0;
-  for (; !(power * norm <= codebook_.most_norm && power * element <= codebook_.most_element);
-       power *= 0.5) {
-    if (++shift > kMostShift) return false;
-  }
-  int16_t* quantised = bytes ? row_.data() : quantised_.get() + r * row_stride_;
-  const double residual = std::sqrt(
-      kernels_.quantise(z, codebook_.centre.data(), -power * codebook_.scale, dim, quantised));
-  const double low =
-      bytes ? std::sqrt(kernels_.bytes.place_row(quantised, dim, quantised_.get(), r)) : 0.0;
-  shifts_[r] = shift;
-  biases_[r] = bias_of(shift);
-
-  const double row_norm = power * norm, code_norm = codebook_.code_norm;
-  const double quantising = residual * (code_norm + codebook_.max_residual) +
-                            row_norm * codebook_.max_residual + low * codebook_.max_low;
-  const double error = quantising / codebook_.unit * (1.0 + 0x1p-30) + 2.0 + kInt16TagMask;
-  const double definition = (dim + 8) * 0x1p-53 / (power * codebook_.unit) *
-                            (row_norm + power * code_norm) * (row_norm + power * code_norm);
-  const double margin = 2.0 * error + definition;
-  if (!(margin < 0x1p30)) return false;
+  const QuantisedRows::Scale scale = quantised_.scale_of(z);
+  const int64_t margin = scale.shift < 0 ? -1 : quantised_.quantise(z, scale, r);
+  if (margin < 0) return false;
+  biases_[r] = bias_of(scale.shift);
   Row& row = rows_[r];
-  row.margin = static_cast<int64_t>(margin) + 1;
+  row.margin = margin;
   row.smallest = row.limit = row.loser = kInt16MostScore;
   row.count = 0;
   return true;
@@ -138,45 +96,13 @@ void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {
   const int64_t segment = (kInt16TagMask + 1) / kernels_.vectors;
   for (int64_t p = 0; p < num_panels; p += segment) {
     std::fill_n(state_.get(), num_rows_ * 2 * kernels_.lanes, kInt16MostScore);
-    for_each_tile(first_panel + p, std::min(segment, num_panels - p),
-                  [&](Int16Tile* tile, int64_t r) {
-                    tile->state = state_.get() + r * 2 * kernels_.lanes;
-                    kernels_.screen(*tile);
-                  });
+    quantised_.for_each_tile(num_rows_, first_panel + p, std::min(segment, num_panels - p),
+                             [&](QuantisedTile* tile, int64_t r) {
+                               tile->biases = biases_ + r;
+                               tile->state = state_.get() + r * 2 * kernels_.lanes;
+                               kernels_.screen(*tile);
+                             });
     for (int64_t r = 0; r < num_rows_; ++r) collect(r, first_panel + p);
-  }
-}
-
-void Int16Worker::for_each_tile(int64_t first_panel, int64_t num_panels,
-                                const std::function<void(Int16Tile*, int64_t)>& body) const {
-  const int64_t panel_codes = codebook_.panel_codes, code_elements = codebook_.code_elements;
-  const int64_t panel_bytes = panel_codes * code_elements * sizeof(int16_t);
-  const int64_t group = std::max<int64_t>(1, kGroupBytes / panel_bytes);
-  const bool far = codebook_.num_panels * panel_bytes > kNearBytes;
-  const int64_t shared_by = std::max<int64_t>(num_rows_, kernels_.tile_rows);
-  Int16Tile tile = {};
-  tile.row_stride = row_stride_;
-  tile.dim = codebook_.dim;
-  const TilesInUse tiles(kernels_, tile.dim);
-  for (int64_t p = 0; p < num_panels; p += group) {
-    tile.num_panels = std::min(group, num_panels - p);
-    tile.codes = codebook_.codes.get() + (first_panel + p) * panel_codes * code_elements;
-    tile.norms = codebook_.norms.get() + (first_panel + p) * panel_codes;
-    tile.first_tag = static_cast<int32_t>(p * kernels_.vectors);
-    // Each tile asks for its share of the next group, for that to be near when its turn comes.
-    const char* next = reinterpret_cast<const char*>(tile.codes) + tile.num_panels * panel_bytes;
-    const int64_t share = far ? tile.num_panels * panel_bytes * kernels_.tile_rows / shared_by : 0;
-    for (int64_t r = 0; r < num_rows_; r += kernels_.tile_rows) {
-      for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2);
-      next += share;
-      tile.num_rows = static_cast<int>(std::min<int64_t>(kernels_.tile_rows, num_rows_ - r));
-      tile.rows = quantised_.get() + r * row_stride_;
-      tile.shifts = shifts_ + r;
-      tile.biases = biases_ + r;
-      tile.same_shift = std::all_of(tile.shifts, tile.shifts + tile.num_rows,
-                                    [&](int32_t shift) { return shift == *tile.shifts; });
-      body(&tile, r);
-    }
   }
 }
 
@@ -208,10 +134,56 @@ void Int16Worker::finish(Row* row, RowCandidates* out) const {
   row->drop_above_limit();
   out->open = row->loser <= row->limit;
   for (int i = 0; i < row->count; ++i) {
-    if (codebook_.norms[row->codes[i]] == kInt16NoCode) out->open = true;
+    if (codebook_.norms[row->codes[i]] == kNoCodeNorm) out->open = true;
     out->codes[i] = row->codes[i];
   }
   out->count = out->open ? 0 : row->count;
+}
+
+void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
+  const int64_t num_codes = num_panels * codebook_.panel_codes;
+  const int64_t most = std::clamp<int64_t>(num_codes / one_in(kernels_.layout, codebook_.dim),
+                                           4 * RowCandidates::kMost, kMostMarked);
+  int32_t limits[CodeScreen::kMostRows];
+  bool wanted[CodeScreen::kMostRows];
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    const RowCandidates& row = out[rows_[r].number];
+    limits[r] = rows_[r].limit;
+    wanted[r] = row.open || row.count == 0;
+  }
+  const int64_t segment = quantised_.most_panels_to_mark();
+  for (int64_t p = 0; p < num_panels; p += segment) {
+    quantised_.mark(num_rows_, first_panel + p, std::min(segment, num_panels - p), limits, wanted,
+                    [&](QuantisedTile* tile, int64_t r) { tile->biases = biases_ + r; });
+    for (int64_t r = 0; r < num_rows_; ++r) {
+      if (!wanted[r]) continue;
+      RowCandidates& row = out[rows_[r].number];
+      take_marks(quantised_.marks_of(r), (first_panel + p) * codebook_.panel_codes, &row.many);
+      if (static_cast<int64_t>(row.many.size()) <= most) continue;
+      std::vector<int64_t>().swap(row.many);
+      row.open = true;
+      wanted[r] = false;
+    }
+  }
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    if (wanted[r]) quantised_.take_list(out + rows_[r].number);
+  }
+}
+
+// Appends the codes that the marks of a row stand for, the first of which is first_code.
+void Int16Worker::take_marks(const uint16_t* marks, int64_t first_code,
+                             std::vector<int64_t>* codes) const {
+  constexpr int64_t kAtOnce = sizeof(uint64_t) / sizeof(uint16_t);
+  for (int64_t v = 0; v < kMarkedVectors; v += kAtOnce) {
+    uint64_t any;
+    std::memcpy(&any, marks + v, sizeof any);
+    if (any == 0) continue;
+    for (int64_t i = v; i < v + kAtOnce; ++i) {
+      for (uint32_t bits = marks[i]; bits != 0; bits &= bits - 1) {
+        codes->push_back(first_code + i * kernels_.lanes + __builtin_ctz(bits));
+      }
+    }
+  }
 }
 
 }  // namespace vqgan_fast

@@ -4,20 +4,21 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "kernels/cpu/aligned_memory.h"
-#include "kernels/cpu/int16_codebook.h"
 #include "kernels/cpu/nearest_code_screen.h"
-#include "kernels/cpu/screen_int16.h"
+#include "kernels/cpu/quantised_codebook.h"
+#include "kernels/cpu/quantised_kernels.h"
+#include "kernels/cpu/quantised_rows.h"
 
 namespace vqgan_fast {
 
 class Int16Worker final : public CodeScreen::Worker {
  public:
   // Blocks have most_rows rows at most.
-  Int16Worker(const Int16Codebook& codebook, const ScreenInt16Kernels& kernels, int64_t most_rows);
+  Int16Worker(const QuantisedCodebook& codebook, const QuantisedKernels& kernels,
+              int64_t most_rows);
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override;
@@ -41,9 +42,6 @@ class Int16Worker final : public CodeScreen::Worker {
   bool prepare(const double* z, int64_t r);
   // At least what a score of a row can lie below 0, and the least score.
   int32_t bias_of(int shift) const;
-  // Calls body(tile, r) for the rows from r on and some panels, all rows before the next panels.
-  void for_each_tile(int64_t first_panel, int64_t num_panels,
-                     const std::function<void(Int16Tile*, int64_t)>& body) const;
 
   // Brings what the panels hold into the rows: collect, what the lanes of one row hold after a
   // segment that began with first_panel; finish, what is left of it.
@@ -51,22 +49,18 @@ class Int16Worker final : public CodeScreen::Worker {
   void collect(int64_t r, int64_t first_panel);
   void finish(Row* row, RowCandidates* out) const;
 
-  // int16_marks.cpp. Of the rows that are open, or of all if none was finished, finds every code
-  // within the limit.
+  // Of the rows that are open, or of all if none was finished, finds every code within the limit.
   void mark(int64_t first_panel, int64_t num_panels, RowCandidates* out);
   void take_marks(const uint16_t* marks, int64_t first_code, std::vector<int64_t>* codes) const;
 
-  const Int16Codebook& codebook_;
-  const ScreenInt16Kernels& kernels_;
-  const int64_t row_stride_;
+  const QuantisedCodebook& codebook_;
+  const QuantisedKernels& kernels_;
+  QuantisedRows quantised_;
   int64_t num_rows_ = 0;  // that have a bound
-  AlignedArray<int16_t> quantised_;
   AlignedArray<int32_t> state_;
-  std::vector<int16_t> row_;  // one of them before its bytes are dealt out
-  int32_t shifts_[CodeScreen::kMostRows], biases_[CodeScreen::kMostRows];
+  int32_t biases_[CodeScreen::kMostRows];
   std::vector<Row> rows_;
-  std::vector<uint16_t> marks_;  // row by row
-  int64_t blocks_to_mark_ = 0;   // without screening all codes first
+  int64_t blocks_to_mark_ = 0;  // without screening all codes first
 };
 
 }  // namespace vqgan_fast

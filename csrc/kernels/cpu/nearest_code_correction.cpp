@@ -14,8 +14,9 @@ constexpr double kRows[] = {0, 1, 2, 3, 4, 6, 8, 10, 12, 15};
 constexpr double kCodes[] = {6, 8, 10, 12, 14, 18};
 constexpr double kDims[] = {0, 1, 1.585, 2, 2.3219, 2.585, 3, 3.3219, 3.585, 4, 4.585, 5, 6, 7, 8};
 
-// The direct way, which packs nothing; fp32, int16 and boxes with packed codes; the same anew.
-constexpr int kNumCurves = 7;
+// The direct way, which packs nothing; fp32, int16, with VNNI int8, and boxes with packed codes;
+// the same anew.
+constexpr int kNumCurves = 7, kNumCurvesVnni = 9;
 
 // Percents: 10 says that it takes 1.1 times as long as the formula says. Printed by
 // benchmarks/fit_search_cost.py.
@@ -23,7 +24,7 @@ using Curve = int16_t[std::size(kDims)][std::size(kCodes)][std::size(kRows)];
 constexpr Curve kAvx2[kNumCurves] = {
 #include "kernels/cpu/nearest_code_correction_avx2.inc"
 };
-constexpr Curve kAvx512Vnni[kNumCurves] = {
+constexpr Curve kAvx512Vnni[kNumCurvesVnni] = {
 #include "kernels/cpu/nearest_code_correction_avx512vnni.inc"
 };
 
@@ -61,8 +62,11 @@ SearchCorrection::SearchCorrection(SimdLevel level, double num_rows, double num_
 double SearchCorrection::factor(SearchWay way, bool packed) const {
   const Curve* curves = curves_of(level_);
   if (curves == nullptr) return 1.0;
-  const int index = static_cast<int>(way);
-  const Curve& curve = curves[way == SearchWay::kDirect || packed ? index : 3 + index];
+  const bool has_int8 = level_ == SimdLevel::kAvx512Vnni;
+  if (way == SearchWay::kInt8 && !has_int8) return 1.0;
+  const int index = static_cast<int>(way) - (way == SearchWay::kBoxes && !has_int8);
+  const int anew = has_int8 ? 4 : 3;
+  const Curve& curve = curves[way == SearchWay::kDirect || packed ? index : anew + index];
   const auto along_rows = [&](int d, int k) {
     return interpolate(curve[d][k][row_.low], curve[d][k][row_.low + 1], row_.t);
   };

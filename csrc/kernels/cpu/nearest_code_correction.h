@@ -7,7 +7,7 @@
 
 namespace vqgan_fast {
 
-enum class SearchWay { kDirect, kFp32, kInt16, kBoxes };
+enum class SearchWay { kDirect, kFp32, kInt16, kInt8, kBoxes };
 
 // By how much a search takes longer than its formula says. Between the sizes that were measured
 // this is interpolated, beyond them it stays.

@@ -28,6 +28,7 @@ struct BoxesCost {
 struct LevelCost {
   DenseCost direct, fp32, int16;
   BoxesCost boxes;
+  DenseCost int8 = {};  // of the level with VNNI alone
 };
 
 // Fitted by benchmarks/fit_search_cost.py on one core: AVX2 of an AMD Zen 3, which has no more,
@@ -50,10 +51,11 @@ constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0, 0.437, 0.0269},
                                {730, 36.6, 1.11, 0.0182, 0.0174, 2500, 4.29, 0.337},
                                {1050, 41, 1.08, 0.0715, 0.0101, 2500, 20.3, 0.619},
                                {590, 19.8, 1.63, 0.232, 2500, 6.88, 4.62, 2.55}};
-constexpr LevelCost kAvx512Vnni = {{1721, 288.6, 1.915, 0.03387, 0.02009, 0, 0.9361, 0.06285},
-                                   {3420, 30.53, 1.904, 0.002919, 0.01696, 3213, 6.102, 0.441},
-                                   {3850, 71.04, 0.7538, 0.02211, 0.00907, 3959, 30.68, 0.5499},
-                                   {3820, 19.92, 4.48, 0.3052, 615.3, 13.71, 4.133, 7.377}};
+constexpr LevelCost kAvx512Vnni = {{1569, 206.5, 1.198, 0.02217, 0.02884, 0, 0.6874, 0.02285},
+                                   {2481, 23.89, 1.54, 0.001094, 0.01812, 2564, 4.218, 0.3715},
+                                   {3125, 67.26, 0.9077, 0.0232, 0.009525, 2998, 28.31, 0.5545},
+                                   {2906, 23.06, 3.537, 0.2256, 474.4, 8.277, 2.934, 5.181},
+                                   {4420, 170.4, 1.445, 0.01297, 0.007474, 3257, 50.1, 0.7171}};
 constexpr LevelCost kAmx = {{2006, 269.5, 1.051, 0.02061, 0.02198, 0, 0.6058, 0.07478},
                             {3282, 20.05, 1.55, 0.006811, 0.01281, 2880, 4.169, 0.4079},
                             {4273, 62.08, 0.9128, 0.02385, 0.005704, 3679, 22.05, 0.8432},
@@ -87,6 +89,7 @@ const LevelCost& cost_of(SimdLevel level) {
 
 const DenseCost& dense_cost(const LevelCost& cost, SearchWay way) {
   if (way == SearchWay::kFp32) return cost.fp32;
+  if (way == SearchWay::kInt8) return cost.int8;
   return way == SearchWay::kInt16 ? cost.int16 : cost.direct;
 }
 
@@ -125,6 +128,9 @@ double SearchCost::pack_and_search(SearchWay way) const {
 
 double SearchCost::search_formula(SearchWay way) const {
   const LevelCost& cost = cost_of(level_);
+  if (way == SearchWay::kInt8 && level_ != SimdLevel::kAvx512Vnni) {
+    return std::numeric_limits<double>::infinity();
+  }
   if (way == SearchWay::kBoxes) {
     const BoxesCost& boxes = cost.boxes;
     return boxes.call + num_rows_ * (boxes.row + dim_ * boxes.row_element +

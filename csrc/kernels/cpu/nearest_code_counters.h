@@ -11,6 +11,7 @@ struct NearestCodeCounters {
   std::atomic<int64_t> calls_direct{0};
   std::atomic<int64_t> calls_fp32{0};
   std::atomic<int64_t> calls_int16{0};
+  std::atomic<int64_t> calls_int8{0};
   std::atomic<int64_t> calls_boxes{0};
   // Calls that found the codebook packed by an earlier one.
   std::atomic<int64_t> calls_cached{0};

@@ -21,26 +21,29 @@ constexpr int64_t kLeastRowsAgain = 96;
 // The ways that VQGAN_FAST_SCREEN allows.
 std::vector<SearchWay> allowed_ways() {
   const std::vector<SearchWay> all = {SearchWay::kDirect, SearchWay::kFp32, SearchWay::kInt16,
-                                      SearchWay::kBoxes};
+                                      SearchWay::kInt8, SearchWay::kBoxes};
   const char* name = std::getenv("VQGAN_FAST_SCREEN");
   if (name == nullptr || *name == '\0' || std::string(name) == "auto") return all;
-  const char* const names[] = {"direct", "fp32", "int16", "boxes"};
+  const char* const names[] = {"direct", "fp32", "int16", "int8", "boxes"};
   for (size_t i = 0; i < all.size(); ++i) {
     if (std::string(name) == names[i]) return {all[i]};
   }
   throw std::runtime_error(
-      std::string("VQGAN_FAST_SCREEN must be auto, direct, fp32, int16 or boxes, got ") + name);
+      std::string("VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8 or boxes, got ") +
+      name);
 }
 
 ScreenKind kind_of(SearchWay way) {
   if (way == SearchWay::kInt16) return ScreenKind::kInt16;
+  if (way == SearchWay::kInt8) return ScreenKind::kInt8;
   return way == SearchWay::kBoxes ? ScreenKind::kBoxes : ScreenKind::kFp32;
 }
 
 void count_call(SearchWay way) {
   NearestCodeCounters& counters = nearest_code_counters();
   std::atomic<int64_t>* const calls[] = {&counters.calls_direct, &counters.calls_fp32,
-                                         &counters.calls_int16, &counters.calls_boxes};
+                                         &counters.calls_int16, &counters.calls_int8,
+                                         &counters.calls_boxes};
   ++*calls[static_cast<int>(way)];
 }
 
@@ -66,7 +69,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
     if (first_) count_call(way);
     first_ = false;
     // What fp32 or int16 products leave open another such screen would leave open as well.
-    if (way != SearchWay::kBoxes) ways_.clear();
+    if (way == SearchWay::kFp32 || way == SearchWay::kInt16) ways_.clear();
     return screen;
   }
   if (first_) count_call(SearchWay::kDirect);
@@ -110,6 +113,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
     }
   }
   const auto make = way == SearchWay::kInt16   ? make_screen_int16
+                    : way == SearchWay::kInt8  ? make_screen_int8
                     : way == SearchWay::kBoxes ? make_screen_boxes
                                                : make_screen_fp32;
   CodeSource source{args_.codebook, args_.num_codes, args_.dim};

@@ -59,6 +59,8 @@ std::shared_ptr<const CodeScreen> make_screen_fp32(const CodeSource& codes, Simd
                                                    const Parallel& parallel);
 std::shared_ptr<const CodeScreen> make_screen_int16(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel);
+std::shared_ptr<const CodeScreen> make_screen_int8(const CodeSource& codes, SimdLevel level,
+                                                   const Parallel& parallel);
 std::shared_ptr<const CodeScreen> make_screen_boxes(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel);
 

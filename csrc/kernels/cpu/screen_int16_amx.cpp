@@ -1,19 +1,21 @@
 // AMX: a tile instruction multiplies 16 rows by 16 codes, 64 bytes of each, in 16 cycles: 16 times
 // as many products of bytes as the level before has of int16. Three of them make those of int16,
-// see Int16Layout::kBytes. Short vectors, which fill no tile, are multiplied in pairs as before.
+// see QuantisedLayout::kBytes. Short vectors, which fill no tile, are multiplied in pairs as
+// before.
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/cpu/screen_int16_avx512.h"
-#include "kernels/cpu/screen_int16_loops.h"
+#include "kernels/cpu/quantised_loops.h"
+#include "kernels/cpu/quantised_vectors_avx512.h"
 
 namespace vqgan_fast {
 namespace {
 
 // The CPUs that have tiles find the smaller of two fp32 numbers at twice the rate of integers.
 struct Amx : Avx512Vectors {
+  static constexpr int kElements = 2;
   static Int dot(Int acc, Int a, Int b) { return vpdpwssd(acc, a, b); }
   static Int min(Int a, Int b) {
     return _mm512_castps_si512(_mm512_min_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b)));
@@ -37,6 +39,7 @@ Steps steps_of(int64_t dim) {
   return {count, (dim + 4 * count - 1) / (4 * count) * 4};
 }
 
+int64_t row_elements(int64_t dim) { return (dim + 63) / 64 * 64; }
 int64_t code_elements(int64_t dim) {
   const Steps steps = steps_of(dim);
   return steps.count * steps.bytes;
@@ -142,7 +145,7 @@ void keep_products(Products* products) {
 
 // What a panel's products are for: scores that go into the state, or marks.
 template <bool kSameShift, bool kMark>
-void take_products(const Products& products, const Int16Tile& tile, int64_t panel) {
+void take_products(const Products& products, const QuantisedTile& tile, int64_t panel) {
   const __m512i norm = Amx::load(tile.norms + panel * kTile);
   [[maybe_unused]] const __m512i tag = Amx::broadcast(tile.first_tag + static_cast<int32_t>(panel));
   const auto start = [&](int r) {
@@ -168,7 +171,7 @@ void take_products(const Products& products, const Int16Tile& tile, int64_t pane
 }
 
 template <bool kSameShift, bool kMark>
-void multiply(const Int16Tile& tile) {
+void multiply(const QuantisedTile& tile) {
   const Steps steps = steps_of(tile.dim);
   const auto* rows = reinterpret_cast<const int8_t*>(tile.rows);
   const auto* codes = reinterpret_cast<const int8_t*>(tile.codes);
@@ -186,55 +189,25 @@ void multiply(const Int16Tile& tile) {
 }
 
 template <bool kMark>
-void screen_by_tiles(const Int16Tile& tile) {
+void screen_by_tiles(const QuantisedTile& tile) {
   tile.same_shift ? multiply<true, kMark>(tile) : multiply<false, kMark>(tile);
 }
 
-double largest(const double* x, const double* centre, int64_t dim) {
-  typedef double Real __attribute__((vector_size(64)));
-  constexpr int64_t kReals = sizeof(Real) / sizeof(double);
-  const __m512i kSize = _mm512_set1_epi64(0x7fffffffffffffff);
-  __m512d most[2] = {_mm512_setzero_pd(), _mm512_setzero_pd()};
-  int64_t d = 0;
-  for (; d + 2 * kReals <= dim; d += 2 * kReals) {
-    for (int i = 0; i < 2; ++i) {
-      const Real centred = difference<Real>(x + d + i * kReals, centre + d + i * kReals);
-      __m512i bits;
-      std::memcpy(&bits, &centred, sizeof bits);
-      bits = _mm512_and_si512(bits, kSize);
-      Real size;
-      std::memcpy(&size, &bits, sizeof size);
-      most[i] = _mm512_max_pd(most[i], size);
-    }
-  }
-  double result = 0.0;
-  for (const __m512d& lanes : most) {
-    double sizes[kReals];
-    std::memcpy(sizes, &lanes, sizeof sizes);
-    for (const double size : sizes) result = result < size ? size : result;
-  }
-  for (; d < dim; ++d) {
-    const double centred = x[d] - centre[d];
-    const double size = centred < 0.0 ? -centred : centred;
-    result = result < size ? size : result;
-  }
-  return result;
-}
-
-constexpr ScreenInt16Kernels make_tile_kernels() {
-  ScreenInt16Kernels kernels = make_kernels<Amx>();
-  kernels.layout = Int16Layout::kBytes;
+constexpr QuantisedKernels make_tile_kernels() {
+  QuantisedKernels kernels = make_kernels<Amx>();
+  kernels.layout = QuantisedLayout::kBytes;
   kernels.vectors = 1;
   kernels.tile_rows = kTile;
   kernels.screen = screen_by_tiles<false>;
   kernels.mark = screen_by_tiles<true>;
-  kernels.bytes = {begin, end, code_elements, largest, place_row, place_code};
+  kernels.placing = {begin,     end,       row_elements, code_elements, largest_element<Amx>,
+                     place_row, place_code};
   return kernels;
 }
 
 }  // namespace
 
-const ScreenInt16Kernels kScreenInt16Amx = make_kernels<Amx>();
-const ScreenInt16Kernels kScreenInt16AmxTiles = make_tile_kernels();
+const QuantisedKernels kScreenInt16Amx = make_kernels<Amx>();
+const QuantisedKernels kScreenInt16AmxTiles = make_tile_kernels();
 
 }  // namespace vqgan_fast

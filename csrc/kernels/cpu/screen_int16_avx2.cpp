@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "kernels/cpu/screen_int16_loops.h"
+#include "kernels/cpu/quantised_loops.h"
 
 namespace vqgan_fast {
 namespace {
@@ -14,6 +14,7 @@ struct Avx2 {
   static constexpr int kVectors = 2;
   static constexpr int kLanes = 8;
   static constexpr int kTileRows = 6;
+  static constexpr int kElements = 2;
   static constexpr int64_t kLeastDimToMark = 48;
   using Int = __m256i;
   using Real = __m256d;
@@ -22,12 +23,12 @@ struct Avx2 {
   static Int load(const int32_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
-  static Int load_pairs(const int16_t* p) {
+  static Int load_elements(const int16_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   }
   static void store(int32_t* p, Int a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
   static Int broadcast(int32_t a) { return _mm256_set1_epi32(a); }
-  static Int broadcast_pair(const int16_t* p) {
+  static Int broadcast_elements(const int16_t* p) {
     int32_t pair;
     std::memcpy(&pair, p, sizeof pair);
     return _mm256_set1_epi32(pair);
@@ -63,6 +64,6 @@ struct Avx2 {
 
 }  // namespace
 
-const ScreenInt16Kernels kScreenInt16Avx2 = make_kernels<Avx2>();
+const QuantisedKernels kScreenInt16Avx2 = make_kernels<Avx2>();
 
 }  // namespace vqgan_fast

@@ -284,6 +284,22 @@ void hold_other_integers() {
       "dpwssd_epi32",
       emulated::dpwssd_epi32(bits_as<__m512i>(acc), bits_as<__m512i>(a), bits_as<__m512i>(b)),
       [&](int i) { return static_cast<uint32_t>(acc.lane[i] + products(i)); });
+  const auto codes = bits_as<Lanes<uint8_t>>(a);
+  const auto rows = bits_as<Lanes<int8_t>>(b);
+  hold<uint32_t>(
+      "dpbusd_epi32",
+      emulated::dpbusd_epi32(bits_as<__m512i>(acc), bits_as<__m512i>(a), bits_as<__m512i>(b)),
+      [&](int i) {
+        int64_t sum = acc.lane[i];
+        for (int j = 4 * i; j < 4 * i + 4; ++j) sum += codes.lane[j] * rows.lane[j];
+        return static_cast<uint32_t>(sum);
+      });
+  unsigned common = 0;
+  for (int i = 0; i < 32; ++i) {
+    common |= static_cast<unsigned>((a.lane[i] & b.lane[i]) != 0) << i;
+  }
+  hold_scalar("test_epi16_mask",
+              _mm512_test_epi16_mask(bits_as<__m512i>(a), bits_as<__m512i>(b)) == common);
   int8_t bytes[16];
   std::memcpy(bytes, a.lane, sizeof bytes);
   hold<int32_t>("cvtepi8_epi32",

@@ -19,13 +19,14 @@ struct Way {
   SimdLevel level;
   MakeScreen make;  // null: there is no screen
 };
-// Of the levels with VNNI and AMX the int16 screen alone has kernels.
+// Of the levels with VNNI and AMX the int16 and int8 screens alone have kernels.
 constexpr Way kWays[] = {
     {"direct", SimdLevel::kAvx512, nullptr},
     {"fp32", SimdLevel::kAvx512, make_screen_fp32},
     {"int16", SimdLevel::kAvx512, make_screen_int16},
     {"int16", SimdLevel::kAvx512Vnni, make_screen_int16},
     {"int16", SimdLevel::kAmx, make_screen_int16},
+    {"int8", SimdLevel::kAvx512Vnni, make_screen_int8},
     {"boxes", SimdLevel::kAvx512, make_screen_boxes},
 };
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
@@ -105,8 +106,9 @@ int check_search() {
   check_hashes_of_sizes();
   const NearestCodeCounters& counters = nearest_code_counters();
   std::printf(
-      "searches: %lld direct, %lld fp32, %lld int16, %lld boxes\n",
+      "searches: %lld direct, %lld fp32, %lld int16, %lld int8, %lld boxes\n",
       static_cast<long long>(counters.calls_direct), static_cast<long long>(counters.calls_fp32),
-      static_cast<long long>(counters.calls_int16), static_cast<long long>(counters.calls_boxes));
+      static_cast<long long>(counters.calls_int16), static_cast<long long>(counters.calls_int8),
+      static_cast<long long>(counters.calls_boxes));
   return failures;
 }

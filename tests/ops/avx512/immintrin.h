@@ -160,6 +160,20 @@ BY_HALVES(__m512, cvtepi32_ps, _mm256_cvtepi32_ps)
 inline __m512i dpwssd_epi32(__m512i acc, __m512i a, __m512i b) {
   return add_epi32(acc, madd_epi16(a, b));
 }
+// Four products of unsigned and signed bytes and a sum that wraps: vpdpbusd of VNNI.
+inline __m512i dpbusd_epi32(__m512i acc, __m512i a, __m512i b) {
+  return by_halves(
+      [](__m256i sum, __m256i x, __m256i y) {
+        const __m256i kByte = _mm256_set1_epi16(255);
+        const auto odd = [](__m256i bytes) { return _mm256_srai_epi16(bytes, 8); };
+        const auto even = [](__m256i bytes) {
+          return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
+        };
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(x, kByte), even(y)));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(x, 8), odd(y)));
+      },
+      acc, a, b);
+}
 inline __m512i slli_epi32(__m512i a, int n) {
   return by_halves([=](__m256i half) { return _mm256_slli_epi32(half, n); }, a);
 }
@@ -297,6 +311,12 @@ inline __m512i mask_mov_epi32(__m512i other, __mmask16 mask, __m512i a) {
   for (int i = 0; i < 16; ++i) x.lane[i] = (mask >> i & 1) != 0 ? y.lane[i] : x.lane[i];
   return loadu_si512(x.lane);
 }
+inline __mmask32 test_epi16_mask(__m512i a, __m512i b) {
+  const auto x = lanes_of<uint16_t>(a), y = lanes_of<uint16_t>(b);
+  __mmask32 mask = 0;
+  for (int i = 0; i < 32; ++i) mask |= __mmask32{(x.lane[i] & y.lane[i]) != 0} << i;
+  return mask;
+}
 // The lanes of the mask, close together; zeros behind them.
 inline __m512i maskz_compress_epi32(__mmask16 mask, __m512i a) {
   const auto x = lanes_of<int32_t>(a);
@@ -388,6 +408,7 @@ inline __m512 maskz_compress_ps(__mmask16 mask, __m512 a) {
 #define _mm512_sub_pd emulated::sub_pd
 #define _mm512_sub_ps emulated::sub_ps
 #define _mm512_ternarylogic_epi32 emulated::ternarylogic_epi32
+#define _mm512_test_epi16_mask emulated::test_epi16_mask
 #define _mm512_unpackhi_pd emulated::unpackhi_pd
 #define _mm512_unpackhi_ps emulated::unpackhi_ps
 #define _mm512_unpacklo_pd emulated::unpacklo_pd

@@ -19,6 +19,9 @@ int check_screens(const Problem& p, SimdLevel level, const std::string& what) {
 #ifdef HAS_SCREEN_INT16
       {"screen_int16", make_screen_int16},
 #endif
+#ifdef HAS_SCREEN_INT8
+      {"screen_int8", make_screen_int8},
+#endif
 #ifdef HAS_SCREEN_BOXES
       {"screen_boxes", make_screen_boxes},
 #endif

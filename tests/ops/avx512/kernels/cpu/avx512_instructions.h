@@ -12,5 +12,9 @@ namespace {
   return emulated::dpwssd_epi32(acc, a, b);
 }
 
+[[maybe_unused]] inline __m512i vpdpbusd(__m512i acc, __m512i a, __m512i b) {
+  return emulated::dpbusd_epi32(acc, a, b);
+}
+
 }  // namespace
 }  // namespace vqgan_fast

@@ -1,7 +1,8 @@
-#include "kernels/cpu/int16_codebook.h"
+#include "kernels/cpu/quantised_codebook.h"
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "kernels/cpu/codebook_centre.h"
 #include "kernels/cpu/float_mode.h"
@@ -17,20 +18,36 @@ constexpr double kLeastNorm = 0x1p-400;
 constexpr double kMostNorm = 0x1p400;
 // If no code is farther from the centre, relative to it, all may be alike: the mean was rounded.
 constexpr double kRoundedMean = 0x1p-44;
-// Elements with a high and a low byte, rounded to integers and negated or not, end here.
-constexpr double kMostOfTwoBytes = 127 * 256 + 127 - 1;
-// Norms of quantised vectors: 2.25 squares of them are a little less than kInt16MostScore.
-constexpr double kMostOfPairs = 30700.0, kMostOfBytes = 490000.0;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // The squared norm of what is no code.
-constexpr double kNoNorm = std::numeric_limits<double>::infinity();
+constexpr double kNoNorm = kInfinity;
+
+// How large what is quantised may become.
+struct Range {
+  double unit;  // of scores
+  double norm;  // of a quantised vector: 2.25 squares of it are a little less than the most score
+  double element;  // of a scaled vector
+};
+Range range_of(QuantisedLayout layout) {
+  switch (layout) {
+    case QuantisedLayout::kPairs:
+      return {1.0, 30700.0, kInfinity};
+    case QuantisedLayout::kBytes:
+      // Elements with a high and a low byte, rounded to integers and negated or not, end here.
+      return {256.0, 490000.0, 127 * 256 + 127 - 1};
+    case QuantisedLayout::kQuads:
+      break;
+  }
+  return {1.0, kInfinity, 127.0};
+}
 
 class Packing {
  public:
-  Packing(const CodeSource& codes, const ScreenInt16Kernels& kernels, const Parallel& parallel,
-          Int16Codebook* packed)
+  Packing(const CodeSource& codes, const QuantisedKernels& kernels, const Parallel& parallel,
+          QuantisedCodebook* packed)
       : codes_(codes), kernels_(kernels), parallel_(parallel), packed_(packed) {}
 
-  // The largest norm of a code, and in the layout of bytes the largest element.
+  // The largest norm of a code, and in layouts of bytes the largest element.
   void find_largest();
   double most_norm() const { return std::sqrt(most_norm2_); }
   double most_element() const { return most_element_; }
@@ -46,12 +63,14 @@ class Packing {
   template <class Body>
   void for_each_panel(const Body& body);
   const double* load_code(int64_t p, int64_t k, Scratch* scratch) const;
+  // From code to code before they are placed.
+  int64_t scratch_stride() const { return std::max(packed_->code_elements, packed_->dim); }
   void place_pairs(const int16_t* quantised, int16_t* panel) const;
 
   const CodeSource& codes_;
-  const ScreenInt16Kernels& kernels_;
+  const QuantisedKernels& kernels_;
   const Parallel& parallel_;
-  Int16Codebook* const packed_;
+  QuantisedCodebook* const packed_;
   double most_norm2_ = 0.0, most_element_ = 0.0;
 };
 
@@ -63,7 +82,7 @@ void Packing::for_each_panel(const Body& body) {
     const DefaultFloatMode float_mode;
     Scratch scratch = {CodeReader(codes_), {}, {}};
     scratch.loaded.resize(kLoadedCodes * packed_->dim);
-    scratch.quantised.resize(packed_->panel_codes * packed_->code_elements);
+    scratch.quantised.resize(packed_->panel_codes * scratch_stride());
     for (int64_t p = begin; p < end; ++p) body(p, &scratch);
   });
 }
@@ -78,7 +97,7 @@ const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
 
 void Packing::find_largest() {
   const int64_t dim = packed_->dim, panel_codes = packed_->panel_codes;
-  const bool bytes = kernels_.layout == Int16Layout::kBytes;
+  const bool placed = kernels_.placing.place_code != nullptr;
   std::vector<double> largest(packed_->num_panels, 0.0), elements(packed_->num_panels, 0.0);
   for_each_panel([&](int64_t p, Scratch* scratch) {
     const int64_t last = std::min((p + 1) * panel_codes, packed_->num_codes);
@@ -90,8 +109,8 @@ void Packing::find_largest() {
         norm2 = kNoNorm;  // too large for any scale
       }
       largest[p] = std::max(largest[p], norm2);
-      if (!bytes) continue;
-      const double element = kernels_.bytes.largest(code, packed_->centre.data(), dim);
+      if (!placed) continue;
+      const double element = kernels_.placing.largest(code, packed_->centre.data(), dim);
       elements[p] = std::max(elements[p], element);
     }
   });
@@ -101,8 +120,8 @@ void Packing::find_largest() {
 
 void Packing::fill_panels() {
   const int64_t code_elements = packed_->code_elements, panel_codes = packed_->panel_codes;
-  const int64_t dim = packed_->dim;
-  const bool bytes = kernels_.layout == Int16Layout::kBytes;
+  const int64_t dim = packed_->dim, stride = scratch_stride();
+  const bool placed = kernels_.placing.place_code != nullptr;
   const double scale = packed_->scale;
   const double* centre = packed_->centre.data();
   std::vector<double> residuals(packed_->num_panels, 0.0), lows(packed_->num_panels, 0.0);
@@ -110,24 +129,25 @@ void Packing::fill_panels() {
     const int64_t first = p * panel_codes;
     int16_t* panel = packed_->codes.get() + first * code_elements;
     for (int64_t k = first; k < first + panel_codes; ++k) {
-      int16_t* q = scratch->quantised.data() + (k - first) * code_elements;
+      int16_t* q = scratch->quantised.data() + (k - first) * stride;
       const double* code = k < packed_->num_codes ? load_code(p, k, scratch) : nullptr;
       // Once more: kept from the first time, the norms would be memory for every code. If another
       // thread wrote a larger code meanwhile, it would not fit.
       const double norm2 = code == nullptr ? kNoNorm : kernels_.norm2(code, centre, dim);
       if (!(norm2 <= most_norm2_) ||
-          (bytes && !(kernels_.bytes.largest(code, centre, dim) <= most_element_))) {
-        std::fill(q, q + code_elements, int16_t{0});
-        packed_->norms[k] = kInt16NoCode;
+          (placed && !(kernels_.placing.largest(code, centre, dim) <= most_element_))) {
+        std::fill(q, q + stride, int16_t{0});
+        packed_->norms[k] = kNoCodeNorm;
       } else {
-        std::fill(q + dim, q + code_elements, int16_t{0});
+        std::fill(q + dim, q + stride, int16_t{0});
         const double residual = kernels_.quantise(code, centre, scale, dim, q);
         residuals[p] = std::max(residuals[p], residual);
         packed_->norms[k] = static_cast<int32_t>(std::lrint(norm2 * scale * scale / packed_->unit));
       }
-      if (bytes) lows[p] = std::max(lows[p], kernels_.bytes.place_code(q, dim, panel, k - first));
+      if (placed)
+        lows[p] = std::max(lows[p], kernels_.placing.place_code(q, dim, panel, k - first));
     }
-    if (!bytes) place_pairs(scratch->quantised.data(), panel);
+    if (!placed) place_pairs(scratch->quantised.data(), panel);
   });
   packed_->max_residual = std::sqrt(*std::max_element(residuals.begin(), residuals.end()));
   packed_->max_low = std::sqrt(*std::max_element(lows.begin(), lows.end()));
@@ -146,16 +166,17 @@ void Packing::place_pairs(const int16_t* quantised, int16_t* panel) const {
 
 }  // namespace
 
-std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
-                                                   const ScreenInt16Kernels& kernels,
-                                                   const Parallel& parallel) {
+std::unique_ptr<QuantisedCodebook> pack_quantised_codebook(const CodeSource& codes,
+                                                           const QuantisedKernels& kernels,
+                                                           const Parallel& parallel) {
   const DefaultFloatMode float_mode;
-  auto packed = std::make_unique<Int16Codebook>();
+  auto packed = std::make_unique<QuantisedCodebook>();
   const int64_t num_codes = codes.num_codes, dim = codes.dim;
   packed->num_codes = num_codes;
   packed->dim = dim;
-  packed->code_elements =
-      kernels.layout == Int16Layout::kBytes ? kernels.bytes.code_elements(dim) : (dim + 1) / 2 * 2;
+  packed->code_elements = kernels.placing.code_elements != nullptr
+                              ? kernels.placing.code_elements(dim)
+                              : (dim + 1) / 2 * 2;
   packed->panel_codes = kernels.vectors * kernels.lanes;
   packed->num_panels = (num_codes + packed->panel_codes - 1) / packed->panel_codes;
   packed->centre = find_centre(codes);
@@ -167,15 +188,12 @@ std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
   for (const double c : packed->centre) centre2 += c * c;
   if (norm <= kRoundedMean * std::sqrt(centre2)) return nullptr;
   if (!(norm >= kLeastNorm && norm <= kMostNorm)) return nullptr;
-  const bool bytes = kernels.layout == Int16Layout::kBytes;
-  packed->unit = bytes ? 256.0 : 1.0;
-  packed->most_quantised = bytes ? kMostOfBytes : kMostOfPairs;
-  packed->most_norm = packed->most_quantised - 1.0 - 0.5 * std::sqrt(dim);
-  packed->most_element = bytes ? kMostOfTwoBytes : packed->most_norm;
-  packed->scale = packed->most_norm / norm;
-  if (bytes) {
-    packed->scale = std::min(packed->scale, packed->most_element / packing.most_element());
-  }
+  const Range range = range_of(kernels.layout);
+  packed->unit = range.unit;
+  packed->most_quantised = range.norm;
+  packed->most_norm = range.norm - 1.0 - 0.5 * std::sqrt(dim);
+  packed->most_element = range.element;
+  packed->scale = std::min(packed->most_norm / norm, packed->most_element / packing.most_element());
   packed->code_norm = packed->scale * norm;
   const int64_t padded = packed->num_panels * packed->panel_codes;
   packed->codes = allocate_array<int16_t>(padded * packed->code_elements);

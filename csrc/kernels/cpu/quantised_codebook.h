@@ -1,5 +1,6 @@
-// The codebook as the int16 screen of nearest_code wants it: centred, scaled, rounded to integers,
-// and turned so that codes lie in lanes. docs/numerics.md, "The int16 screen", names the symbols.
+// The codebook as the int16 and int8 screens of nearest_code want it: centred, scaled, rounded to
+// integers, and turned so that codes lie in lanes. docs/numerics.md, "The int16 screen", names the
+// symbols.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +10,21 @@
 #include "kernels/cpu/aligned_memory.h"
 #include "kernels/cpu/code_source.h"
 #include "kernels/cpu/parallel.h"
-#include "kernels/cpu/screen_int16.h"
+#include "kernels/cpu/quantised_kernels.h"
 
 namespace vqgan_fast {
 
 // Stands for the squared norm of a code that is not finite, and behind the last code; no true one
 // is as large.
-constexpr int32_t kInt16NoCode = 1 << 30;
+constexpr int32_t kNoCodeNorm = 1 << 30;
 
-struct Int16Codebook {
+struct QuantisedCodebook {
   int64_t num_codes;
   int64_t dim;
-  int64_t code_elements;  // dim and the zeros behind it
+  int64_t code_elements;  // int16s that a code takes, with the zeros behind it
   int64_t panel_codes;
   int64_t num_panels;
-  AlignedArray<int16_t> codes;  // panel by panel, see Int16Tile
+  AlignedArray<int16_t> codes;  // panel by panel, see QuantisedTile
   AlignedArray<int32_t> norms;  // H: squared norms of the scaled codes, in units
   std::vector<double> centre;   // c: any vector will do, the mean of some codes makes norms small
   double scale = 0.0;           // B: codes are quantised after (e - c) * scale
@@ -38,8 +39,8 @@ struct Int16Codebook {
 
 // Null if there is no finite code, or if all are alike, or for fp64 numbers so large or small that
 // the definition itself may overflow or underflow.
-std::unique_ptr<Int16Codebook> pack_int16_codebook(const CodeSource& codes,
-                                                   const ScreenInt16Kernels& kernels,
-                                                   const Parallel& parallel);
+std::unique_ptr<QuantisedCodebook> pack_quantised_codebook(const CodeSource& codes,
+                                                           const QuantisedKernels& kernels,
+                                                           const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -1,0 +1,141 @@
+#include "kernels/cpu/int8_worker.h"
+
+#include <algorithm>
+#include <limits>
+
+namespace vqgan_fast {
+namespace {
+
+constexpr int32_t kMostScore = std::numeric_limits<int32_t>::max();
+// Vectors of minima of one row.
+constexpr int64_t kMinima = kMarkedVectors / kMinimaVectors;
+// The first limits come from one in so many panels, but from a few at least.
+constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
+// Marked codes are measured if they are at most one in so many of all, or few.
+constexpr int64_t kShareMarked = 32, kFewMarked = 64, kMostMarked = 1024;
+// Another screen is faster where one in so many rows stays open.
+constexpr int64_t kShareOpen = 8;
+
+}  // namespace
+
+Int8Worker::Int8Worker(const QuantisedCodebook& codebook, const QuantisedKernels& kernels,
+                       int64_t most_rows)
+    : codebook_(codebook),
+      kernels_(kernels),
+      quantised_(codebook, kernels, most_rows, 0),
+      minima_(allocate_array<int32_t>(most_rows * kMinima * kernels.lanes)),
+      scales_(most_rows),
+      rows_(most_rows) {}
+
+bool Int8Worker::outdone() const { return rows_open_ * kShareOpen > rows_seen_; }
+
+template <class Body>
+void Int8Worker::for_each_within_limit(const Body& body) const {
+  const MarkedCode* next = marked_.data();
+  for (const Run& run : runs_) {
+    const int32_t limit = limits_[run.row];
+    for (const MarkedCode* end = next + run.count; next != end; ++next) {
+      if (next->score <= limit) body(run.row, next->code);
+    }
+  }
+}
+
+int64_t Int8Worker::count_within_limit(int64_t r) const {
+  int64_t count = 0;
+  for_each_within_limit([&](int64_t row, int32_t) { count += row == r; });
+  return count;
+}
+
+void Int8Worker::collect(int64_t r, int64_t first_code) {
+  const int64_t most = kMarkedVectors * kernels_.lanes;
+  if (static_cast<int64_t>(marked_.size()) < num_marked_ + most) {
+    marked_.resize(2 * (num_marked_ + most));
+  }
+  MarkedCode* const begin = marked_.data() + num_marked_;
+  MarkedCode* const end =
+      kernels_.collect(minima_.get() + r * kMinima * kernels_.lanes, quantised_.marks_of(r),
+                       static_cast<int32_t>(first_code), rows_[r].margin, limits_ + r, begin);
+  if (end == begin) return;
+  runs_.push_back({r, end - begin});
+  num_marked_ += end - begin;
+  rows_[r].count += end - begin;
+}
+
+void Int8Worker::prepare(const double* z, int64_t num_rows, RowCandidates* out) {
+  int least = std::numeric_limits<int>::max(), most = -1;
+  for (int64_t r = 0; r < num_rows; ++r) {
+    scales_[r] = quantised_.scale_of(z + r * codebook_.dim);
+    out[r].count = 0;
+    out[r].many.clear();
+    out[r].open = true;
+    if (scales_[r].shift < 0) continue;
+    least = std::min(least, scales_[r].shift);
+    most = std::max(most, scales_[r].shift);
+  }
+  num_rows_ = num_marked_ = 0;
+  runs_.clear();
+  // Rows of one shift side by side: kernels shift the norms once for all rows of a tile.
+  for (int shift = least; shift <= most; ++shift) {
+    for (int64_t r = 0; r < num_rows; ++r) {
+      if (scales_[r].shift != shift) continue;
+      Row& row = rows_[num_rows_];
+      row.number = r;
+      row.margin = quantised_.quantise(z + r * codebook_.dim, scales_[r], num_rows_);
+      row.count = 0;
+      if (row.margin < 0) continue;
+      out[r].open = false;
+      limits_[num_rows_++] = kMostScore;
+    }
+  }
+}
+
+void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
+                     RowCandidates* out) {
+  prepare(z, num_rows, out);
+  const int64_t num_panels = last_panel - first_panel;
+  const int64_t most =
+      std::clamp(num_panels * codebook_.panel_codes / kShareMarked, kFewMarked, kMostMarked);
+  const int64_t minima_stride = kMinima * kernels_.lanes;
+  bool wanted[CodeScreen::kMostRows];
+  std::fill_n(wanted, num_rows_, true);
+  const auto mark = [&](int64_t p, int64_t count, const int32_t* limits) {
+    quantised_.mark(num_rows_, first_panel + p, count, limits, wanted,
+                    [&](QuantisedTile* tile, int64_t r) {
+                      tile->minima = minima_.get() + r * minima_stride;
+                      if (tile->first_tag == 0) {
+                        std::fill_n(tile->minima, tile->num_rows * minima_stride, kMostScore);
+                      }
+                      tile->minima_stride = minima_stride;
+                    });
+  };
+  // The first limits come from some codes, of which none is marked.
+  const int64_t segment = quantised_.most_panels_to_mark();
+  int32_t none[CodeScreen::kMostRows];
+  std::fill_n(none, num_rows_, std::numeric_limits<int32_t>::min());
+  const int64_t least = std::min(kLeastSampled, num_panels);
+  mark(0, std::clamp(num_panels / kShareSampled, least, segment), none);
+  for (int64_t r = 0; r < num_rows_; ++r) collect(r, 0);
+  for (int64_t p = 0; p < num_panels; p += segment) {
+    mark(p, std::min(segment, num_panels - p), limits_);
+    for (int64_t r = 0; r < num_rows_; ++r) {
+      if (!wanted[r]) continue;
+      collect(r, (first_panel + p) * codebook_.panel_codes);
+      if (rows_[r].count <= most) continue;
+      rows_[r].count = count_within_limit(r);
+      wanted[r] = rows_[r].count <= most;
+    }
+  }
+  for_each_within_limit([&](int64_t r, int32_t code) {
+    if (wanted[r]) out[rows_[r].number].many.push_back(code);
+  });
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    RowCandidates& row = out[rows_[r].number];
+    row.open = !wanted[r];
+    if (!row.open) quantised_.take_list(&row);
+  }
+  rows_seen_ += num_rows;
+  rows_open_ +=
+      std::count_if(out, out + num_rows, [](const RowCandidates& row) { return row.open; });
+}
+
+}  // namespace vqgan_fast

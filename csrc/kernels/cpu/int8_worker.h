@@ -1,0 +1,63 @@
+// What one thread of the int8 screen does: it quantises the rows of a block, passes them over the
+// codebook, and keeps every code that can be nearest. docs/numerics.md, "The int8 screen".
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/cpu/aligned_memory.h"
+#include "kernels/cpu/nearest_code_screen.h"
+#include "kernels/cpu/quantised_codebook.h"
+#include "kernels/cpu/quantised_kernels.h"
+#include "kernels/cpu/quantised_rows.h"
+
+namespace vqgan_fast {
+
+class Int8Worker final : public CodeScreen::Worker {
+ public:
+  // Blocks have most_rows rows at most.
+  Int8Worker(const QuantisedCodebook& codebook, const QuantisedKernels& kernels, int64_t most_rows);
+
+  void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
+           RowCandidates* out) override;
+  bool outdone() const override;
+
+ private:
+  // What is known of one row.
+  struct Row {
+    int64_t number;  // in the block
+    int64_t margin;
+    int64_t count;  // of its marked codes
+  };
+  // Marked codes of one row and segment.
+  struct Run {
+    int64_t row;
+    int64_t count;
+  };
+
+  // Quantises the rows that have a bound; the others are open.
+  void prepare(const double* z, int64_t num_rows, RowCandidates* out);
+  // Takes what was marked from first_code on into marked_.
+  void collect(int64_t r, int64_t first_code);
+  // How many of a row's marked codes are within its limit by now.
+  int64_t count_within_limit(int64_t r) const;
+  // Calls body(row, code) for the marked codes that are within their limit.
+  template <class Body>
+  void for_each_within_limit(const Body& body) const;
+
+  const QuantisedCodebook& codebook_;
+  const QuantisedKernels& kernels_;
+  QuantisedRows quantised_;
+  AlignedArray<int32_t> minima_;    // of the rows, for the segment
+  std::vector<MarkedCode> marked_;  // of all rows, the first num_marked_
+  int64_t num_marked_ = 0;
+  std::vector<Run> runs_;
+  std::vector<QuantisedRows::Scale> scales_;
+  std::vector<Row> rows_;
+  int64_t num_rows_ = 0;  // that have a bound
+  int32_t limits_[CodeScreen::kMostRows];
+  // Of all blocks.
+  int64_t rows_seen_ = 0, rows_open_ = 0;
+};
+
+}  // namespace vqgan_fast
