@@ -59,7 +59,7 @@ SIZES = [
     (256, 256),
     (2048, 256),
 ]
-MOST_ROWS = 25_000  # in a block: 1e8 rows are 4000 blocks, as many as there are settings
+MOST_ROWS = 20_000  # in a block: 1e8 rows are 5000 blocks, of 4800 settings with four levels
 DTYPES = [torch.float32] * 3 + [torch.bfloat16] + [torch.float32] * 3 + [torch.float16]
 DTYPES += [torch.float32] * 3 + [torch.float64]
 # Data that fp16 does not hold.

@@ -35,9 +35,7 @@ from tqdm import tqdm
 
 from vqgan_fast import _native, ops
 
-# Of int8 the level with VNNI alone has more than the baseline.
-HAS_INT8 = _native.cpu_features()["selected"] == "avx512vnni"
-WAYS = ("direct", "fp32", "int16", *(["int8"] if HAS_INT8 else []), "boxes")
+WAYS = ("direct", "fp32", "int16", "int8", "boxes")
 MOST_PRODUCTS = 6e8
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
 TURN_SECONDS, SIZE_SECONDS = 3e-4, 0.25
@@ -104,7 +102,11 @@ def times_of(size: Size) -> Times:
     z, codebook = tensors_of(size)
     no_rows = z[:0]
     calls: dict[tuple[str, bool], Callable[[], object]] = {}
+    # Of int8 the level with VNNI alone has more than the baseline.
+    has_int8 = _native.cpu_features()["selected"] == "avx512vnni"
     for way, kept in itertools.product(WAYS, (True, False)):
+        if way == "int8" and not has_int8:
+            continue
         take(way, kept)
         way_taken()
         ops.nearest_code(z, codebook)
@@ -197,6 +199,8 @@ def fit_level(measured: dict[Size, Times], file: Path) -> None:
     packed, anew = {}, {}  # curves of the correction, by way
     for way in WAYS:
         have = [size for size in measured if (way, True) in measured[size]]
+        if not have:  # the level does not have it
+            continue
         if way == "boxes":
             have = [size for size in have if size[2] <= 16]
         hashing = {(n, k, d): 0 if way == "direct" else 100 + 0.2 * k * d for n, k, d in have}

@@ -138,12 +138,13 @@ def test_no_row_is_left_open(way: str) -> None:
         assert counters["rows_direct"] + counters["rows_scan"] == 0
 
 
+@pytest.mark.parametrize("screen", ["int16", "int8"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_no_row_of_a_block_has_a_bound_in_int16(
-    level: str, monkeypatch: pytest.MonkeyPatch
+def test_no_row_of_a_block_has_a_bound(
+    level: str, screen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a codebook so large that it is fetched ahead."""
-    force_way("int16", level, monkeypatch)
+    """In a codebook so large that int16 fetches it ahead."""
+    force_way(screen, level, monkeypatch)
     codebook = torch.randn(4500, 120)
     z = torch.randn(5, 120).double() * 1e20
     check(z, codebook.double())

@@ -66,6 +66,17 @@ def test_clusters_behind_codes_that_are_none(way: str) -> None:
     check(z, codebook)
 
 
+@pytest.mark.parametrize("width", (1e-4, 0.1))
+def test_what_is_no_code_has_the_smallest_score(width: float, way: str) -> None:
+    """The codes of which the centre is made are not finite, so it is 0; all others lie on one side,
+    and rows far away on the other: products put them all behind a place where no code is."""
+    k, d = 1280, 48
+    codebook = 1 + width * torch.randn(k, d)
+    codebook[::20] = torch.nan
+    z = -(2.0 ** torch.linspace(8, 26, ROWS))[:, None] * (1 + 0.1 * torch.randn(ROWS, d))
+    check(z, codebook)
+
+
 @pytest.mark.parametrize("scale", (1e-25, 1e25))
 def test_clusters_whose_squares_fp32_does_not_hold(scale: float, way: str) -> None:
     z, codebook = clusters(49, 60, 1e-4)

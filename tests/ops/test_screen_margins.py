@@ -50,7 +50,7 @@ def quantised_worst(d: int, m: int, code_norm: float, slack: int) -> tuple[Tenso
     assert torch.equal(x.round(), qx)
     dx, dy, length_x = abs(t) * math.sqrt(d), lo * math.sqrt(d), float(x.norm())
     margin = 2 * (dx * (code_norm + dy) + length_x * dy + 2 + slack)
-    assert 0.98 * margin < 2 * abs(float(qx @ (m * s1))) < margin
+    assert 0.99 * margin < 2 * abs(float(qx @ (m * s1))) < margin
     pushes = torch.tensor([sign * 2.0**-e for e in range(24, 48, 3) for sign in (1, -1)])
     z = (x - (x @ w) / (w @ w) * w + pushes[:, None].double() * w / m) / 2
     return z, torch.stack([w, -w])
@@ -87,7 +87,7 @@ def test_int16_worst_case(d: int, way: str) -> None:
 
 @pytest.mark.parametrize("d", (64, 256))
 def test_int8_worst_case(d: int, way: str) -> None:
-    """Presses against 2 R of the int8 screen: 98% of it lies between equals."""
+    """Presses against 2 R of the int8 screen: more than 99% of it lies between equals."""
     z, codebook = int8_worst(d)
     assert set(oracle(z, codebook)[0].tolist()) == {0, 1}
     for scale, order in itertools.product((2.0**-30, 1.0, 2.0**17), ((0, 1, 2, 3), (3, 1, 2, 0))):

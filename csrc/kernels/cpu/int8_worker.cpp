@@ -13,8 +13,8 @@ constexpr int64_t kMinima = kMarkedVectors / kMinimaVectors;
 constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
 // Marked codes are measured if they are at most one in so many of all, or few.
 constexpr int64_t kShareMarked = 32, kFewMarked = 64, kMostMarked = 1024;
-// Another screen is faster where one in so many rows stays open.
-constexpr int64_t kShareOpen = 8;
+// Another screen is faster where one in so many rows stays open; fewer rows do not tell.
+constexpr int64_t kShareOpen = 8, kRowsToTell = 64;
 
 }  // namespace
 
@@ -27,7 +27,9 @@ Int8Worker::Int8Worker(const QuantisedCodebook& codebook, const QuantisedKernels
       scales_(most_rows),
       rows_(most_rows) {}
 
-bool Int8Worker::outdone() const { return rows_open_ * kShareOpen > rows_seen_; }
+bool Int8Worker::outdone() const {
+  return rows_seen_ >= kRowsToTell && rows_open_ * kShareOpen > rows_seen_;
+}
 
 template <class Body>
 void Int8Worker::for_each_within_limit(const Body& body) const {
@@ -62,20 +64,20 @@ void Int8Worker::collect(int64_t r, int64_t first_code) {
 }
 
 void Int8Worker::prepare(const double* z, int64_t num_rows, RowCandidates* out) {
-  int least = std::numeric_limits<int>::max(), most = -1;
+  int first_shift = std::numeric_limits<int>::max(), last_shift = -1;
   for (int64_t r = 0; r < num_rows; ++r) {
     scales_[r] = quantised_.scale_of(z + r * codebook_.dim);
     out[r].count = 0;
     out[r].many.clear();
     out[r].open = true;
     if (scales_[r].shift < 0) continue;
-    least = std::min(least, scales_[r].shift);
-    most = std::max(most, scales_[r].shift);
+    first_shift = std::min(first_shift, scales_[r].shift);
+    last_shift = std::max(last_shift, scales_[r].shift);
   }
   num_rows_ = num_marked_ = 0;
   runs_.clear();
   // Rows of one shift side by side: kernels shift the norms once for all rows of a tile.
-  for (int shift = least; shift <= most; ++shift) {
+  for (int shift = first_shift; shift <= last_shift; ++shift) {
     for (int64_t r = 0; r < num_rows; ++r) {
       if (scales_[r].shift != shift) continue;
       Row& row = rows_[num_rows_];
@@ -92,6 +94,7 @@ void Int8Worker::prepare(const double* z, int64_t num_rows, RowCandidates* out) 
 void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
                      RowCandidates* out) {
   prepare(z, num_rows, out);
+  if (num_rows_ == 0) return;
   const int64_t num_panels = last_panel - first_panel;
   const int64_t most =
       std::clamp(num_panels * codebook_.panel_codes / kShareMarked, kFewMarked, kMostMarked);
@@ -112,8 +115,8 @@ void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int
   const int64_t segment = quantised_.most_panels_to_mark();
   int32_t none[CodeScreen::kMostRows];
   std::fill_n(none, num_rows_, std::numeric_limits<int32_t>::min());
-  const int64_t least = std::min(kLeastSampled, num_panels);
-  mark(0, std::clamp(num_panels / kShareSampled, least, segment), none);
+  const int64_t sample = std::max(num_panels / kShareSampled, kLeastSampled);
+  mark(0, std::min({sample, segment, num_panels}), none);
   for (int64_t r = 0; r < num_rows_; ++r) collect(r, 0);
   for (int64_t p = 0; p < num_panels; p += segment) {
     mark(p, std::min(segment, num_panels - p), limits_);
@@ -128,14 +131,15 @@ void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int
   for_each_within_limit([&](int64_t r, int32_t code) {
     if (wanted[r]) out[rows_[r].number].many.push_back(code);
   });
+  // What came before counts half, and half of that with each block.
+  rows_seen_ = rows_seen_ / 2 + num_rows_;
+  rows_open_ /= 2;
   for (int64_t r = 0; r < num_rows_; ++r) {
     RowCandidates& row = out[rows_[r].number];
     row.open = !wanted[r];
     if (!row.open) quantised_.take_list(&row);
+    rows_open_ += row.open;
   }
-  rows_seen_ += num_rows;
-  rows_open_ +=
-      std::count_if(out, out + num_rows, [](const RowCandidates& row) { return row.open; });
 }
 
 }  // namespace vqgan_fast

@@ -56,7 +56,7 @@ class Int8Worker final : public CodeScreen::Worker {
   std::vector<Row> rows_;
   int64_t num_rows_ = 0;  // that have a bound
   int32_t limits_[CodeScreen::kMostRows];
-  // Of all blocks.
+  // Of the rows of the last blocks that have a bound.
   int64_t rows_seen_ = 0, rows_open_ = 0;
 };
 

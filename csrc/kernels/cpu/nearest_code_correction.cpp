@@ -21,16 +21,17 @@ constexpr int kNumCurves = 7, kNumCurvesVnni = 9;
 // Percents: 10 says that it takes 1.1 times as long as the formula says. Printed by
 // benchmarks/fit_search_cost.py.
 using Curve = int16_t[std::size(kDims)][std::size(kCodes)][std::size(kRows)];
-constexpr Curve kAvx2[kNumCurves] = {
+constexpr Curve kAvx2[] = {
 #include "kernels/cpu/nearest_code_correction_avx2.inc"
 };
-constexpr Curve kAvx512Vnni[kNumCurvesVnni] = {
+constexpr Curve kAvx512Vnni[] = {
 #include "kernels/cpu/nearest_code_correction_avx512vnni.inc"
 };
-
-constexpr Curve kAmx[kNumCurves] = {
+constexpr Curve kAmx[] = {
 #include "kernels/cpu/nearest_code_correction_amx.inc"
 };
+static_assert(std::size(kAvx2) == kNumCurves && std::size(kAmx) == kNumCurves &&
+              std::size(kAvx512Vnni) == kNumCurvesVnni);
 
 // Null for levels that were not measured.
 const Curve* curves_of(SimdLevel level) {

@@ -38,7 +38,7 @@ Range range_of(QuantisedLayout layout) {
     case QuantisedLayout::kQuads:
       break;
   }
-  return {1.0, kInfinity, 127.0};
+  return {1.0, kInfinity, 127.0 * (1.0 - 0x1p-50)};  // no product with the scale is above 127
 }
 
 class Packing {
@@ -97,7 +97,7 @@ const double* Packing::load_code(int64_t p, int64_t k, Scratch* scratch) const {
 
 void Packing::find_largest() {
   const int64_t dim = packed_->dim, panel_codes = packed_->panel_codes;
-  const bool placed = kernels_.placing.place_code != nullptr;
+  const bool in_bytes = kernels_.bytes.place_code != nullptr;
   std::vector<double> largest(packed_->num_panels, 0.0), elements(packed_->num_panels, 0.0);
   for_each_panel([&](int64_t p, Scratch* scratch) {
     const int64_t last = std::min((p + 1) * panel_codes, packed_->num_codes);
@@ -109,8 +109,8 @@ void Packing::find_largest() {
         norm2 = kNoNorm;  // too large for any scale
       }
       largest[p] = std::max(largest[p], norm2);
-      if (!placed) continue;
-      const double element = kernels_.placing.largest(code, packed_->centre.data(), dim);
+      if (!in_bytes) continue;
+      const double element = kernels_.bytes.largest(code, packed_->centre.data(), dim);
       elements[p] = std::max(elements[p], element);
     }
   });
@@ -121,7 +121,7 @@ void Packing::find_largest() {
 void Packing::fill_panels() {
   const int64_t code_elements = packed_->code_elements, panel_codes = packed_->panel_codes;
   const int64_t dim = packed_->dim, stride = scratch_stride();
-  const bool placed = kernels_.placing.place_code != nullptr;
+  const bool in_bytes = kernels_.bytes.place_code != nullptr;
   const double scale = packed_->scale;
   const double* centre = packed_->centre.data();
   std::vector<double> residuals(packed_->num_panels, 0.0), lows(packed_->num_panels, 0.0);
@@ -135,7 +135,7 @@ void Packing::fill_panels() {
       // thread wrote a larger code meanwhile, it would not fit.
       const double norm2 = code == nullptr ? kNoNorm : kernels_.norm2(code, centre, dim);
       if (!(norm2 <= most_norm2_) ||
-          (placed && !(kernels_.placing.largest(code, centre, dim) <= most_element_))) {
+          (in_bytes && !(kernels_.bytes.largest(code, centre, dim) <= most_element_))) {
         std::fill(q, q + stride, int16_t{0});
         packed_->norms[k] = kNoCodeNorm;
       } else {
@@ -144,10 +144,10 @@ void Packing::fill_panels() {
         residuals[p] = std::max(residuals[p], residual);
         packed_->norms[k] = static_cast<int32_t>(std::lrint(norm2 * scale * scale / packed_->unit));
       }
-      if (placed)
-        lows[p] = std::max(lows[p], kernels_.placing.place_code(q, dim, panel, k - first));
+      if (in_bytes)
+        lows[p] = std::max(lows[p], kernels_.bytes.place_code(q, dim, panel, k - first));
     }
-    if (!placed) place_pairs(scratch->quantised.data(), panel);
+    if (!in_bytes) place_pairs(scratch->quantised.data(), panel);
   });
   packed_->max_residual = std::sqrt(*std::max_element(residuals.begin(), residuals.end()));
   packed_->max_low = std::sqrt(*std::max_element(lows.begin(), lows.end()));
@@ -174,9 +174,8 @@ std::unique_ptr<QuantisedCodebook> pack_quantised_codebook(const CodeSource& cod
   const int64_t num_codes = codes.num_codes, dim = codes.dim;
   packed->num_codes = num_codes;
   packed->dim = dim;
-  packed->code_elements = kernels.placing.code_elements != nullptr
-                              ? kernels.placing.code_elements(dim)
-                              : (dim + 1) / 2 * 2;
+  packed->code_elements =
+      kernels.bytes.code_elements != nullptr ? kernels.bytes.code_elements(dim) : (dim + 1) / 2 * 2;
   packed->panel_codes = kernels.vectors * kernels.lanes;
   packed->num_panels = (num_codes + packed->panel_codes - 1) / packed->panel_codes;
   packed->centre = find_centre(codes);

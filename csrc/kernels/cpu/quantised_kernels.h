@@ -54,8 +54,8 @@ struct QuantisedTile {
   const int32_t* limits;
   uint16_t* marks;
   int64_t marks_stride;
-  // In int8 besides: of each row and kMinimaVectors vectors, the smallest score of each lane so
-  // far, minima_stride numbers from row to row. Those of vector 0 have tag 0.
+  // In int8 besides: of each row and kMinimaVectors vectors, as their tags count them, the smallest
+  // score of each lane so far, minima_stride numbers from row to row.
   int32_t* minima;
   int64_t minima_stride;
 };
@@ -71,7 +71,7 @@ struct MarkedCode {
 };
 
 // What layouts of bytes need beside.
-struct PlacingKernels {
+struct ByteKernels {
   // Around calls of `screen` for vectors of so many elements, on the thread that makes them; null
   // where there is nothing to do.
   void (*begin)(int64_t dim);
@@ -124,7 +124,7 @@ struct QuantisedKernels {
   // squared differences of q and what was rounded, in any order.
   double (*quantise)(const double* x, const double* centre, double scale, int64_t dim, int16_t* q);
 
-  PlacingKernels placing;  // null in the layout of pairs
+  ByteKernels bytes;  // null in the layout of pairs
 
   QuantisedLayout layout = QuantisedLayout::kPairs;
 };

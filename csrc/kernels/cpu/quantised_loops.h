@@ -8,7 +8,6 @@
 
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "kernels/cpu/quantised_kernels.h"
 
@@ -273,13 +272,13 @@ constexpr QuantisedKernels make_kernels() {
   kernels.quantise = quantise_row<Simd>;
   if constexpr (Simd::kElements == 4) {
     kernels.layout = QuantisedLayout::kQuads;
-    kernels.placing = {nullptr,
-                       nullptr,
-                       quads_row_elements,
-                       quads_code_elements,
-                       largest_element<Simd>,
-                       place_row_of_quads,
-                       place_code_of_quads<Simd>};
+    kernels.bytes = {nullptr,
+                     nullptr,
+                     quads_row_elements,
+                     quads_code_elements,
+                     largest_element<Simd>,
+                     place_row_of_quads,
+                     place_code_of_quads<Simd>};
   }
   return kernels;
 }

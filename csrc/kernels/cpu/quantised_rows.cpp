@@ -7,7 +7,7 @@ namespace vqgan_fast {
 namespace {
 
 // Panels that stay in the first-level cache while the rows of a block pass over them.
-constexpr int64_t kGroupBytes = 24576;
+constexpr int64_t kGroupBytes = 16384;
 // A codebook that needs no fetching ahead: the second-level cache has it, or nearly.
 constexpr int64_t kNearBytes = 1 << 20;
 // The largest norm of a row, in those of codes, is about 2^(kMostShift - 1).
@@ -16,8 +16,8 @@ constexpr int kMostShift = 30;
 // A thread that goes on with tiles in use is slower to switch to.
 class TilesInUse {
  public:
-  TilesInUse(const QuantisedKernels& kernels, int64_t dim) : end_(kernels.placing.end) {
-    if (end_ != nullptr) kernels.placing.begin(dim);
+  TilesInUse(const QuantisedKernels& kernels, int64_t dim) : end_(kernels.bytes.end) {
+    if (end_ != nullptr) kernels.bytes.begin(dim);
   }
   ~TilesInUse() {
     if (end_ != nullptr) end_();
@@ -35,9 +35,9 @@ QuantisedRows::QuantisedRows(const QuantisedCodebook& codebook, const QuantisedK
                              int64_t most_rows, int32_t score_slack)
     : codebook_(codebook),
       kernels_(kernels),
-      placed_(kernels.placing.place_row != nullptr),
-      row_stride_(placed_ ? kernels.placing.row_elements(codebook.dim)
-                          : (codebook.dim + 31) / 32 * 32),
+      in_bytes_(kernels.bytes.place_row != nullptr),
+      row_stride_(in_bytes_ ? kernels.bytes.row_elements(codebook.dim)
+                            : (codebook.dim + 31) / 32 * 32),
       score_slack_(score_slack),
       quantised_(allocate_array<int16_t>(most_rows * row_stride_)),
       row_(codebook.dim) {
@@ -48,7 +48,7 @@ QuantisedRows::Scale QuantisedRows::scale_of(const double* z) const {
   const double* centre = codebook_.centre.data();
   const double norm = std::sqrt(kernels_.norm2(z, centre, codebook_.dim)) * codebook_.scale;
   const double element =
-      placed_ ? kernels_.placing.largest(z, centre, codebook_.dim) * codebook_.scale : 0.0;
+      in_bytes_ ? kernels_.bytes.largest(z, centre, codebook_.dim) * codebook_.scale : 0.0;
   double power = 2.0;
   for (int shift = 0; shift <= kMostShift; ++shift, power *= 0.5) {
     if (power * norm <= codebook_.most_norm && power * element <= codebook_.most_element) {
@@ -61,11 +61,11 @@ QuantisedRows::Scale QuantisedRows::scale_of(const double* z) const {
 int64_t QuantisedRows::quantise(const double* z, const Scale& scale, int64_t r) {
   const int64_t dim = codebook_.dim;
   const double power = std::ldexp(2.0, -scale.shift);
-  int16_t* quantised = placed_ ? row_.data() : quantised_.get() + r * row_stride_;
+  int16_t* quantised = in_bytes_ ? row_.data() : quantised_.get() + r * row_stride_;
   const double residual = std::sqrt(
       kernels_.quantise(z, codebook_.centre.data(), -power * codebook_.scale, dim, quantised));
   const double low =
-      placed_ ? std::sqrt(kernels_.placing.place_row(quantised, dim, quantised_.get(), r)) : 0.0;
+      in_bytes_ ? std::sqrt(kernels_.bytes.place_row(quantised, dim, quantised_.get(), r)) : 0.0;
   shifts_[r] = scale.shift;
 
   const double row_norm = power * scale.norm, code_norm = codebook_.code_norm;

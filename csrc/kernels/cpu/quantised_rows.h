@@ -49,7 +49,7 @@ class QuantisedRows {
  private:
   const QuantisedCodebook& codebook_;
   const QuantisedKernels& kernels_;
-  const bool placed_;  // bytes, not pairs
+  const bool in_bytes_;  // bytes, not pairs
   const int64_t row_stride_;
   const int32_t score_slack_;
   AlignedArray<int16_t> quantised_;

@@ -200,8 +200,8 @@ constexpr QuantisedKernels make_tile_kernels() {
   kernels.tile_rows = kTile;
   kernels.screen = screen_by_tiles<false>;
   kernels.mark = screen_by_tiles<true>;
-  kernels.placing = {begin,     end,       row_elements, code_elements, largest_element<Amx>,
-                     place_row, place_code};
+  kernels.bytes = {begin,     end,       row_elements, code_elements, largest_element<Amx>,
+                   place_row, place_code};
   return kernels;
 }
 

@@ -78,6 +78,15 @@ void check_that_screens_decide() {
   }
 }
 
+// Numbers of codes that int8 keeps have 32 bits; nothing is read before that is seen.
+void check_that_codes_are_numbered() {
+  const int64_t too_many = int64_t{1} << 31;
+  const CodeSource source{contiguous_rows(nullptr, DType::kFloat32, too_many, 1), too_many, 1};
+  if (make_screen_int8(source, SimdLevel::kAvx512Vnni, Parallel()) == nullptr) return;
+  std::printf("int8 takes more codes than it can number\n");
+  ++failures;
+}
+
 }  // namespace
 }  // namespace vqgan_fast
 
@@ -102,6 +111,7 @@ int check_search() {
     check(8300, 44, data);  // more tiles than tags
   }
   check_that_screens_decide();
+  check_that_codes_are_numbered();
   check_hashes_of_signs();
   check_hashes_of_sizes();
   const NearestCodeCounters& counters = nearest_code_counters();
