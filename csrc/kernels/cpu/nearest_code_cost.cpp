@@ -31,10 +31,9 @@ struct LevelCost {
   DenseCost int8 = {};  // of the level with VNNI alone
 };
 
-// Fitted by benchmarks/fit_search_cost.py on one core: AVX2 of an AMD Zen 3, which has no more,
-// AVX-512 with VNNI of a Zen 5, AMX of an Intel Xeon (Granite Rapids by its cache), the other
-// levels of a Zen 4; NEON is an estimate. nearest_code_correction has by how much the first three
-// differ from this.
+// Fitted by benchmarks/fit_search_cost.py on one core: AVX2 of an AMD Zen 3, which has no more, AMX
+// of an Intel Xeon (Granite Rapids by its cache), the other levels of a Zen 4; NEON is an estimate.
+// nearest_code_correction has by how much AVX2, AVX-512 with VNNI and AMX differ from this.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 2500, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
