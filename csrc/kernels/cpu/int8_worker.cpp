@@ -12,7 +12,7 @@ constexpr int64_t kMinima = kMarkedVectors / kMinimaVectors;
 // The first limits come from one in so many panels, but from a few at least.
 constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
 // Marked codes are measured if they are at most one in so many of all, or few.
-constexpr int64_t kShareMarked = 32, kFewMarked = 64, kMostMarked = 1024;
+constexpr int64_t kShareMarked = 8, kFewMarked = 64, kMostMarked = 1024;
 // Another screen is faster where one in so many rows stays open; fewer rows do not tell.
 constexpr int64_t kShareOpen = 8, kRowsToTell = 64;
 
@@ -42,10 +42,9 @@ void Int8Worker::for_each_within_limit(const Body& body) const {
   }
 }
 
-int64_t Int8Worker::count_within_limit(int64_t r) const {
-  int64_t count = 0;
-  for_each_within_limit([&](int64_t row, int32_t) { count += row == r; });
-  return count;
+void Int8Worker::count_within_limits() {
+  for (int64_t r = 0; r < num_rows_; ++r) rows_[r].count = 0;
+  for_each_within_limit([&](int64_t r, int32_t) { ++rows_[r].count; });
 }
 
 void Int8Worker::collect(int64_t r, int64_t first_code) {
@@ -120,13 +119,15 @@ void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int
   for (int64_t r = 0; r < num_rows_; ++r) collect(r, 0);
   for (int64_t p = 0; p < num_panels; p += segment) {
     mark(p, std::min(segment, num_panels - p), limits_);
+    bool too_many = false;
     for (int64_t r = 0; r < num_rows_; ++r) {
       if (!wanted[r]) continue;
       collect(r, (first_panel + p) * codebook_.panel_codes);
-      if (rows_[r].count <= most) continue;
-      rows_[r].count = count_within_limit(r);
-      wanted[r] = rows_[r].count <= most;
+      too_many |= rows_[r].count > most;
     }
+    if (!too_many) continue;
+    count_within_limits();
+    for (int64_t r = 0; r < num_rows_; ++r) wanted[r] &= rows_[r].count <= most;
   }
   for_each_within_limit([&](int64_t r, int32_t code) {
     if (wanted[r]) out[rows_[r].number].many.push_back(code);

@@ -39,8 +39,8 @@ class Int8Worker final : public CodeScreen::Worker {
   void prepare(const double* z, int64_t num_rows, RowCandidates* out);
   // Takes what was marked from first_code on into marked_.
   void collect(int64_t r, int64_t first_code);
-  // How many of a row's marked codes are within its limit by now.
-  int64_t count_within_limit(int64_t r) const;
+  // Of each row, counts those marked codes alone that are within its limit by now.
+  void count_within_limits();
   // Calls body(row, code) for the marked codes that are within their limit.
   template <class Body>
   void for_each_within_limit(const Body& body) const;
