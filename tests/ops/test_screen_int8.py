@@ -35,31 +35,34 @@ def test_the_longest_vectors_it_takes() -> None:
     check(z, codebook)
 
 
-@pytest.mark.parametrize("count", [1000, 1100])
+@pytest.mark.parametrize("count", [1024, 1025])
 @pytest.mark.usefixtures("level")
-def test_as_many_ties_as_are_listed(count: int) -> None:
-    """Lists end at 1024 codes, to which one segment may add as many: more leave the row open."""
-    k, d = 40000, 12
-    codebook = torch.randn(k, d) + 8
-    place = torch.randn(d)
-    tied = torch.cat([2048 + 3 * torch.arange(count // 2), 4096 + torch.arange(count)])
-    codebook[tied] = place + 1e-5 * torch.randn(len(tied), d)
-    z = place + 1e-5 * torch.randn(60, d)
-    z[::2] += 8
-    check(z, codebook)
+def test_as_many_ties_as_are_measured(count: int) -> None:
+    """A row may have 1024 candidates, in however many segments; with one more it is open."""
+    codebook, place = torch.randn(40000, 12) + 8, torch.randn(12)
+    tied = torch.cat([2048 + 3 * torch.arange(count // 3), 4096 + torch.arange(count)])[:count]
+    codebook[tied] = place + 1e-5 * torch.randn(count, 12)
+    counters = check(place + 1e-5 * torch.randn(60, 12), codebook)
+    assert counters["rows_candidates"] == (60 if count == 1024 else 0)
 
 
 @pytest.mark.usefixtures("level")
-def test_limits_that_fall_code_by_code() -> None:
-    """Every code is nearer than those before it, so each segment lowers the limit, and its last
-    code is the nearest; then the other way round, with a tie."""
-    k, d = 5000, 24
-    direction = torch.nn.functional.normalize(torch.randn(k, d), dim=1)
-    codebook = direction * torch.linspace(30, 1, k)[:, None]
-    z = 1e-3 * torch.randn(50, d)
-    check(z, codebook)
-    check(z, codebook.flip(0))
-    check(z, torch.cat([codebook, codebook.flip(0)]))
+def test_limits_that_fall_from_code_to_code() -> None:
+    """Every code is nearer than those before it, so that each segment marks all of its codes, which
+    a later one drops; but for the panels, of 64 codes or 8, from which the first limits come."""
+    k, d = 16384, 64
+    norms = torch.linspace(900, 1, k).sqrt()
+    for codes, most in ((64, 16), (8, 32)):
+        panels = k // codes
+        sample = min(panels // 32, most)
+        for i in range(sample):
+            first = i * panels // sample * codes
+            norms[first : first + codes] = 30
+    codebook = torch.nn.functional.normalize(torch.randn(k, d), dim=1) * norms[:, None]
+    counters = check(1e-3 * torch.randn(50, d), codebook)
+    assert counters["rows_candidates"] + counters["rows_screen"] == 50
+    check(1e-3 * torch.randn(50, d), codebook.flip(0))
+    check(1e-3 * torch.randn(50, d), torch.cat([codebook, codebook.flip(0)]))
 
 
 def test_another_screen_follows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,3 +74,18 @@ def test_another_screen_follows(monkeypatch: pytest.MonkeyPatch) -> None:
     counters = check(torch.randn(n, 64), codebook)
     assert counters["calls_int8"] > 0
     assert counters["rows_direct"] + counters["rows_scan"] < 0.1 * n * counters["calls_int8"]
+
+
+def test_another_screen_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four rows in ten lie in a cluster of which int8 tells no codes apart: fewer than a screen is
+    given up for as such. int16 leaves one code of nearly every row; int8 would of few."""
+    force_way("auto", "avx512vnni", monkeypatch)
+    n, codebook = 3000, torch.randn(4096, 64)
+    centre = torch.randn(64)
+    codebook[::3] = centre + 0.2 * torch.randn(1366, 64)
+    z = torch.randn(n, 64)
+    inside = torch.arange(n) % 10 < 4
+    z[inside] = centre + 0.2 * torch.randn(int(inside.sum()), 64)
+    counters = check(z, codebook)
+    assert counters["calls_int8"] > 0
+    assert counters["rows_screen"] > 0.6 * n * counters["calls_int8"]

@@ -9,12 +9,13 @@ namespace {
 constexpr int32_t kMostScore = std::numeric_limits<int32_t>::max();
 // Vectors of minima of one row.
 constexpr int64_t kMinima = kMarkedVectors / kMinimaVectors;
-// The first limits come from one in so many panels, but from a few at least.
+// The first limits come from one in so many panels, but from a few at least, of all parts of the
+// codebook: it may be in order.
 constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
 // Marked codes are measured if they are at most one in so many of all, or few.
 constexpr int64_t kShareMarked = 8, kFewMarked = 64, kMostMarked = 1024;
 // Another screen is faster where one in so many rows stays open; fewer rows do not tell.
-constexpr int64_t kShareOpen = 8, kRowsToTell = 64;
+constexpr int64_t kShareOpen = 3, kRowsToTell = 32;
 
 }  // namespace
 
@@ -31,20 +32,24 @@ bool Int8Worker::outdone() const {
   return rows_seen_ >= kRowsToTell && rows_open_ * kShareOpen > rows_seen_;
 }
 
-template <class Body>
-void Int8Worker::for_each_within_limit(const Body& body) const {
-  const MarkedCode* next = marked_.data();
-  for (const Run& run : runs_) {
-    const int32_t limit = limits_[run.row];
-    for (const MarkedCode* end = next + run.count; next != end; ++next) {
-      if (next->score <= limit) body(run.row, next->code);
-    }
-  }
-}
-
-void Int8Worker::count_within_limits() {
+void Int8Worker::drop_above_limits() {
   for (int64_t r = 0; r < num_rows_; ++r) rows_[r].count = 0;
-  for_each_within_limit([&](int64_t r, int32_t) { ++rows_[r].count; });
+  const MarkedCode* next = marked_.data();
+  MarkedCode* kept = marked_.data();
+  size_t num_runs = 0;
+  for (const Run& run : runs_) {
+    MarkedCode* const first_kept = kept;
+    for (const MarkedCode* end = next + run.count; next != end; ++next) {
+      const MarkedCode code = *next;
+      *kept = code;
+      kept += wanted_[run.row] && code.score <= limits_[run.row];
+    }
+    if (kept == first_kept) continue;
+    rows_[run.row].count += kept - first_kept;
+    runs_[num_runs++] = {run.row, kept - first_kept};
+  }
+  runs_.resize(num_runs);
+  num_marked_ = kept - marked_.data();
 }
 
 void Int8Worker::collect(int64_t r, int64_t first_code) {
@@ -60,6 +65,17 @@ void Int8Worker::collect(int64_t r, int64_t first_code) {
   runs_.push_back({r, end - begin});
   num_marked_ += end - begin;
   rows_[r].count += end - begin;
+}
+
+void Int8Worker::mark(int64_t first_panel, int64_t num_panels, const int32_t* limits, bool anew) {
+  const int64_t stride = kMinima * kernels_.lanes;
+  quantised_.mark(num_rows_, first_panel, num_panels, limits, wanted_,
+                  [&](QuantisedTile* tile, int64_t r) {
+                    tile->minima = minima_.get() + r * stride;
+                    tile->minima_stride = stride;
+                    if (!anew || tile->first_tag > 0) return;
+                    std::fill_n(tile->minima, tile->num_rows * stride, kMostScore);
+                  });
 }
 
 void Int8Worker::prepare(const double* z, int64_t num_rows, RowCandidates* out) {
@@ -97,47 +113,41 @@ void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int
   const int64_t num_panels = last_panel - first_panel;
   const int64_t most =
       std::clamp(num_panels * codebook_.panel_codes / kShareMarked, kFewMarked, kMostMarked);
-  const int64_t minima_stride = kMinima * kernels_.lanes;
-  bool wanted[CodeScreen::kMostRows];
-  std::fill_n(wanted, num_rows_, true);
-  const auto mark = [&](int64_t p, int64_t count, const int32_t* limits) {
-    quantised_.mark(num_rows_, first_panel + p, count, limits, wanted,
-                    [&](QuantisedTile* tile, int64_t r) {
-                      tile->minima = minima_.get() + r * minima_stride;
-                      if (tile->first_tag == 0) {
-                        std::fill_n(tile->minima, tile->num_rows * minima_stride, kMostScore);
-                      }
-                      tile->minima_stride = minima_stride;
-                    });
-  };
+  std::fill_n(wanted_, num_rows_, true);
   // The first limits come from some codes, of which none is marked.
-  const int64_t segment = quantised_.most_panels_to_mark();
   int32_t none[CodeScreen::kMostRows];
   std::fill_n(none, num_rows_, std::numeric_limits<int32_t>::min());
-  const int64_t sample = std::max(num_panels / kShareSampled, kLeastSampled);
-  mark(0, std::min({sample, segment, num_panels}), none);
+  const int64_t segment = quantised_.most_panels_to_mark();
+  const int64_t sample =
+      std::min({std::max(num_panels / kShareSampled, kLeastSampled), segment, num_panels});
+  for (int64_t i = 0; i < sample; ++i) {
+    mark(first_panel + i * num_panels / sample, 1, none, i == 0);
+  }
   for (int64_t r = 0; r < num_rows_; ++r) collect(r, 0);
   for (int64_t p = 0; p < num_panels; p += segment) {
-    mark(p, std::min(segment, num_panels - p), limits_);
+    mark(first_panel + p, std::min(segment, num_panels - p), limits_, true);
     bool too_many = false;
     for (int64_t r = 0; r < num_rows_; ++r) {
-      if (!wanted[r]) continue;
+      if (!wanted_[r]) continue;
       collect(r, (first_panel + p) * codebook_.panel_codes);
       too_many |= rows_[r].count > most;
     }
     if (!too_many) continue;
-    count_within_limits();
-    for (int64_t r = 0; r < num_rows_; ++r) wanted[r] &= rows_[r].count <= most;
+    drop_above_limits();
+    for (int64_t r = 0; r < num_rows_; ++r) wanted_[r] &= rows_[r].count <= most;
   }
-  for_each_within_limit([&](int64_t r, int32_t code) {
-    if (wanted[r]) out[rows_[r].number].many.push_back(code);
-  });
+  drop_above_limits();
+  const MarkedCode* next = marked_.data();
+  for (const Run& run : runs_) {
+    std::vector<int64_t>& codes = out[rows_[run.row].number].many;
+    for (const MarkedCode* end = next + run.count; next != end; ++next) codes.push_back(next->code);
+  }
   // What came before counts half, and half of that with each block.
   rows_seen_ = rows_seen_ / 2 + num_rows_;
   rows_open_ /= 2;
   for (int64_t r = 0; r < num_rows_; ++r) {
     RowCandidates& row = out[rows_[r].number];
-    row.open = !wanted[r];
+    row.open = !wanted_[r];
     if (!row.open) quantised_.take_list(&row);
     rows_open_ += row.open;
   }

@@ -27,7 +27,7 @@ class Int8Worker final : public CodeScreen::Worker {
   struct Row {
     int64_t number;  // in the block
     int64_t margin;
-    int64_t count;  // of its marked codes
+    int64_t count;  // of its codes in marked_
   };
   // Marked codes of one row and segment.
   struct Run {
@@ -37,13 +37,14 @@ class Int8Worker final : public CodeScreen::Worker {
 
   // Quantises the rows that have a bound; the others are open.
   void prepare(const double* z, int64_t num_rows, RowCandidates* out);
-  // Takes what was marked from first_code on into marked_.
+  // Marks the codes within the limits in at most most_panels_to_mark() panels; `anew`: minima of
+  // earlier panels are forgotten.
+  void mark(int64_t first_panel, int64_t num_panels, const int32_t* limits, bool anew);
+  // Lowers a row's limit to what its minima say, and takes the codes that were marked from
+  // first_code on.
   void collect(int64_t r, int64_t first_code);
-  // Of each row, counts those marked codes alone that are within its limit by now.
-  void count_within_limits();
-  // Calls body(row, code) for the marked codes that are within their limit.
-  template <class Body>
-  void for_each_within_limit(const Body& body) const;
+  // Of rows that are wanted leaves the marked codes within the limits of by now, of others none.
+  void drop_above_limits();
 
   const QuantisedCodebook& codebook_;
   const QuantisedKernels& kernels_;
@@ -56,6 +57,7 @@ class Int8Worker final : public CodeScreen::Worker {
   std::vector<Row> rows_;
   int64_t num_rows_ = 0;  // that have a bound
   int32_t limits_[CodeScreen::kMostRows];
+  bool wanted_[CodeScreen::kMostRows];  // a row that has too many codes is not
   // Of the rows of the last blocks that have a bound.
   int64_t rows_seen_ = 0, rows_open_ = 0;
 };

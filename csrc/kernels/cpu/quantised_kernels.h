@@ -72,8 +72,8 @@ struct MarkedCode {
 
 // What layouts of bytes need beside.
 struct ByteKernels {
-  // Around calls of `screen` for vectors of so many elements, on the thread that makes them; null
-  // where there is nothing to do.
+  // Around calls of `screen` or `mark` for vectors of so many elements, on the thread that makes
+  // them; null where there is nothing to do.
   void (*begin)(int64_t dim);
   void (*end)();
 
