@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
-from search_ways import LEVELS, WAYS, cpu_levels, force_way
+from search_ways import LEVELS, WAYS_AT_LEVELS, cpu_levels, force_way
 
 
-@pytest.fixture(params=[*itertools.product(WAYS, LEVELS)], ids="-".join)
+@pytest.fixture(params=WAYS_AT_LEVELS, ids="-".join)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return force_way(*request.param, monkeypatch)
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from vqgan_fast import _native, ops
 
 WAYS = ("auto", "direct", "fp32", "int16", "int8", "boxes")
 LEVELS = _native.build_info()["simd_compiled"]
+# Those that have an int8 screen of their own; every other one takes one of these.
+INT8_LEVELS = ("baseline", "avx512vnni")
+WAYS_AT_LEVELS = [
+    (way, level)
+    for way, level in itertools.product(WAYS, LEVELS)
+    if way != "int8" or level in INT8_LEVELS
+]
 
 
 def cpu_levels() -> list[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from search_cases import assert_is_oracle
-from search_ways import LEVELS, force_way
+from search_ways import INT8_LEVELS, force_way
 from torch import Tensor
 
 from vqgan_fast import ops
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=INT8_LEVELS)
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     force_way("int8", request.param, monkeypatch)
     return request.param
