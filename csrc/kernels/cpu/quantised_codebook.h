@@ -34,7 +34,7 @@ struct QuantisedCodebook {
   double most_element = 0.0;    // of a scaled vector, so that it fits when quantised
   double code_norm = 0.0;       // the largest norm of a scaled code
   double max_residual = 0.0;    // largest norm of what quantising changed in a code
-  double max_low = 0.0;         // L: largest norm of the low bytes of a code; 0 in pairs
+  double max_low = 0.0;         // L: largest norm of the low bytes of a code, if it has any
 };
 
 // Null if there is no finite code, or if all are alike, or for fp64 numbers so large or small that

@@ -20,7 +20,7 @@ class QuantisedScreen final : public CodeScreen {
                   const QuantisedKernels& kernels)
       : codebook_(std::move(codebook)), kernels_(kernels) {}
 
-  // Bytes are multiplied faster than codes come from behind the second-level cache.
+  // The tiles of kBytes multiply faster than codes come from behind the second-level cache.
   int64_t block_rows() const override {
     return kernels_.layout == QuantisedLayout::kBytes ? kMostRows : CodeScreen::block_rows();
   }
