@@ -54,14 +54,14 @@ std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor
   return {indices, distances};
 }
 
-// counts (11) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if
+// counts (12) int64 += the counters, in the order of NearestCodeCounters; then they are 0 if
 // `reset`.
 Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
   NearestCodeCounters& counters = nearest_code_counters();
   auto* count = static_cast<int64_t*>(counts.data_ptr());
   for (std::atomic<int64_t>* counter :
        {&counters.calls_direct, &counters.calls_fp32, &counters.calls_int16, &counters.calls_int8,
-        &counters.calls_boxes, &counters.calls_cached, &counters.rows_screen,
+        &counters.calls_boxes, &counters.calls_clusters, &counters.calls_cached, &counters.rows_screen,
         &counters.rows_candidates, &counters.rows_direct, &counters.rows_scan,
         &counters.rows_not_finite}) {
     *count++ += reset ? counter->exchange(0) : counter->load();

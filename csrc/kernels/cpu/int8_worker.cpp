@@ -16,6 +16,8 @@ constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
 constexpr int64_t kShareMarked = 8, kFewMarked = 64, kMostMarked = 1024;
 // Another screen is faster where one in so many rows stays open; fewer rows do not tell.
 constexpr int64_t kShareOpen = 3, kRowsToTell = 32;
+// So it is where rows have one in so many codes to measure, or at least so many, on the mean.
+constexpr int64_t kShareListed = 32, kManyListed = 32;
 
 }  // namespace
 
@@ -29,7 +31,9 @@ Int8Worker::Int8Worker(const QuantisedCodebook& codebook, const QuantisedKernels
       rows_(most_rows) {}
 
 bool Int8Worker::outdone() const {
-  return rows_seen_ >= kRowsToTell && rows_open_ * kShareOpen > rows_seen_;
+  const int64_t many = std::max(codebook_.num_codes / kShareListed, kManyListed);
+  return rows_seen_ >= kRowsToTell &&
+         (rows_open_ * kShareOpen > rows_seen_ || codes_listed_ > rows_seen_ * many);
 }
 
 void Int8Worker::drop_above_limits() {
@@ -145,6 +149,7 @@ void Int8Worker::run(const double* z, int64_t num_rows, int64_t first_panel, int
   // What came before counts half, and half of that with each block.
   rows_seen_ = rows_seen_ / 2 + num_rows_;
   rows_open_ /= 2;
+  codes_listed_ = codes_listed_ / 2 + num_marked_;
   for (int64_t r = 0; r < num_rows_; ++r) {
     RowCandidates& row = out[rows_[r].number];
     row.open = !wanted_[r];

@@ -59,7 +59,7 @@ class Int8Worker final : public CodeScreen::Worker {
   int32_t limits_[CodeScreen::kMostRows];
   bool wanted_[CodeScreen::kMostRows];  // a row that has too many codes is not
   // Of the rows of the last blocks that have a bound.
-  int64_t rows_seen_ = 0, rows_open_ = 0;
+  int64_t rows_seen_ = 0, rows_open_ = 0, codes_listed_ = 0;
 };
 
 }  // namespace vqgan_fast

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/cpu/code_source.h"
@@ -18,25 +19,46 @@ namespace {
 // Fewer rows than this are not worth a second screen.
 constexpr int64_t kLeastRowsAgain = 96;
 
-// The ways that VQGAN_FAST_SCREEN allows.
-std::vector<SearchWay> allowed_ways() {
+// What VQGAN_FAST_SCREEN allows.
+struct Allowed {
+  std::vector<SearchWay> ways;
+  bool clusters;
+};
+Allowed allowed_ways() {
   const std::vector<SearchWay> all = {SearchWay::kDirect, SearchWay::kFp32, SearchWay::kInt16,
                                       SearchWay::kInt8, SearchWay::kBoxes};
   const char* name = std::getenv("VQGAN_FAST_SCREEN");
-  if (name == nullptr || *name == '\0' || std::string(name) == "auto") return all;
+  if (name == nullptr || *name == '\0' || std::string(name) == "auto") return {all, true};
+  if (std::string(name) == "clusters") return {{}, true};
   const char* const names[] = {"direct", "fp32", "int16", "int8", "boxes"};
   for (size_t i = 0; i < all.size(); ++i) {
-    if (std::string(name) == names[i]) return {all[i]};
+    if (std::string(name) == names[i]) return {{all[i]}, false};
   }
   throw std::runtime_error(
-      std::string("VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8 or boxes, got ") +
-      name);
+      "VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8, boxes or clusters, got " +
+      std::string(name));
 }
 
 ScreenKind kind_of(SearchWay way) {
   if (way == SearchWay::kInt16) return ScreenKind::kInt16;
   if (way == SearchWay::kInt8) return ScreenKind::kInt8;
   return way == SearchWay::kBoxes ? ScreenKind::kBoxes : ScreenKind::kFp32;
+}
+
+MakeScreen maker_of(ScreenKind kind) {
+  switch (kind) {
+    case ScreenKind::kFp32:
+      return make_screen_fp32;
+    case ScreenKind::kInt16:
+      return make_screen_int16;
+    case ScreenKind::kInt8:
+      return make_screen_int8;
+    case ScreenKind::kBoxes:
+      return make_screen_boxes;
+    case ScreenKind::kClusters:
+      break;
+  }
+  return make_screen_clusters;
 }
 
 void count_call(SearchWay way) {
@@ -50,7 +72,10 @@ void count_call(SearchWay way) {
 }  // namespace
 
 SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
-    : args_(args), parallel_(parallel), level_(simd_level()), ways_(allowed_ways()) {
+    : args_(args), parallel_(parallel), level_(simd_level()) {
+  Allowed allowed = allowed_ways();
+  ways_ = std::move(allowed.ways);
+  clusters_ = allowed.clusters;
   if (screen_cache_limit() > 0 && is_hash_worth()) {
     tree_ = std::make_unique<ContentTree>(args.codebook, args.num_codes, args.dim, parallel);
     codebook_ = {tree_->hash(), args.codebook.dtype, args.num_codes, args.dim};
@@ -60,11 +85,19 @@ SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
 
 std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   if (!first_ && num_open < kLeastRowsAgain) return nullptr;
+  if (clusters_ && (!first_ || ways_.empty())) {
+    clusters_ = false;
+    if (auto screen = pack(ScreenKind::kClusters)) {
+      ++nearest_code_counters().calls_clusters;
+      first_ = false;
+      return screen;
+    }
+  }
   while (!ways_.empty()) {
     const SearchWay way = fastest(num_open);
     if (way == SearchWay::kDirect) break;
     ways_.erase(std::find(ways_.begin(), ways_.end(), way));
-    const std::shared_ptr<const CodeScreen> screen = pack(way);
+    const std::shared_ptr<const CodeScreen> screen = pack(kind_of(way));
     if (screen == nullptr) continue;
     if (first_) count_call(way);
     first_ = false;
@@ -81,6 +114,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
 // Whether a packed codebook would save more than it costs to ask for one. A way that is forced has
 // nothing else to do.
 bool SearchPlan::is_hash_worth() const {
+  if (ways_.empty()) return true;
   if (ways_.size() == 1) return ways_[0] != SearchWay::kDirect;
   const SearchCost cost(level_, args_.num_rows, args_.num_codes, args_.dim);
   double packed = cost.search(ways_[0]);
@@ -104,18 +138,15 @@ SearchWay SearchPlan::fastest(int64_t num_rows) const {
                            [&](SearchWay a, SearchWay b) { return total(a) < total(b); });
 }
 
-std::shared_ptr<const CodeScreen> SearchPlan::pack(SearchWay way) {
-  const ScreenKey key{codebook_, kind_of(way), level_};
+std::shared_ptr<const CodeScreen> SearchPlan::pack(ScreenKind kind) {
+  const ScreenKey key{codebook_, kind, level_};
   if (known_) {
     if (auto screen = find_screen(key)) {
       if (first_) ++nearest_code_counters().calls_cached;
       return screen;
     }
   }
-  const auto make = way == SearchWay::kInt16   ? make_screen_int16
-                    : way == SearchWay::kInt8  ? make_screen_int8
-                    : way == SearchWay::kBoxes ? make_screen_boxes
-                                               : make_screen_fp32;
+  const MakeScreen make = maker_of(kind);
   CodeSource source{args_.codebook, args_.num_codes, args_.dim};
   if (!known_) return make_screen_distinct(make, source, level_, parallel_);
   // What is kept must be packed from what was hashed, even if another thread writes to the codebook

@@ -24,10 +24,10 @@ class SearchPlan {
 
   // The screen that open rows should pass next, or null: those that are left are searched directly.
   // The first one is that of the way which nearest_code_cost.h holds for the fastest, or which the
-  // environment variable VQGAN_FAST_SCREEN names (direct, fp32, int16, int8 or boxes; auto is the
-  // default). Another one follows where boxes or int8 left much: data that fills no boxes may still
-  // be screened by its products, or by finer ones. Packs the codebook, unless an earlier call left
-  // it packed.
+  // environment variable VQGAN_FAST_SCREEN names (direct, fp32, int16, int8, boxes or clusters; auto
+  // is the default). Where it left many rows, clusters follow, if there are any; then, after boxes
+  // or int8, another one: data that fills no boxes may still be screened by its products, or by
+  // finer ones. Packs the codebook, unless an earlier call left it packed.
   std::shared_ptr<const CodeScreen> next_screen(int64_t num_open);
 
   // Whether no screen may follow the one that was returned last.
@@ -36,12 +36,13 @@ class SearchPlan {
  private:
   bool is_hash_worth() const;
   SearchWay fastest(int64_t num_rows) const;
-  std::shared_ptr<const CodeScreen> pack(SearchWay way);
+  std::shared_ptr<const CodeScreen> pack(ScreenKind kind);
 
   const NearestCodeArgs& args_;
   const Parallel& parallel_;
   SimdLevel level_;
   std::vector<SearchWay> ways_;  // that may be gone yet
+  bool clusters_;                // may be looked for yet
   bool first_ = true;
   bool known_ = false;  // the codebook was met before; then codebook_ is set
   CodebookKey codebook_;

@@ -63,5 +63,8 @@ std::shared_ptr<const CodeScreen> make_screen_int8(const CodeSource& codes, Simd
                                                    const Parallel& parallel);
 std::shared_ptr<const CodeScreen> make_screen_boxes(const CodeSource& codes, SimdLevel level,
                                                     const Parallel& parallel);
+// Null where there are no clusters as well.
+std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& codes, SimdLevel level,
+                                                       const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -21,7 +21,7 @@
 
 namespace vqgan_fast {
 
-enum class ScreenKind { kFp32, kInt16, kInt8, kBoxes };
+enum class ScreenKind { kFp32, kInt16, kInt8, kBoxes, kClusters };
 
 // A codebook, by what it holds.
 struct CodebookKey {
