@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -18,17 +19,23 @@ constexpr double kApart = 4.0;
 // One of them must hold one in kShareLargest of the codes, or lists of candidates are short anyway;
 // smaller ones than one in kShareLeast stay with the rest.
 constexpr int64_t kShareLargest = 32, kShareLeast = 64;
+// Fewer samples may be near each other by chance; half as many where others are not.
+constexpr int64_t kFewSamples = 8;
 // Of the largest distance that a sample of a cluster has from its centre: what else belongs to it.
 constexpr double kReach = 2.0;
 // Shells begin around the sample that is nearest to one in kShareNear of the others, so many times
 // as far as those; each is so many times as wide as the one before.
 constexpr int64_t kShareNear = 16;
 constexpr double kFirstShell = 4.0, kShellRatio = 8.0;
+// What a sample missed, and clusters in clusters, are found when clusters are split again, while
+// there are not many.
+constexpr int kMostSplits = 3;
+constexpr size_t kManyClusters = 64;
 // Codes that are measured at a time.
 constexpr int64_t kBlockCodes = 96;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Some finite codes from random places: [sample][dim].
+// Finite codes, one from a random place in each of as many parts of the codebook: [sample][dim].
 std::vector<double> take_samples(const CodeSource& source) {
   const int64_t most = std::min(kMostSamples, source.num_codes / kCodesToSample);
   std::vector<double> samples;
@@ -39,8 +46,10 @@ std::vector<double> take_samples(const CodeSource& source) {
   uint64_t random = 1;
   for (int64_t i = 0; i < most; ++i) {
     random = random * 6364136223846793005u + 1442695040888963407u;
-    reader.load(static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(source.num_codes)), 1,
-                code.data());
+    const int64_t first = i * source.num_codes / most;
+    const int64_t count = (i + 1) * source.num_codes / most - first;
+    const auto offset = static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(count));
+    reader.load(first + offset, 1, code.data());
     if (all_finite(code.data(), source.dim)) {
       samples.insert(samples.end(), code.begin(), code.end());
     }
@@ -122,10 +131,11 @@ std::vector<int64_t> group_samples(const SpanningTree& tree, int64_t* num_groups
     std::vector<int64_t> group = groups_below(tree, edges[i], num_groups);
     std::vector<int64_t> sizes(*num_groups), kept(*num_groups, -1);
     for (const int64_t g : group) ++sizes[g];
-    if (*std::max_element(sizes.begin(), sizes.end()) * kShareLargest < count) continue;
+    const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
+    if (largest < std::max(count / kShareLargest, kFewSamples)) continue;
     int64_t num_kept = 0;
     for (int64_t g = 0; g < *num_groups; ++g) {
-      if (sizes[g] * kShareLeast >= count) kept[g] = num_kept++;
+      if (sizes[g] >= std::max(count / kShareLeast, kFewSamples / 2)) kept[g] = num_kept++;
     }
     for (int64_t& g : group) g = kept[g];
     *num_groups = num_kept;
@@ -197,8 +207,9 @@ Regions regions_of_shells(const Samples& samples) {
   return regions;
 }
 
-CodeClusters assign(const CodeSource& source, Regions regions, SimdLevel level,
-                    const Parallel& parallel) {
+// What the regions hold of the codes.
+std::vector<CodeCluster> assign(const CodeSource& source, const Regions& regions, SimdLevel level,
+                                const Parallel& parallel) {
   const int64_t num_codes = source.num_codes, dim = source.dim;
   const auto num_regions = static_cast<int64_t>(regions.reaches.size());
   std::vector<int32_t> region(num_codes);
@@ -225,27 +236,25 @@ CodeClusters assign(const CodeSource& source, Regions regions, SimdLevel level,
       }
     }
   });
-  CodeClusters found;
-  found.clusters.resize(num_regions);
+  std::vector<CodeCluster> clusters(num_regions);
   for (int64_t k = 0; k < num_codes; ++k) {
-    CodeCluster& cluster = found.clusters[region[k]];
+    CodeCluster& cluster = clusters[region[k]];
     cluster.codes.push_back(k);
     // Of a code with a NaN there is no distance; it is never chosen.
     if (distance[k] < cluster.nearest) cluster.nearest = distance[k];
     if (distance[k] > cluster.farthest) cluster.farthest = distance[k];
   }
-  for (CodeCluster& cluster : found.clusters) {
-    if (!(cluster.nearest <= cluster.farthest)) cluster.farthest = kInfinity;
+  for (int64_t g = 0; g < num_regions; ++g) {
+    const auto centre = regions.centres.begin() + g * dim;
+    clusters[g].centre.assign(centre, centre + dim);
+    if (!(clusters[g].nearest <= clusters[g].farthest)) clusters[g].farthest = kInfinity;
   }
-  found.centres = std::move(regions.centres);
-  return found;
+  return clusters;
 }
 
-}  // namespace
-
-CodeClusters find_code_clusters(const CodeSource& source, SimdLevel level,
-                                const Parallel& parallel) {
-  const DefaultFloatMode float_mode;
+// None where a split would gain nothing.
+std::vector<CodeCluster> split(const CodeSource& source, bool is_shell, SimdLevel level,
+                               const Parallel& parallel) {
   Samples samples{0, source.dim, take_samples(source), {}};
   samples.count = static_cast<int64_t>(samples.elements.size()) / source.dim;
   if (samples.count < kLeastSamples) return {};
@@ -254,9 +263,41 @@ CodeClusters find_code_clusters(const CodeSource& source, SimdLevel level,
       .measure(samples.elements.data(), samples.count, samples.distances.data());
   for (double& distance : samples.distances) distance = std::sqrt(distance);
   Regions regions = regions_of_groups(samples);
-  if (regions.reaches.empty()) regions = regions_of_shells(samples);
+  const bool in_shells = regions.reaches.empty() && !is_shell;
+  if (in_shells) regions = regions_of_shells(samples);
   if (regions.reaches.empty()) return {};
-  return assign(source, std::move(regions), level, parallel);
+  std::vector<CodeCluster> clusters = assign(source, regions, level, parallel);
+  const auto is_empty = [](const CodeCluster& cluster) { return cluster.codes.empty(); };
+  clusters.erase(std::remove_if(clusters.begin(), clusters.end(), is_empty), clusters.end());
+  if (clusters.size() < 2) clusters.clear();
+  for (CodeCluster& cluster : clusters) cluster.is_shell = in_shells;
+  return clusters;
+}
+
+}  // namespace
+
+std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel level,
+                                            const Parallel& parallel) {
+  const DefaultFloatMode float_mode;
+  const int64_t least = std::max(kLeastSamples * kCodesToSample, source.num_codes / kShareLeast);
+  std::vector<CodeCluster> found = split(source, false, level, parallel);
+  for (int depth = 1; depth < kMostSplits; ++depth) {
+    std::vector<CodeCluster> finer;
+    for (CodeCluster& cluster : found) {
+      std::vector<CodeCluster> parts;
+      if (static_cast<int64_t>(cluster.codes.size()) >= least && found.size() < kManyClusters) {
+        const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
+        parts = split(source.only(chosen), cluster.is_shell, level, parallel);
+      }
+      for (CodeCluster& part : parts) {
+        for (int64_t& code : part.codes) code = cluster.codes[code];
+      }
+      if (parts.empty()) parts.push_back(std::move(cluster));
+      std::move(parts.begin(), parts.end(), std::back_inserter(finer));
+    }
+    found = std::move(finer);
+  }
+  return found;
 }
 
 }  // namespace vqgan_fast

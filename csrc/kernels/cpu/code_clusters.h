@@ -13,20 +13,18 @@ namespace vqgan_fast {
 
 struct CodeCluster {
   std::vector<int64_t> codes;  // as the source numbers them, ascending
+  std::vector<double> centre;
   // Distances from the centre, as PointDistances measures them: no finite code is nearer or
   // farther. Both infinite if there is none.
   double nearest = std::numeric_limits<double>::infinity();
   double farthest = 0.0;
+  bool is_shell = false;
 };
 
-struct CodeClusters {
-  std::vector<CodeCluster> clusters;  // every code is in one; none where a split would gain nothing
-  std::vector<double> centres;        // [cluster][dim]
-};
-
-// The clusters that hold a good part of the codes; the last one may be what is left. A sample of
-// the codes, which costs as much as searching a few rows, tells whether there are any.
-CodeClusters find_code_clusters(const CodeSource& source, SimdLevel level,
-                                const Parallel& parallel);
+// Clusters that hold a good part of the codes, shells of codes around a dense place, and what is
+// left: every code is in one of them. None where there are no such. A sample of the codes, which
+// costs as much as searching a few rows, tells.
+std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel level,
+                                            const Parallel& parallel);
 
 }  // namespace vqgan_fast

@@ -13,6 +13,19 @@ CodeSource CodeSource::unchecked() const {
   return source;
 }
 
+CodeSource CodeSource::only(const std::vector<int64_t>& codes) const {
+  CodeSource source = *this;
+  source.num_codes = static_cast<int64_t>(codes.size());
+  source.chosen = &codes;
+  return source;
+}
+
+std::vector<int64_t> CodeSource::in_codebook(std::vector<int64_t> codes) const {
+  if (chosen == nullptr) return codes;
+  for (int64_t& code : codes) code = (*chosen)[code];
+  return codes;
+}
+
 void CodeReader::load(int64_t first, int64_t count, double* out) {
   // Chosen codes do not lie beside each other.
   const int64_t step = source_.chosen ? 1 : count;

@@ -28,6 +28,10 @@ struct CodeSource {
   ContentCheck* check = nullptr;
 
   CodeSource unchecked() const;
+  // The same with these codes of the codebook alone, which must outlive it.
+  CodeSource only(const std::vector<int64_t>& codes) const;
+  // What the codebook calls these codes of the source.
+  std::vector<int64_t> in_codebook(std::vector<int64_t> codes) const;
 };
 
 // Reads codes of a source, fastest in ascending order. For one thread.

@@ -9,7 +9,8 @@ namespace {
 
 // Where a quarter of a block is open, the codes of these rows are marked.
 constexpr int64_t kShareToMark = 4;
-// Where half of a block was open, so many blocks take their limits from an eighth of the codes.
+// Where half of a block was open, so many blocks take their limits from an eighth of the codes;
+// where marks left half of that open, as many are not marked.
 constexpr int64_t kBlocksToMark = 16, kShareSampled = 8;
 // Marked codes are measured if they are at most so many, and at most one in one_in(..) of all. From
 // there on the direct search, which takes codes as they lie, is faster than measuring them one by
@@ -87,8 +88,14 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
   for (int64_t r = 0; r < num_rows_; ++r) finish(&rows_[r], out + rows_[r].number);
   const int64_t before = num_open();
   if (codebook_.dim < kernels_.least_dim_to_mark || before * kShareToMark < num_rows_) return;
+  if (blocks_not_to_mark_ > 0) {
+    --blocks_not_to_mark_;
+    return;
+  }
   mark(first_panel, num_panels, out);
-  if (before * 2 > num_rows_ && num_open() * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
+  const int64_t after = num_open();
+  if (before * 2 > num_rows_ && after * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
+  if (after * 2 > before) blocks_not_to_mark_ = kBlocksToMark;
 }
 
 void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {

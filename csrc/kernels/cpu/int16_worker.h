@@ -61,6 +61,7 @@ class Int16Worker final : public CodeScreen::Worker {
   int32_t biases_[CodeScreen::kMostRows];
   std::vector<Row> rows_;
   int64_t blocks_to_mark_ = 0;  // without screening all codes first
+  int64_t blocks_not_to_mark_ = 0;
 };
 
 }  // namespace vqgan_fast

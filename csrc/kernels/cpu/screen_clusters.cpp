@@ -51,7 +51,6 @@ void add_candidates(const RowCandidates& found, const std::vector<int64_t>& code
   };
   for (int i = 0; i < found.count; ++i) add(found.codes[i]);
   for (const int64_t code : found.many) add(code);
-  row->open |= found.open;
 }
 
 class ClustersWorker final : public CodeScreen::Worker {
@@ -60,6 +59,7 @@ class ClustersWorker final : public CodeScreen::Worker {
       : clusters_(clusters),
         distances_(clusters.centres, clusters.dim, clusters.level),
         workers_(clusters.all.size()),
+        markers_(clusters.all.size()),
         rows_of_(clusters.all.size()),
         found_(CodeScreen::kMostRows) {}
 
@@ -116,6 +116,20 @@ class ClustersWorker final : public CodeScreen::Worker {
       return;
     }
     if (workers_[c] == nullptr) workers_[c] = cluster.screen->worker();
+    std::vector<int64_t> open = screen_rows(z, rows, cluster, workers_[c].get(), out);
+    if (open.empty()) return;
+    // Few of many: by themselves they are worth a second look, of a worker that expects it.
+    if (markers_[c] == nullptr) markers_[c] = cluster.screen->worker();
+    for (const int64_t r : screen_rows(z, open, cluster, markers_[c].get(), out)) {
+      out[r].open = true;
+    }
+  }
+
+  // Adds the candidates of these rows; returns those that are left open.
+  std::vector<int64_t> screen_rows(const double* z, const std::vector<int64_t>& rows,
+                                   const Cluster& cluster, CodeScreen::Worker* worker,
+                                   RowCandidates* out) {
+    std::vector<int64_t> open;
     const auto count = static_cast<int64_t>(rows.size());
     const int64_t block = std::min(cluster.screen->block_rows(), CodeScreen::kMostRows);
     for (int64_t first = 0; first < count; first += block) {
@@ -124,17 +138,24 @@ class ClustersWorker final : public CodeScreen::Worker {
       for (int64_t i = 0; i < num_rows; ++i) {
         std::copy_n(z + rows[first + i] * clusters_.dim, clusters_.dim,
                     gathered_.data() + i * clusters_.dim);
+        found_[i].many.clear();  // of a screen that lists many; not all do
       }
-      workers_[c]->run(gathered_.data(), num_rows, 0, cluster.screen->num_panels(), found_.data());
+      worker->run(gathered_.data(), num_rows, 0, cluster.screen->num_panels(), found_.data());
       for (int64_t i = 0; i < num_rows; ++i) {
-        add_candidates(found_[i], cluster.codes, out + rows[first + i]);
+        if (found_[i].open) {
+          open.push_back(rows[first + i]);
+        } else {
+          add_candidates(found_[i], cluster.codes, out + rows[first + i]);
+        }
       }
     }
+    return open;
   }
 
   const Clusters& clusters_;
   PointDistances distances_;
-  std::vector<std::unique_ptr<CodeScreen::Worker>> workers_;  // of the clusters that had rows
+  // Of the clusters that had rows, and rows that were left open.
+  std::vector<std::unique_ptr<CodeScreen::Worker>> workers_, markers_;
   std::vector<std::vector<int64_t>> rows_of_;
   std::vector<double> to_centres_;  // [row][cluster]
   std::vector<double> gathered_;
@@ -177,21 +198,15 @@ std::shared_ptr<const CodeScreen> make_products(const CodeSource& codes, SimdLev
 std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& source, SimdLevel level,
                                                        const Parallel& parallel) {
   if (source.num_codes < 1 || source.dim < 1 || source.dim > kMostDim) return nullptr;
-  CodeClusters found = find_code_clusters(source, level, parallel);
-  if (found.clusters.empty()) return nullptr;
-  Clusters clusters{source.dim, level, {}, std::move(found.centres)};
-  for (CodeCluster& cluster : found.clusters) {
-    std::vector<int64_t> in_codebook;
-    if (source.chosen != nullptr) {
-      for (const int64_t code : cluster.codes) in_codebook.push_back((*source.chosen)[code]);
-    }
-    CodeSource codes = source;
-    codes.num_codes = static_cast<int64_t>(cluster.codes.size());
-    codes.chosen = source.chosen != nullptr ? &in_codebook : &cluster.codes;
-    std::shared_ptr<const CodeScreen> screen;
-    if (codes.num_codes > 0) screen = make_products(codes, level, parallel);
+  std::vector<CodeCluster> found = find_code_clusters(source, level, parallel);
+  if (found.empty()) return nullptr;
+  Clusters clusters{source.dim, level, {}, {}};
+  for (CodeCluster& cluster : found) {
+    const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
+    std::shared_ptr<const CodeScreen> screen = make_products(source.only(chosen), level, parallel);
     clusters.all.push_back(
         {std::move(screen), std::move(cluster.codes), cluster.nearest, cluster.farthest});
+    clusters.centres.insert(clusters.centres.end(), cluster.centre.begin(), cluster.centre.end());
   }
   return std::make_shared<ClustersScreen>(std::move(clusters));
 }

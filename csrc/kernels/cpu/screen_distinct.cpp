@@ -155,9 +155,7 @@ std::shared_ptr<const CodeScreen> make_screen_distinct(MakeScreen make, const Co
   std::vector<int64_t> codes;
   if (countable && sample_has_equal(source)) codes = distinct_codes(source);
   if (codes.empty()) return make(source, level, parallel);
-  CodeSource distinct = source;
-  distinct.num_codes = static_cast<int64_t>(codes.size());
-  distinct.chosen = &codes;
+  const CodeSource distinct = source.only(codes);
   auto screen = make(distinct, level, parallel);
   const bool single = codes.size() == 1 && is_finite_code(distinct, 0);
   if (!screen && !single) return nullptr;
