@@ -13,7 +13,7 @@
 namespace vqgan_fast {
 namespace {
 
-constexpr int64_t kMostSamples = 256, kLeastSamples = 64, kCodesToSample = 8;
+constexpr int64_t kMostSamples = 256, kLeastSamples = 64, kCodesToSample = 4;
 // Clusters are apart where no code is between them for so many times the steps within them.
 constexpr double kApart = 4.0;
 // One of them must hold one in kShareLargest of the codes, or lists of candidates are short anyway;
@@ -25,7 +25,7 @@ constexpr int64_t kFewSamples = 8;
 constexpr double kReach = 2.0;
 // Shells begin around the sample that is nearest to one in kShareNear of the others, so many times
 // as far as those; each is so many times as wide as the one before.
-constexpr int64_t kShareNear = 16;
+constexpr int64_t kShareNear = 16, kLeastOfShell = 2;
 constexpr double kFirstShell = 4.0, kShellRatio = 8.0;
 // What a sample missed, and clusters in clusters, are found when clusters are split again, while
 // there are not many.
@@ -175,8 +175,9 @@ Regions regions_of_groups(const Samples& samples) {
   return regions;
 }
 
-// Shells around the sample that has most others near it; none where all would be in one.
-Regions regions_of_shells(const Samples& samples) {
+// Shells around the sample that has most others near it; none where all would be in one. Of what is
+// a shell itself, `hollow` in the middle, only where that is a dense place of its own.
+Regions regions_of_shells(const Samples& samples, double hollow) {
   const int64_t count = samples.count, near = count / kShareNear;
   std::vector<double> nearest(count, kInfinity), sorted(count);
   for (int64_t i = 0; i < count; ++i) {
@@ -189,12 +190,12 @@ Regions regions_of_shells(const Samples& samples) {
   std::sort(sorted.begin(), sorted.end());
   Regions regions;
   double reach = kFirstShell * sorted[near];
-  if (!(reach > 0.0)) return {};
+  if (!(reach > 0.0) || (hollow > 0.0 && reach > hollow)) return {};
   int64_t inside = 0;  // of the shells so far
   for (; reach < sorted.back(); reach *= kShellRatio) {
     const int64_t within =
         std::upper_bound(sorted.begin(), sorted.end(), reach) - sorted.begin();
-    if ((within - inside) * kShareLeast < count) continue;
+    if (within - inside < kLeastOfShell) continue;
     regions.reaches.push_back(reach);
     inside = within;
   }
@@ -253,7 +254,7 @@ std::vector<CodeCluster> assign(const CodeSource& source, const Regions& regions
 }
 
 // None where a split would gain nothing.
-std::vector<CodeCluster> split(const CodeSource& source, bool is_shell, SimdLevel level,
+std::vector<CodeCluster> split(const CodeSource& source, double hollow, SimdLevel level,
                                const Parallel& parallel) {
   Samples samples{0, source.dim, take_samples(source), {}};
   samples.count = static_cast<int64_t>(samples.elements.size()) / source.dim;
@@ -263,14 +264,14 @@ std::vector<CodeCluster> split(const CodeSource& source, bool is_shell, SimdLeve
       .measure(samples.elements.data(), samples.count, samples.distances.data());
   for (double& distance : samples.distances) distance = std::sqrt(distance);
   Regions regions = regions_of_groups(samples);
-  const bool in_shells = regions.reaches.empty() && !is_shell;
-  if (in_shells) regions = regions_of_shells(samples);
+  const bool in_shells = regions.reaches.empty();
+  if (in_shells) regions = regions_of_shells(samples, hollow);
   if (regions.reaches.empty()) return {};
   std::vector<CodeCluster> clusters = assign(source, regions, level, parallel);
   const auto is_empty = [](const CodeCluster& cluster) { return cluster.codes.empty(); };
   clusters.erase(std::remove_if(clusters.begin(), clusters.end(), is_empty), clusters.end());
   if (clusters.size() < 2) clusters.clear();
-  for (CodeCluster& cluster : clusters) cluster.is_shell = in_shells;
+  for (CodeCluster& cluster : clusters) cluster.hollow = in_shells ? cluster.nearest : 0.0;
   return clusters;
 }
 
@@ -280,14 +281,14 @@ std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel 
                                             const Parallel& parallel) {
   const DefaultFloatMode float_mode;
   const int64_t least = std::max(kLeastSamples * kCodesToSample, source.num_codes / kShareLeast);
-  std::vector<CodeCluster> found = split(source, false, level, parallel);
+  std::vector<CodeCluster> found = split(source, 0.0, level, parallel);
   for (int depth = 1; depth < kMostSplits; ++depth) {
     std::vector<CodeCluster> finer;
     for (CodeCluster& cluster : found) {
       std::vector<CodeCluster> parts;
       if (static_cast<int64_t>(cluster.codes.size()) >= least && found.size() < kManyClusters) {
         const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
-        parts = split(source.only(chosen), cluster.is_shell, level, parallel);
+        parts = split(source.only(chosen), cluster.hollow, level, parallel);
       }
       for (CodeCluster& part : parts) {
         for (int64_t& code : part.codes) code = cluster.codes[code];

@@ -48,14 +48,17 @@ int32_t Int16Worker::bias_of(int shift) const {
   return static_cast<int32_t>((product + rounding) / codebook_.unit) + 4 + kInt16LeastScore;
 }
 
-bool Int16Worker::prepare(const double* z, int64_t r) {
+bool Int16Worker::prepare(const double* z, double within2, int64_t r) {
   const QuantisedRows::Scale scale = quantised_.scale_of(z);
   const int64_t margin = scale.shift < 0 ? -1 : quantised_.quantise(z, scale, r);
   if (margin < 0) return false;
   biases_[r] = bias_of(scale.shift);
   Row& row = rows_[r];
+  row.scale = scale;
   row.margin = margin;
-  row.smallest = row.limit = row.loser = kInt16MostScore;
+  const double most = quantised_.most_score(scale, margin, within2) + biases_[r];
+  row.limit = static_cast<int32_t>(std::clamp<double>(most, 0, kInt16MostScore));
+  row.smallest = row.loser = kInt16MostScore;
   row.count = 0;
   return true;
 }
@@ -66,11 +69,22 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
   for (int64_t r = 0; r < num_rows; ++r) {
     out[r].count = 0;
     out[r].many.clear();
-    out[r].open = !prepare(z + r * codebook_.dim, num_rows_);
+    out[r].open = !prepare(z + r * codebook_.dim, out[r].within2, num_rows_);
     if (!out[r].open) rows_[num_rows_++].number = r;
   }
   if (num_rows_ == 0) return;
-  const int64_t num_panels = last_panel - first_panel;
+  find(first_panel, last_panel - first_panel, out);
+  for (int64_t r = 0; r < num_rows_; ++r) {
+    const Row& row = rows_[r];
+    RowCandidates& candidates = out[row.number];
+    if (candidates.open || (candidates.count == 0 && candidates.many.empty())) continue;
+    const double score = static_cast<double>(row.smallest) - biases_[r];
+    candidates.within2 = std::min(candidates.within2,
+                                  quantised_.most_distance2(row.scale, row.margin, score));
+  }
+}
+
+void Int16Worker::find(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
   const auto num_open = [&] {
     return std::count_if(rows_.begin(), rows_.begin() + num_rows_,
                          [&](const Row& row) { return out[row.number].open; });
@@ -80,7 +94,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     const int64_t sample = (num_panels + kShareSampled - 1) / kShareSampled;
     const int64_t skipped = --blocks_to_mark_ % kShareSampled * sample;
     screen(first_panel + std::min(skipped, num_panels - sample), sample);
-    mark(first_panel, num_panels, out);
+    mark(first_panel, num_panels, false, out);
     if (num_open() * 2 > num_rows_) blocks_to_mark_ = 0;
     return;
   }
@@ -92,7 +106,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     --blocks_not_to_mark_;
     return;
   }
-  mark(first_panel, num_panels, out);
+  mark(first_panel, num_panels, true, out);
   const int64_t after = num_open();
   if (before * 2 > num_rows_ && after * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
   if (after * 2 > before) blocks_not_to_mark_ = kBlocksToMark;
@@ -122,7 +136,7 @@ void Int16Worker::collect(int64_t r, int64_t first_panel) {
   if (smallest > row.limit) return;
   if (smallest < row.smallest) {
     row.smallest = smallest;
-    row.limit = static_cast<int32_t>(std::min<int64_t>(smallest + row.margin, kInt16MostScore));
+    row.limit = static_cast<int32_t>(std::min<int64_t>(smallest + row.margin, row.limit));
   }
   for (uint32_t bits = kernels_.within(best, row.limit); bits != 0; bits &= bits - 1) {
     const int lane = __builtin_ctz(bits);
@@ -147,7 +161,8 @@ void Int16Worker::finish(Row* row, RowCandidates* out) const {
   out->count = out->open ? 0 : row->count;
 }
 
-void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
+void Int16Worker::mark(int64_t first_panel, int64_t num_panels, bool only_open,
+                       RowCandidates* out) {
   const int64_t num_codes = num_panels * codebook_.panel_codes;
   const int64_t most = std::clamp<int64_t>(num_codes / one_in(kernels_.layout, codebook_.dim),
                                            4 * RowCandidates::kMost, kMostMarked);
@@ -156,7 +171,7 @@ void Int16Worker::mark(int64_t first_panel, int64_t num_panels, RowCandidates* o
   for (int64_t r = 0; r < num_rows_; ++r) {
     const RowCandidates& row = out[rows_[r].number];
     limits[r] = rows_[r].limit;
-    wanted[r] = row.open || row.count == 0;
+    wanted[r] = row.open || !only_open;
   }
   const int64_t segment = quantised_.most_panels_to_mark();
   for (int64_t p = 0; p < num_panels; p += segment) {

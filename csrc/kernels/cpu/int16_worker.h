@@ -27,9 +27,10 @@ class Int16Worker final : public CodeScreen::Worker {
   // What is known of one row.
   struct Row {
     int64_t number;  // in the block
+    QuantisedRows::Scale scale;
     int64_t margin;
     int32_t smallest;  // score so far
-    int32_t limit;     // the smallest one plus margin
+    int32_t limit;     // the smallest one plus margin, or less
     int32_t loser;     // smallest score whose code is not among the candidates
     int count;
     int32_t scores[RowCandidates::kMost];
@@ -39,7 +40,7 @@ class Int16Worker final : public CodeScreen::Worker {
   };
 
   // Quantises a row as the r-th one; false if there is no bound for it.
-  bool prepare(const double* z, int64_t r);
+  bool prepare(const double* z, double within2, int64_t r);
   // At least what a score of a row can lie below 0, and the least score.
   int32_t bias_of(int shift) const;
 
@@ -49,8 +50,10 @@ class Int16Worker final : public CodeScreen::Worker {
   void collect(int64_t r, int64_t first_panel);
   void finish(Row* row, RowCandidates* out) const;
 
-  // Of the rows that are open, or of all if none was finished, finds every code within the limit.
-  void mark(int64_t first_panel, int64_t num_panels, RowCandidates* out);
+  // Of all rows, or of those that are open, finds every code within the limit.
+  void mark(int64_t first_panel, int64_t num_panels, bool only_open, RowCandidates* out);
+  // Screens the panels and marks where that is worth it.
+  void find(int64_t first_panel, int64_t num_panels, RowCandidates* out);
   void take_marks(const uint16_t* marks, int64_t first_code, std::vector<int64_t>* codes) const;
 
   const QuantisedCodebook& codebook_;

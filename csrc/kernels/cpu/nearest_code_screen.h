@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,9 @@ namespace vqgan_fast {
 struct RowCandidates {
   static constexpr int kMost = 16;
 
+  // A squared distance that the caller sets: codes beyond it may be left out, and where no code is
+  // within it there may be none. A screen may lower it to one that the nearest of its codes keeps.
+  double within2 = std::numeric_limits<double>::infinity();
   bool open = false;  // other codes may be nearest as well: more than fit, or no bound for this row
   int count = 0;
   int64_t codes[kMost];

@@ -1,6 +1,7 @@
 #include "kernels/cpu/nearest_code_search.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -163,6 +164,9 @@ std::vector<int64_t> screen_rows(const NearestCodeArgs& args, SimdLevel level,
         continue;
       }
       block.load(rows, first, tasks.rows(task));
+      for (RowCandidates& row : candidates) {
+        row.within2 = std::numeric_limits<double>::infinity();
+      }
       worker->run(block.z.data(), block.size, tasks.first_unit(task), tasks.last_unit(task),
                   candidates.data());
       int64_t num_open = 0;

@@ -78,6 +78,21 @@ int64_t QuantisedRows::quantise(const double* z, const Scale& scale, int64_t r) 
   return margin < 0x1p30 ? static_cast<int64_t>(margin) + 1 : -1;
 }
 
+// A score is (distance^2 - norm^2) / 2^shift in units, all of it times B^2, and errs by half a margin.
+double QuantisedRows::most_score(const Scale& scale, int64_t margin, double within2) const {
+  const double unit = std::ldexp(codebook_.unit, scale.shift);
+  const double distance2 = within2 * codebook_.scale * codebook_.scale / unit;
+  const double norm2 = scale.norm * scale.norm / unit;
+  return distance2 - norm2 + rounding(distance2 + norm2) + 0.5 * margin + 1.0;
+}
+
+double QuantisedRows::most_distance2(const Scale& scale, int64_t margin, double score) const {
+  const double unit = std::ldexp(codebook_.unit, scale.shift);
+  const double norm2 = scale.norm * scale.norm / unit;
+  const double most = norm2 + score + rounding(2.0 * norm2 + std::abs(score)) + 0.5 * margin + 1.0;
+  return std::max(most, 0.0) * unit / codebook_.scale / codebook_.scale;
+}
+
 void QuantisedRows::for_each_tile(int64_t num_rows, int64_t first_panel, int64_t num_panels,
                                   const TileBody& body) const {
   const int64_t panel_codes = codebook_.panel_codes, code_elements = codebook_.code_elements;

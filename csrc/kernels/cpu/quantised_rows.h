@@ -29,6 +29,11 @@ class QuantisedRows {
   // choice has a score of at most that above the smallest one. Less than 0 if there is no bound.
   int64_t quantise(const double* z, const Scale& scale, int64_t r);
 
+  // The largest score of a code whose squared distance from the row is at most within2; the largest
+  // squared distance of a code that has a score. Scores are meant without a bias.
+  double most_score(const Scale& scale, int64_t margin, double within2) const;
+  double most_distance2(const Scale& scale, int64_t margin, double score) const;
+
   // Calls body(tile, r) for the rows from r on of the first num_rows, and some panels, all rows
   // before the next panels.
   using TileBody = std::function<void(QuantisedTile*, int64_t r)>;
@@ -47,6 +52,9 @@ class QuantisedRows {
   void take_list(RowCandidates* row) const;
 
  private:
+  // By how much a squared distance that many units long errs in fp64.
+  double rounding(double units) const { return (codebook_.dim + 8) * 0x1p-50 * units; }
+
   const QuantisedCodebook& codebook_;
   const QuantisedKernels& kernels_;
   const bool in_bytes_;  // bytes, not pairs

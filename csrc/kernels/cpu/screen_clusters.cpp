@@ -19,8 +19,10 @@ namespace {
 // underflow.
 constexpr double kRounding = 0x1p-30, kUnderflow = 0x1p-500;
 constexpr int64_t kMostDim = 16384;
-// A cluster of which products tell nothing is measured code by code if it has at most so many.
-constexpr int64_t kMostListed = 1024;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+// A cluster of which products tell too little is measured code by code if it has at most one in so
+// many of all codes, and not more than so many.
+constexpr int64_t kShareListed = 16, kMostListed = 1024;
 // Rows that pass over a cluster together, as the way to screen it is chosen.
 constexpr int64_t kRowsOfCluster = 64;
 
@@ -33,6 +35,7 @@ struct Cluster {
 struct Clusters {
   int64_t dim;
   SimdLevel level;
+  int64_t most_listed;  // codes of a cluster
   std::vector<Cluster> all;
   std::vector<double> centres;  // [cluster][dim]
 };
@@ -53,15 +56,17 @@ void add_candidates(const RowCandidates& found, const std::vector<int64_t>& code
   for (const int64_t code : found.many) add(code);
 }
 
+// A row may be nearest to codes of several clusters, but each that is done makes it fewer: so those
+// come first that it lies in, from small to large ones.
 class ClustersWorker final : public CodeScreen::Worker {
  public:
   explicit ClustersWorker(const Clusters& clusters)
       : clusters_(clusters),
-        distances_(clusters.centres, clusters.dim, clusters.level),
+        to_centres_(clusters.centres, clusters.dim, clusters.level),
         workers_(clusters.all.size()),
         markers_(clusters.all.size()),
-        rows_of_(clusters.all.size()),
-        found_(CodeScreen::kMostRows) {}
+        found_(CodeScreen::kMostRows),
+        within_(CodeScreen::kMostRows) {}
 
   void run(const double* z, int64_t num_rows, int64_t first_panel, int64_t last_panel,
            RowCandidates* out) override {
@@ -71,95 +76,124 @@ class ClustersWorker final : public CodeScreen::Worker {
       out[r].many.clear();
     }
     if (first_panel == last_panel) return;
-    choose_clusters(z, num_rows);
-    for (size_t c = 0; c < workers_.size(); ++c) {
-      if (!rows_of_[c].empty()) screen(z, c, out);
+    const auto num_clusters = static_cast<int64_t>(clusters_.all.size());
+    distances_.resize(num_rows * num_clusters);
+    to_centres_.measure(z, num_rows, distances_.data());
+    for (double& distance : distances_) distance = std::sqrt(distance);
+    for (int64_t r = 0; r < num_rows; ++r) {
+      within_[r] = kInfinity;
+      for (int64_t c = 0; c < num_clusters; ++c) {
+        lower_within(r, distance(r, c) + clusters_.all[c].farthest);
+      }
+    }
+    left_.assign(num_rows * num_clusters, Visit::kNotYet);
+    for (int64_t c = 0; c < num_clusters; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) {
+        return left(r, c) == Visit::kNotYet && least(r, c) <= 0.0;
+      });
+    }
+    for (int64_t c = 0; c < num_clusters; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) { return left(r, c) == Visit::kNotYet; });
+    }
+    // Few of many rows: by themselves they are worth a second look, of a worker that expects them.
+    for (int64_t c = 0; c < num_clusters; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) { return left(r, c) == Visit::kOpen; });
     }
   }
 
  private:
-  // Lists for each cluster the rows whose nearest code it can hold.
-  void choose_clusters(const double* z, int64_t num_rows) {
-    const auto num_clusters = static_cast<int64_t>(clusters_.all.size());
-    to_centres_.resize(num_rows * num_clusters);
-    distances_.measure(z, num_rows, to_centres_.data());
-    for (std::vector<int64_t>& rows : rows_of_) rows.clear();
-    for (int64_t r = 0; r < num_rows; ++r) {
-      double* to_centre = to_centres_.data() + r * num_clusters;
-      double limit = std::numeric_limits<double>::infinity();
-      for (int64_t c = 0; c < num_clusters; ++c) {
-        to_centre[c] = std::sqrt(to_centre[c]);
-        limit = std::min(limit, to_centre[c] + clusters_.all[c].farthest);
-      }
-      for (int64_t c = 0; c < num_clusters; ++c) {
-        const Cluster& cluster = clusters_.all[c];
-        const double error =
-            kRounding * (to_centre[c] + cluster.farthest + limit) + kUnderflow;
-        const double least =
-            std::max(to_centre[c] - cluster.farthest, cluster.nearest - to_centre[c]);
-        // Not the other way round: what is not a number excludes nothing.
-        if (!(least > limit + error)) rows_of_[c].push_back(r);
-      }
-    }
+  enum class Visit : char { kNotYet, kOpen, kDone };
+
+  double distance(int64_t r, int64_t c) const {
+    return distances_[r * static_cast<int64_t>(clusters_.all.size()) + c];
+  }
+  Visit& left(int64_t r, int64_t c) {
+    return left_[r * static_cast<int64_t>(clusters_.all.size()) + c];
+  }
+  // No code of the cluster is nearer.
+  double least(int64_t r, int64_t c) const {
+    const Cluster& cluster = clusters_.all[c];
+    return std::max(distance(r, c) - cluster.farthest, cluster.nearest - distance(r, c));
+  }
+  // Some code is as near.
+  void lower_within(int64_t r, double distance) {
+    within_[r] = std::min(within_[r], distance * (1.0 + kRounding) + kUnderflow);
+  }
+  bool is_excluded(int64_t r, int64_t c) const {
+    const double error =
+        kRounding * (distance(r, c) + clusters_.all[c].farthest + within_[r]) + kUnderflow;
+    // What is not a number excludes nothing.
+    return least(r, c) > within_[r] + error;
   }
 
-  void screen(const double* z, size_t c, RowCandidates* out) {
+  // Searches a cluster for those rows that want it and can have their nearest code in it.
+  template <class Wants>
+  void visit(const double* z, int64_t num_rows, int64_t c, RowCandidates* out,
+             const Wants& wants) {
+    rows_.clear();
+    bool again = false;
+    for (int64_t r = 0; r < num_rows; ++r) {
+      if (out[r].open || !wants(r) || is_excluded(r, c)) continue;
+      again |= left(r, c) == Visit::kOpen;
+      rows_.push_back(r);
+    }
+    if (rows_.empty()) return;
     const Cluster& cluster = clusters_.all[c];
-    const std::vector<int64_t>& rows = rows_of_[c];
     if (cluster.screen == nullptr) {
-      for (const int64_t r : rows) {
-        out[r].open |= static_cast<int64_t>(cluster.codes.size()) > kMostListed;
-        if (!out[r].open) {
-          out[r].many.insert(out[r].many.end(), cluster.codes.begin(), cluster.codes.end());
-        }
-      }
+      for (const int64_t r : rows_) list_all(cluster, r, out);
       return;
     }
-    if (workers_[c] == nullptr) workers_[c] = cluster.screen->worker();
-    std::vector<int64_t> open = screen_rows(z, rows, cluster, workers_[c].get(), out);
-    if (open.empty()) return;
-    // Few of many: by themselves they are worth a second look, of a worker that expects it.
-    if (markers_[c] == nullptr) markers_[c] = cluster.screen->worker();
-    for (const int64_t r : screen_rows(z, open, cluster, markers_[c].get(), out)) {
-      out[r].open = true;
+    std::unique_ptr<CodeScreen::Worker>& worker = again ? markers_[c] : workers_[c];
+    if (worker == nullptr) worker = cluster.screen->worker();
+    const auto count = static_cast<int64_t>(rows_.size());
+    const int64_t block = std::min(cluster.screen->block_rows(), CodeScreen::kMostRows);
+    for (int64_t first = 0; first < count; first += block) {
+      screen(z, rows_.data() + first, std::min(block, count - first), c, worker.get(), out);
     }
   }
 
-  // Adds the candidates of these rows; returns those that are left open.
-  std::vector<int64_t> screen_rows(const double* z, const std::vector<int64_t>& rows,
-                                   const Cluster& cluster, CodeScreen::Worker* worker,
-                                   RowCandidates* out) {
-    std::vector<int64_t> open;
-    const auto count = static_cast<int64_t>(rows.size());
-    const int64_t block = std::min(cluster.screen->block_rows(), CodeScreen::kMostRows);
-    for (int64_t first = 0; first < count; first += block) {
-      const int64_t num_rows = std::min(block, count - first);
-      gathered_.resize(num_rows * clusters_.dim);
-      for (int64_t i = 0; i < num_rows; ++i) {
-        std::copy_n(z + rows[first + i] * clusters_.dim, clusters_.dim,
-                    gathered_.data() + i * clusters_.dim);
-        found_[i].many.clear();  // of a screen that lists many; not all do
-      }
-      worker->run(gathered_.data(), num_rows, 0, cluster.screen->num_panels(), found_.data());
-      for (int64_t i = 0; i < num_rows; ++i) {
-        if (found_[i].open) {
-          open.push_back(rows[first + i]);
-        } else {
-          add_candidates(found_[i], cluster.codes, out + rows[first + i]);
-        }
-      }
+  // What no product decides is measured, if it is little.
+  void list_all(const Cluster& cluster, int64_t r, RowCandidates* out) const {
+    out[r].open = static_cast<int64_t>(cluster.codes.size()) > clusters_.most_listed;
+    if (out[r].open) return;
+    out[r].many.insert(out[r].many.end(), cluster.codes.begin(), cluster.codes.end());
+  }
+
+  void screen(const double* z, const int64_t* rows, int64_t num_rows, int64_t c,
+              CodeScreen::Worker* worker, RowCandidates* out) {
+    const int64_t dim = clusters_.dim;
+    const Cluster& cluster = clusters_.all[c];
+    gathered_.resize(num_rows * dim);
+    for (int64_t i = 0; i < num_rows; ++i) {
+      std::copy_n(z + rows[i] * dim, dim, gathered_.data() + i * dim);
+      found_[i].many.clear();  // of a screen that lists many; not all do
+      found_[i].within2 = within_[rows[i]] * within_[rows[i]] * (1.0 + 4.0 * kRounding);
     }
-    return open;
+    worker->run(gathered_.data(), num_rows, 0, cluster.screen->num_panels(), found_.data());
+    for (int64_t i = 0; i < num_rows; ++i) {
+      const int64_t r = rows[i];
+      Visit& of_row = left(r, c);
+      if (found_[i].open) {
+        if (of_row == Visit::kOpen) list_all(cluster, r, out);
+        of_row = Visit::kOpen;
+        continue;
+      }
+      of_row = Visit::kDone;
+      add_candidates(found_[i], cluster.codes, out + r);
+      lower_within(r, std::sqrt(found_[i].within2));
+    }
   }
 
   const Clusters& clusters_;
-  PointDistances distances_;
+  PointDistances to_centres_;
   // Of the clusters that had rows, and rows that were left open.
   std::vector<std::unique_ptr<CodeScreen::Worker>> workers_, markers_;
-  std::vector<std::vector<int64_t>> rows_of_;
-  std::vector<double> to_centres_;  // [row][cluster]
-  std::vector<double> gathered_;
   std::vector<RowCandidates> found_;
+  std::vector<double> within_;     // of each row: its nearest code is within this distance
+  std::vector<double> distances_;  // [row][cluster]: to the centre
+  std::vector<Visit> left_;        // [row][cluster]
+  std::vector<int64_t> rows_;
+  std::vector<double> gathered_;
 };
 
 class ClustersScreen final : public CodeScreen {
@@ -200,7 +234,11 @@ std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& source,
   if (source.num_codes < 1 || source.dim < 1 || source.dim > kMostDim) return nullptr;
   std::vector<CodeCluster> found = find_code_clusters(source, level, parallel);
   if (found.empty()) return nullptr;
-  Clusters clusters{source.dim, level, {}, {}};
+  std::sort(found.begin(), found.end(), [](const CodeCluster& a, const CodeCluster& b) {
+    return a.farthest < b.farthest;
+  });
+  const int64_t most_listed = std::min(source.num_codes / kShareListed, kMostListed);
+  Clusters clusters{source.dim, level, most_listed, {}, {}};
   for (CodeCluster& cluster : found) {
     const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
     std::shared_ptr<const CodeScreen> screen = make_products(source.only(chosen), level, parallel);
