@@ -175,8 +175,7 @@ Regions regions_of_groups(const Samples& samples) {
   return regions;
 }
 
-// Shells around the sample that has most others near it; none where all would be in one. Of what is
-// a shell itself, `hollow` in the middle, only where that is a dense place of its own.
+// Shells around the sample that has most others near it. Of what is a shell itself, `hollow` in the middle, only where that is a dense place of its own.
 Regions regions_of_shells(const Samples& samples, double hollow) {
   const int64_t count = samples.count, near = count / kShareNear;
   std::vector<double> nearest(count, kInfinity), sorted(count);
@@ -199,7 +198,8 @@ Regions regions_of_shells(const Samples& samples, double hollow) {
     regions.reaches.push_back(reach);
     inside = within;
   }
-  if (regions.reaches.empty()) return {};
+  // A few codes may lie farther than any sample does.
+  regions.reaches.push_back(kReach * sorted.back());
   regions.reaches.push_back(kInfinity);
   for (size_t i = 0; i < regions.reaches.size(); ++i) {
     const auto centre = samples.elements.begin() + middle * samples.dim;
