@@ -61,9 +61,9 @@ Tensor nearest_code_counters_cpu(const Tensor& counts, bool reset) {
   auto* count = static_cast<int64_t*>(counts.data_ptr());
   for (std::atomic<int64_t>* counter :
        {&counters.calls_direct, &counters.calls_fp32, &counters.calls_int16, &counters.calls_int8,
-        &counters.calls_boxes, &counters.calls_clusters, &counters.calls_cached, &counters.rows_screen,
-        &counters.rows_candidates, &counters.rows_direct, &counters.rows_scan,
-        &counters.rows_not_finite}) {
+        &counters.calls_boxes, &counters.calls_clusters, &counters.calls_cached,
+        &counters.rows_screen, &counters.rows_candidates, &counters.rows_direct,
+        &counters.rows_scan, &counters.rows_not_finite}) {
     *count++ += reset ? counter->exchange(0) : counter->load();
   }
   return counts;

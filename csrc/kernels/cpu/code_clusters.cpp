@@ -3,30 +3,17 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
-#include <numeric>
 #include <utility>
 
+#include "kernels/cpu/code_regions.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/point_distances.h"
-#include "kernels/cpu/row_block.h"
 
 namespace vqgan_fast {
 namespace {
 
-constexpr int64_t kMostSamples = 256, kLeastSamples = 64, kCodesToSample = 4;
-// Clusters are apart where no code is between them for so many times the steps within them.
-constexpr double kApart = 4.0;
-// One of them must hold one in kShareLargest of the codes, or lists of candidates are short anyway;
-// smaller ones than one in kShareLeast stay with the rest.
-constexpr int64_t kShareLargest = 32, kShareLeast = 64;
-// Fewer samples may be near each other by chance; half as many where others are not.
-constexpr int64_t kFewSamples = 8;
-// Of the largest distance that a sample of a cluster has from its centre: what else belongs to it.
-constexpr double kReach = 2.0;
-// Shells begin around the sample that is nearest to one in kShareNear of the others, so many times
-// as far as those; each is so many times as wide as the one before.
-constexpr int64_t kShareNear = 16, kLeastOfShell = 2;
-constexpr double kFirstShell = 4.0, kShellRatio = 8.0;
+// Clusters of fewer codes than this, or one in so many of all, are not split again.
+constexpr int64_t kLeastToSplit = 256, kShareToSplit = 64;
 // What a sample missed, and clusters in clusters, are found when clusters are split again, while
 // there are not many.
 constexpr int kMostSplits = 3;
@@ -35,184 +22,11 @@ constexpr size_t kManyClusters = 64;
 constexpr int64_t kBlockCodes = 96;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-// Finite codes, one from a random place in each of as many parts of the codebook: [sample][dim].
-std::vector<double> take_samples(const CodeSource& source) {
-  const int64_t most = std::min(kMostSamples, source.num_codes / kCodesToSample);
-  std::vector<double> samples;
-  if (most < kLeastSamples) return samples;
-  std::vector<double> code(source.dim);
-  // Where a cluster is said to be need not be true.
-  CodeReader reader(source.unchecked());
-  uint64_t random = 1;
-  for (int64_t i = 0; i < most; ++i) {
-    random = random * 6364136223846793005u + 1442695040888963407u;
-    const int64_t first = i * source.num_codes / most;
-    const int64_t count = (i + 1) * source.num_codes / most - first;
-    const auto offset = static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(count));
-    reader.load(first + offset, 1, code.data());
-    if (all_finite(code.data(), source.dim)) {
-      samples.insert(samples.end(), code.begin(), code.end());
-    }
-  }
-  return samples;
-}
-
-// The shortest tree that spans all samples: each but sample order[0] hangs on one before it.
-struct SpanningTree {
-  std::vector<int64_t> order, parent;
-  std::vector<double> edge;  // to the parent
-};
-
-SpanningTree span(const std::vector<double>& distances, int64_t count) {
-  SpanningTree tree;
-  tree.parent.assign(count, 0);
-  tree.edge.assign(count, kInfinity);
-  std::vector<int64_t> left(count);
-  std::iota(left.begin(), left.end(), 0);
-  while (!left.empty()) {
-    const auto next = std::min_element(
-        left.begin(), left.end(), [&](int64_t a, int64_t b) { return tree.edge[a] < tree.edge[b]; });
-    const int64_t sample = *next;
-    *next = left.back();
-    left.pop_back();
-    tree.order.push_back(sample);
-    for (const int64_t other : left) {
-      const double edge = distances[sample * count + other];
-      if (!(edge < tree.edge[other])) continue;
-      tree.edge[other] = edge;
-      tree.parent[other] = sample;
-    }
-  }
-  return tree;
-}
-
-// The group of each sample where edges above `cut` are cut.
-std::vector<int64_t> groups_below(const SpanningTree& tree, double cut, int64_t* num_groups) {
-  std::vector<int64_t> group(tree.order.size());
-  *num_groups = 0;
-  for (size_t i = 0; i < tree.order.size(); ++i) {
-    const int64_t sample = tree.order[i];
-    const bool hangs = i > 0 && tree.edge[sample] <= cut;
-    group[sample] = hangs ? group[tree.parent[sample]] : (*num_groups)++;
-  }
-  return group;
-}
-
-// Where codes belong: to the nearest centre of those within whose reach they are, to the first of
-// equal ones. The last one reaches all that belong nowhere else.
-struct Regions {
-  std::vector<double> centres;  // [region][dim]
-  std::vector<double> reaches;
-};
-
-// Some samples, and how far each is from each.
-struct Samples {
-  int64_t count;
-  int64_t dim;
-  std::vector<double> elements;   // [sample][dim]
-  std::vector<double> distances;  // [sample][sample]
-
-  void add_to_mean(int64_t i, int64_t size, double* mean) const {
-    for (int64_t d = 0; d < dim; ++d) {
-      mean[d] += elements[i * dim + d] / static_cast<double>(size);
-    }
-  }
-};
-
-// The group of each sample, -1 for those in none: the smallest clusters that are apart and large
-// enough.
-std::vector<int64_t> group_samples(const SpanningTree& tree, int64_t* num_groups) {
-  const auto count = static_cast<int64_t>(tree.order.size());
-  std::vector<double> edges;
-  for (int64_t i = 1; i < count; ++i) edges.push_back(tree.edge[tree.order[i]]);
-  std::sort(edges.begin(), edges.end());
-  for (size_t i = 0; i + 1 < edges.size(); ++i) {
-    if (!(edges[i + 1] > kApart * edges[i])) continue;
-    std::vector<int64_t> group = groups_below(tree, edges[i], num_groups);
-    std::vector<int64_t> sizes(*num_groups), kept(*num_groups, -1);
-    for (const int64_t g : group) ++sizes[g];
-    const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
-    if (largest < std::max(count / kShareLargest, kFewSamples)) continue;
-    int64_t num_kept = 0;
-    for (int64_t g = 0; g < *num_groups; ++g) {
-      if (sizes[g] >= std::max(count / kShareLeast, kFewSamples / 2)) kept[g] = num_kept++;
-    }
-    for (int64_t& g : group) g = kept[g];
-    *num_groups = num_kept;
-    return group;
-  }
-  *num_groups = 0;
-  return {};
-}
-
-// Regions around clusters, and one for the rest; none unless there are two clusters.
-Regions regions_of_groups(const Samples& samples) {
-  int64_t num_groups = 0;
-  const std::vector<int64_t> group =
-      group_samples(span(samples.distances, samples.count), &num_groups);
-  if (num_groups < 2) return {};
-  const int64_t dim = samples.dim;
-  const auto place = [&](int64_t i) { return group[i] < 0 ? num_groups : group[i]; };
-  Regions regions{std::vector<double>((num_groups + 1) * dim, 0.0),
-                  std::vector<double>(num_groups, 0.0)};
-  std::vector<int64_t> sizes(num_groups + 1, 0);
-  for (int64_t i = 0; i < samples.count; ++i) ++sizes[place(i)];
-  for (int64_t i = 0; i < samples.count; ++i) {
-    samples.add_to_mean(i, sizes[place(i)], regions.centres.data() + place(i) * dim);
-  }
-  for (int64_t i = 0; i < samples.count; ++i) {
-    if (group[i] < 0) continue;
-    const double* centre = regions.centres.data() + group[i] * dim;
-    double sum = 0.0;
-    for (int64_t d = 0; d < dim; ++d) {
-      const double x = samples.elements[i * dim + d] - centre[d];
-      sum += x * x;
-    }
-    double& reach = regions.reaches[group[i]];
-    reach = std::max(reach, kReach * std::sqrt(sum));
-  }
-  regions.reaches.push_back(kInfinity);
-  return regions;
-}
-
-// Shells around the sample that has most others near it. Of what is a shell itself, `hollow` in the middle, only where that is a dense place of its own.
-Regions regions_of_shells(const Samples& samples, double hollow) {
-  const int64_t count = samples.count, near = count / kShareNear;
-  std::vector<double> nearest(count, kInfinity), sorted(count);
-  for (int64_t i = 0; i < count; ++i) {
-    std::copy_n(samples.distances.begin() + i * count, count, sorted.begin());
-    std::nth_element(sorted.begin(), sorted.begin() + near, sorted.end());
-    nearest[i] = sorted[near];
-  }
-  const int64_t middle = std::min_element(nearest.begin(), nearest.end()) - nearest.begin();
-  std::copy_n(samples.distances.begin() + middle * count, count, sorted.begin());
-  std::sort(sorted.begin(), sorted.end());
-  Regions regions;
-  double reach = kFirstShell * sorted[near];
-  if (!(reach > 0.0) || (hollow > 0.0 && reach > hollow)) return {};
-  int64_t inside = 0;  // of the shells so far
-  for (; reach < sorted.back(); reach *= kShellRatio) {
-    const int64_t within =
-        std::upper_bound(sorted.begin(), sorted.end(), reach) - sorted.begin();
-    if (within - inside < kLeastOfShell) continue;
-    regions.reaches.push_back(reach);
-    inside = within;
-  }
-  // A few codes may lie farther than any sample does.
-  regions.reaches.push_back(kReach * sorted.back());
-  regions.reaches.push_back(kInfinity);
-  for (size_t i = 0; i < regions.reaches.size(); ++i) {
-    const auto centre = samples.elements.begin() + middle * samples.dim;
-    regions.centres.insert(regions.centres.end(), centre, centre + samples.dim);
-  }
-  return regions;
-}
-
 // What the regions hold of the codes.
-std::vector<CodeCluster> assign(const CodeSource& source, const Regions& regions, SimdLevel level,
-                                const Parallel& parallel) {
+std::vector<CodeCluster> assign(const CodeSource& source, const CodeRegions& regions,
+                                SimdLevel level, const Parallel& parallel) {
   const int64_t num_codes = source.num_codes, dim = source.dim;
-  const auto num_regions = static_cast<int64_t>(regions.reaches.size());
+  const auto num_regions = regions.count();
   std::vector<int32_t> region(num_codes);
   std::vector<double> distance(num_codes);
   const int64_t num_blocks = (num_codes + kBlockCodes - 1) / kBlockCodes;
@@ -253,25 +67,16 @@ std::vector<CodeCluster> assign(const CodeSource& source, const Regions& regions
   return clusters;
 }
 
-// None where a split would gain nothing.
+// None where there is nothing to split.
 std::vector<CodeCluster> split(const CodeSource& source, double hollow, SimdLevel level,
                                const Parallel& parallel) {
-  Samples samples{0, source.dim, take_samples(source), {}};
-  samples.count = static_cast<int64_t>(samples.elements.size()) / source.dim;
-  if (samples.count < kLeastSamples) return {};
-  samples.distances.resize(samples.count * samples.count);
-  PointDistances(samples.elements, source.dim, level)
-      .measure(samples.elements.data(), samples.count, samples.distances.data());
-  for (double& distance : samples.distances) distance = std::sqrt(distance);
-  Regions regions = regions_of_groups(samples);
-  const bool in_shells = regions.reaches.empty();
-  if (in_shells) regions = regions_of_shells(samples, hollow);
-  if (regions.reaches.empty()) return {};
+  const CodeRegions regions = find_code_regions(source, hollow, level);
+  if (regions.count() == 0) return {};
   std::vector<CodeCluster> clusters = assign(source, regions, level, parallel);
   const auto is_empty = [](const CodeCluster& cluster) { return cluster.codes.empty(); };
   clusters.erase(std::remove_if(clusters.begin(), clusters.end(), is_empty), clusters.end());
   if (clusters.size() < 2) clusters.clear();
-  for (CodeCluster& cluster : clusters) cluster.hollow = in_shells ? cluster.nearest : 0.0;
+  for (CodeCluster& cluster : clusters) cluster.is_shell = regions.are_shells;
   return clusters;
 }
 
@@ -280,7 +85,7 @@ std::vector<CodeCluster> split(const CodeSource& source, double hollow, SimdLeve
 std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel level,
                                             const Parallel& parallel) {
   const DefaultFloatMode float_mode;
-  const int64_t least = std::max(kLeastSamples * kCodesToSample, source.num_codes / kShareLeast);
+  const int64_t least = std::max(kLeastToSplit, source.num_codes / kShareToSplit);
   std::vector<CodeCluster> found = split(source, 0.0, level, parallel);
   for (int depth = 1; depth < kMostSplits; ++depth) {
     std::vector<CodeCluster> finer;
@@ -288,7 +93,8 @@ std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel 
       std::vector<CodeCluster> parts;
       if (static_cast<int64_t>(cluster.codes.size()) >= least && found.size() < kManyClusters) {
         const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
-        parts = split(source.only(chosen), cluster.hollow, level, parallel);
+        const double hollow = cluster.is_shell ? cluster.nearest : 0.0;
+        parts = split(source.only(chosen), hollow, level, parallel);
       }
       for (CodeCluster& part : parts) {
         for (int64_t& code : part.codes) code = cluster.codes[code];

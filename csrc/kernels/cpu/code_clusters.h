@@ -18,7 +18,7 @@ struct CodeCluster {
   // farther. Both infinite if there is none.
   double nearest = std::numeric_limits<double>::infinity();
   double farthest = 0.0;
-  double hollow = 0.0;  // no code is nearer to the middle of the shells of which this is one
+  bool is_shell = false;  // its centre is in the middle of several
 };
 
 // Clusters that hold a good part of the codes, shells of codes around a dense place, and what is

@@ -79,8 +79,8 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     RowCandidates& candidates = out[row.number];
     if (candidates.open || (candidates.count == 0 && candidates.many.empty())) continue;
     const double score = static_cast<double>(row.smallest) - biases_[r];
-    candidates.within2 = std::min(candidates.within2,
-                                  quantised_.most_distance2(row.scale, row.margin, score));
+    candidates.within2 =
+        std::min(candidates.within2, quantised_.most_distance2(row.scale, row.margin, score));
   }
 }
 

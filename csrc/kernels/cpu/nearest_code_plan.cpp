@@ -18,6 +18,8 @@ namespace {
 
 // Fewer rows than this are not worth a second screen.
 constexpr int64_t kLeastRowsAgain = 96;
+// Clusters are looked for where one in so many rows is open.
+constexpr int64_t kShareForClusters = 32;
 
 // What VQGAN_FAST_SCREEN allows.
 struct Allowed {
@@ -85,7 +87,8 @@ SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
 
 std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   if (!first_ && num_open < kLeastRowsAgain) return nullptr;
-  if (clusters_ && (!first_ || ways_.empty())) {
+  const bool many = num_open >= args_.num_rows / kShareForClusters;
+  if (clusters_ && (first_ ? ways_.empty() : many)) {
     clusters_ = false;
     if (auto screen = pack(ScreenKind::kClusters)) {
       ++nearest_code_counters().calls_clusters;

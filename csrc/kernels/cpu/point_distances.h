@@ -1,5 +1,5 @@
-// Squared distances of rows to a few points, as the definition sums them: each is the true one times
-// 1 + d, |d| <= (D + 2) 2^-53 / (1 - (D + 2) 2^-53), unless it underflows.
+// Squared distances of rows to a few points, as the definition sums them: each is the true one
+// times 1 + d, |d| <= (D + 2) 2^-53 / (1 - (D + 2) 2^-53), unless it underflows.
 #pragma once
 
 #include <cstdint>

@@ -78,7 +78,8 @@ int64_t QuantisedRows::quantise(const double* z, const Scale& scale, int64_t r) 
   return margin < 0x1p30 ? static_cast<int64_t>(margin) + 1 : -1;
 }
 
-// A score is (distance^2 - norm^2) / 2^shift in units, all of it times B^2, and errs by half a margin.
+// A score is (distance^2 - norm^2) / 2^shift in units, all of it times B^2, and errs by half a
+// margin.
 double QuantisedRows::most_score(const Scale& scale, int64_t margin, double within2) const {
   const double unit = std::ldexp(codebook_.unit, scale.shift);
   const double distance2 = within2 * codebook_.scale * codebook_.scale / unit;

@@ -88,9 +88,8 @@ class ClustersWorker final : public CodeScreen::Worker {
     }
     left_.assign(num_rows * num_clusters, Visit::kNotYet);
     for (int64_t c = 0; c < num_clusters; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) {
-        return left(r, c) == Visit::kNotYet && least(r, c) <= 0.0;
-      });
+      visit(z, num_rows, c, out,
+            [&](int64_t r) { return left(r, c) == Visit::kNotYet && least(r, c) <= 0.0; });
     }
     for (int64_t c = 0; c < num_clusters; ++c) {
       visit(z, num_rows, c, out, [&](int64_t r) { return left(r, c) == Visit::kNotYet; });
@@ -128,8 +127,7 @@ class ClustersWorker final : public CodeScreen::Worker {
 
   // Searches a cluster for those rows that want it and can have their nearest code in it.
   template <class Wants>
-  void visit(const double* z, int64_t num_rows, int64_t c, RowCandidates* out,
-             const Wants& wants) {
+  void visit(const double* z, int64_t num_rows, int64_t c, RowCandidates* out, const Wants& wants) {
     rows_.clear();
     bool again = false;
     for (int64_t r = 0; r < num_rows; ++r) {
@@ -219,10 +217,12 @@ class ClustersScreen final : public CodeScreen {
   const Clusters clusters_;
 };
 
+// int16 is told how near the nearest code is by now, which saves it a lot; so fp32 must be much
+// faster.
 std::shared_ptr<const CodeScreen> make_products(const CodeSource& codes, SimdLevel level,
                                                 const Parallel& parallel) {
   const SearchCost cost(level, kRowsOfCluster, codes.num_codes, codes.dim);
-  return cost.search(SearchWay::kFp32) < cost.search(SearchWay::kInt16)
+  return 1.5 * cost.search(SearchWay::kFp32) < cost.search(SearchWay::kInt16)
              ? make_screen_fp32(codes, level, parallel)
              : make_screen_int16(codes, level, parallel);
 }
@@ -234,9 +234,8 @@ std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& source,
   if (source.num_codes < 1 || source.dim < 1 || source.dim > kMostDim) return nullptr;
   std::vector<CodeCluster> found = find_code_clusters(source, level, parallel);
   if (found.empty()) return nullptr;
-  std::sort(found.begin(), found.end(), [](const CodeCluster& a, const CodeCluster& b) {
-    return a.farthest < b.farthest;
-  });
+  std::sort(found.begin(), found.end(),
+            [](const CodeCluster& a, const CodeCluster& b) { return a.farthest < b.farthest; });
   const int64_t most_listed = std::min(source.num_codes / kShareListed, kMostListed);
   Clusters clusters{source.dim, level, most_listed, {}, {}};
   for (CodeCluster& cluster : found) {
