@@ -1,0 +1,225 @@
+"""Codes that crowd: tight clusters, shells, what is left of both, each of which is searched alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from search_cases import assert_is_oracle
+from search_ways import LEVELS, force_way
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from vqgan_fast import ops
+
+K, ROWS = 1200, 400  # enough codes for a sample, enough rows for a second screen
+
+
+@pytest.fixture(params=[*itertools.product(("auto", "clusters"), LEVELS)], ids="-".join)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of all ways the one that looks for clusters at once, and what the op chooses."""
+    return force_way(*request.param, monkeypatch)
+
+
+def check(z: Tensor, codebook: Tensor) -> dict[str, int]:
+    ops.nearest_code_counters(reset=True)
+    assert_is_oracle(z, codebook, ops.nearest_code(z, codebook))
+    return ops.nearest_code_counters()
+
+
+def near(codebook: Tensor, width: float) -> Tensor:
+    """Rows among the codes."""
+    return codebook[torch.randint(len(codebook), (ROWS,))] + width * torch.randn(
+        ROWS, codebook.shape[1]
+    )
+
+
+def clusters(d: int, count: int = 5, width: float = 1e-4) -> Tensor:
+    """Each with as many codes, one after the other in turn."""
+    return torch.randn(count, d)[torch.arange(K) % count] + width * torch.randn(K, d)
+
+
+def unused(d: int) -> Tensor:
+    """A codebook of which most is as VQGAN's initialisation left it."""
+    codebook = torch.empty(K, d).uniform_(-1 / K, 1 / K)
+    codebook[torch.randperm(K)[: K // 8]] = torch.randn(K // 8, d)
+    return codebook
+
+
+def norms_of_many_orders(d: int) -> Tensor:
+    return normalize(torch.randn(K, d), dim=1) * 10 ** (6 * torch.rand(K, 1) - 3)
+
+
+def one_far_code(d: int) -> Tensor:
+    codebook = torch.randn(K, d)
+    codebook[77] *= 1e5
+    return codebook
+
+
+def clusters_of_clusters(d: int) -> Tensor:
+    """Of which one has more codes than the others together, and some codes are in none."""
+    codebook = clusters(d, 4, 1e-2)
+    codebook[: K // 2] = clusters(d, 3, 1e-5)[: K // 2] * 1e-2 + 3
+    codebook[::50] = torch.randn(K // 50, d)
+    return codebook
+
+
+CODEBOOKS: list[Callable[[int], Tensor]] = [
+    clusters,
+    unused,
+    norms_of_many_orders,
+    one_far_code,
+    clusters_of_clusters,
+]
+
+
+@pytest.mark.parametrize("make", CODEBOOKS)
+@pytest.mark.parametrize("d", [9, 17, 64])
+def test_rows_near_codes_and_far_from_them(make: Callable[[int], Tensor], d: int, way: str) -> None:
+    codebook = make(d)
+    counters = check(near(codebook, 1e-4), codebook)
+    if way == "clusters":
+        assert counters["calls_clusters"] == 1
+        assert counters["rows_direct"] + counters["rows_scan"] < 0.02 * ROWS
+    check(near(codebook, 0.3), codebook)
+    check(torch.randn(ROWS, d) * torch.logspace(-6, 12, ROWS)[:, None], codebook)
+
+
+def test_clusters_follow_another_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every level, and none of the rows is searched directly."""
+    for level in LEVELS:
+        try:
+            force_way("auto", level, monkeypatch)
+        except pytest.skip.Exception:
+            continue
+        codebook = clusters(64, 3)
+        counters = check(near(codebook, 1e-4), codebook)
+        assert counters["calls_clusters"] == 1, level
+        assert counters["rows_direct"] + counters["rows_scan"] < 0.1 * ROWS, level
+
+
+def test_no_clusters(way: str) -> None:
+    """Ordinary codes are not split, whatever rows a screen leaves; nor are too few."""
+    codebook = torch.randn(K, 64)
+    assert check(near(codebook, 0.3), codebook)["calls_clusters"] == 0
+    assert check(near(codebook, 0.3), clusters(64)[:200])["calls_clusters"] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_types(dtype: torch.dtype, way: str) -> None:
+    codebook = clusters(24, width=1e-2 if dtype == torch.bfloat16 else 1e-3)
+    check(near(codebook, 1e-3).to(dtype), codebook.to(dtype))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-25, 1e25, 1e150, 1e300])
+def test_magnitudes(scale: float, way: str) -> None:
+    dtype = torch.float32 if 1e-30 < scale < 1e30 else torch.float64
+    for make in (clusters, norms_of_many_orders):
+        codebook = make(12).to(dtype)
+        z = near(codebook, 1e-4) * scale
+        check(z, codebook * scale)
+        z[::2] *= 1e6
+        check(z, codebook * scale)
+
+
+def test_codes_that_are_none(way: str) -> None:
+    codebook = clusters(16)
+    z = near(codebook, 1e-4)
+    codebook[::7, 3] = torch.nan
+    codebook[::31, 5] = torch.inf
+    check(z, codebook)
+    codebook[::5] = torch.nan  # a cluster
+    check(z, codebook)
+    codebook[torch.arange(K) % 5 != 2] = torch.inf
+    check(z, codebook)
+    z[::3, 2] = torch.nan
+    check(z, codebook)
+
+
+def test_what_is_left_is_not_finite(way: str) -> None:
+    """No distance to it is a limit for others."""
+    codebook = clusters(16, 3)
+    codebook[5::100] = torch.nan
+    codebook[7::100, 3] = torch.inf
+    check(near(codebook.nan_to_num(0, 0, 0), 1.0), codebook)
+
+
+def test_equal_codes(way: str) -> None:
+    """A screen that packs the different ones alone numbers them anew, before clusters do."""
+    codebook = clusters(24)
+    codebook[torch.randperm(K)[: K // 2]] = codebook[torch.randint(K, (K // 2,))]
+    check(near(codebook, 1e-4), codebook)
+    codebook[K // 2 :] = codebook[1]  # of one cluster all are
+    check(near(codebook, 1e-4), codebook)
+
+
+def test_codes_in_columns(way: str) -> None:
+    codebook = clusters(17)
+    check(near(codebook, 1e-4), codebook.t().contiguous().t())
+
+
+@pytest.mark.parametrize("d", [16, 72])
+def test_a_tie_of_two_clusters(d: int, way: str) -> None:
+    """Two clusters that mirror each other, and rows in the plane between: of both the nearest code
+    is as near, to the bit, and the one with the lower index wins."""
+    half = torch.randn(1, d) + 0.01 * torch.randn(K // 2, d)
+    half[:, 0] = half[:, 0].abs() + 1
+    mirrored = half.clone()
+    mirrored[:, 0] *= -1
+    codebook = torch.cat([half, mirrored])[torch.randperm(K)]
+    z = half[:1] + 0.1 * torch.randn(ROWS, d)
+    z[:, 0] = 0
+    counters = check(z, codebook)
+    if way == "clusters":
+        assert counters["rows_candidates"] > 0.98 * ROWS
+
+
+def test_a_tie_with_the_farthest_code_of_a_cluster(way: str) -> None:
+    """All codes on a line: one alone, a cluster whose end is as far from rows on the other side.
+    Nothing but rounding is between what excludes the cluster and what does not."""
+    codebook = torch.zeros(K, 12)
+    rows = torch.zeros(ROWS, 12)
+    rows[:, 0] = torch.randn(ROWS) * 1e-17
+    for i in range(20):
+        codebook[:, 0] = -1 - 0.1 * torch.rand(K)
+        end = int(torch.randint(K, ()))
+        codebook[end, 0] = -1
+        codebook[K - 1 if i % 2 else 0, 0] = 1
+        check(rows, codebook)
+
+
+@pytest.mark.usefixtures("restore_threads")
+def test_threads_and_kept_codebooks(way: str) -> None:
+    codebook = unused(40)
+    z = near(codebook, 1e-4)
+    for threads in (1, 3, 1):
+        torch.set_num_threads(threads)
+        check(z, codebook)
+        check(z[:100], codebook)
+    counters = check(z, codebook)
+    if way == "clusters":
+        assert counters["calls_cached"] == 1
+
+
+def test_some_rows_of_many(way: str) -> None:
+    """Blocks of rows whose nearest codes crowd among others, one after the other and mixed."""
+    codebook = unused(24)
+    z = torch.cat([near(codebook, 0.3) for _ in range(4)])
+    dead = codebook.norm(dim=1) < 0.1
+    z[500:900] = codebook[dead][:400] * 1.01
+    check(z, codebook)
+    check(z[torch.randperm(len(z))], codebook)
+
+
+def test_small_and_large_clusters(way: str) -> None:
+    """For which there are different screens: what one of them lists is not another one's."""
+    for d in (9, 12, 16):
+        sizes = torch.tensor([8, 20, 40, 80, 160, 320, 572])
+        centres = torch.randn(len(sizes), d) * torch.logspace(0, 2, len(sizes))[:, None]
+        width = torch.logspace(-6, -1, len(sizes)).repeat_interleave(sizes)
+        codebook = centres.repeat_interleave(sizes, 0) + width[:, None] * torch.randn(K, d)
+        codebook = codebook[torch.randperm(K)]
+        check(near(codebook, 1e-5), codebook)
+        check(near(codebook, 1e-2), codebook)
