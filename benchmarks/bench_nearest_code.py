@@ -152,8 +152,9 @@ def test_as_a_model_has_it(layout: str, threads: int, compare: Callable) -> None
 
 
 def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """Where fp32 scores decide less: an offset that dwarfs the spread, tight clusters, a codebook
-    as VQGAN initialises it, latents between two codes, codes that only fp64 tells apart, and equal
+    """Where fp32 scores decide less: an offset that dwarfs the spread, tight clusters, many small
+    ones or few large ones, a codebook as VQGAN initialises it, one that is hardly used, norms of
+    many orders, heavy tails, latents between two codes, codes that only fp64 tells apart, and equal
     ones."""
     z, codebook = torch.randn(n, d), torch.randn(k, d)
     data = {f"offset {by}": (z + by, codebook + by) for by in (100, 1000)}
@@ -163,6 +164,16 @@ def hard_data(n: int, k: int, d: int) -> dict[str, tuple[Tensor, Tensor]]:
             centres[torch.randint(64, (n,))] + width * z,
             centres[torch.randint(64, (k,))] + width * codebook,
         )
+    for count in (16, 3):
+        at = [torch.randint(count, (m,)) for m in (n, k)]
+        pair = (centres[at[0]] + 1e-4 * z, centres[at[1]] + 1e-4 * codebook)
+        data[f"{count} clusters 0.0001"] = pair
+    unused = torch.where(torch.rand(k, 1) < 0.9, codebook / k, codebook)
+    data["90 % unused"] = (unused[torch.randint(k, (n,))] * (1 + 0.1 * z), unused)
+    norms = codebook * 10 ** (6 * torch.rand(k, 1) - 3)
+    data["norms of six orders"] = (norms[torch.randint(k, (n,))] + 1e-2 * z, norms)
+    tails = torch.distributions.StudentT(1.5)
+    data["heavy tails"] = (tails.sample((n, d)), tails.sample((k, d)))
     data["VQGAN's init"] = (z, torch.empty(k, d).uniform_(-1 / k, 1 / k))
     pairs = torch.randint(k, (2, n))
     data["near-ties"] = ((codebook[pairs[0]] + codebook[pairs[1]]) / 2, codebook)

@@ -40,6 +40,24 @@ def clustered(n: int, k: int, d: int, g: Generator) -> Data:
     return z, codebook
 
 
+def crowded(n: int, k: int, d: int, g: Generator) -> Data:
+    """Codes in a few tight clusters, nearly all in one place, or with norms of many orders, and one
+    in fifty anywhere; latents among them."""
+    codebook = torch.randn(k, d, generator=g)
+    width = 10 ** (-1 - 4 * torch.rand((), generator=g).item())
+    kind = torch.randint(3, (), generator=g).item()
+    if kind == 0:
+        centres = torch.randn(2 + torch.randint(11, (), generator=g).item(), d, generator=g)
+        codebook = centres[torch.randint(len(centres), (k,), generator=g)] + width * codebook
+    elif kind == 1:
+        codebook = torch.where(torch.rand(k, 1, generator=g) < 0.9, width * codebook, codebook)
+    else:
+        codebook = codebook * 10 ** (6 * torch.rand(k, 1, generator=g) - 3)
+    codebook[::50] = torch.randn(len(codebook[::50]), d, generator=g)
+    z = codebook[torch.randint(k, (n,), generator=g)] + width * torch.randn(n, d, generator=g)
+    return z, codebook
+
+
 def duplicated(n: int, k: int, d: int, g: Generator) -> Data:
     """Every code about four times; latents around codes, every eighth of them equal to one."""
     different = torch.randn(max(1, k // 4), d, generator=g)
@@ -83,7 +101,8 @@ def trained(n: int, k: int, d: int, g: Generator) -> Data:
 
 
 DATA: dict[str, Callable[[int, int, int, Generator], Data]] = {
-    make.__name__: make for make in (random, clustered, duplicated, near_tied, huge, tiny, trained)
+    make.__name__: make
+    for make in (random, clustered, crowded, duplicated, near_tied, huge, tiny, trained)
 }
 
 

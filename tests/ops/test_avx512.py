@@ -58,4 +58,4 @@ def test_every_avx512_kernel_follows_its_definition_in_emulation(tmp_path: Path)
     run = subprocess.run([program], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
     # Every way was gone.
-    assert re.search(r"(, [1-9]\d* (fp32|int16|int8|boxes)){4}", run.stdout), run.stdout
+    assert re.search(r"(, [1-9]\d* (fp32|int16|int8|boxes|clusters)){5}", run.stdout), run.stdout

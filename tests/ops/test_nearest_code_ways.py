@@ -156,6 +156,8 @@ def test_z_q_of_every_way(way: str) -> None:
 
 def test_bad_way_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQGAN_FAST_SCREEN", "best")
-    message = "VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8 or boxes, got best"
+    message = (
+        "VQGAN_FAST_SCREEN must be auto, direct, fp32, int16, int8, boxes or clusters, got best"
+    )
     with pytest.raises(RuntimeError, match=message):
         ops.nearest_code(torch.zeros(1, 1), torch.zeros(1, 1))

@@ -106,8 +106,8 @@ def nearest_code_counters(reset: bool = False) -> dict[str, int]:
         calls_direct, calls_fp32, calls_int16, calls_int8, calls_boxes: searches (one for each
             codebook) by the way that was chosen for them: directly, or through one of the four
             screens.
-        calls_clusters: those in which clusters of codes were searched one by one, after the screen
-            that was chosen had left rows to them.
+        calls_clusters: those in which clusters of codes were screened apart, because the screen
+            that was chosen had left many rows; counted beside it.
         calls_cached: those that found the codebook packed by an earlier one.
         rows_screen, rows_candidates, rows_direct, rows_scan, rows_not_finite: latents by what
             decided them: one code left by the screen; several, measured in fp64; the direct search;

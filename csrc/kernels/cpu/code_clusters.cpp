@@ -20,7 +20,6 @@ constexpr int kMostSplits = 3;
 constexpr size_t kManyClusters = 64;
 // Codes that are measured at a time.
 constexpr int64_t kBlockCodes = 96;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // What the regions hold of the codes.
 std::vector<CodeCluster> assign(const CodeSource& source, const CodeRegions& regions,
@@ -34,35 +33,37 @@ std::vector<CodeCluster> assign(const CodeSource& source, const CodeRegions& reg
     const DefaultFloatMode float_mode;
     CodeReader reader(source);
     PointDistances to_centres(regions.centres, dim, level);
-    std::vector<double> codes(kBlockCodes * dim), distances2(kBlockCodes * num_regions);
+    const auto num_centres = static_cast<int64_t>(regions.centres.size()) / dim;
+    std::vector<double> codes(kBlockCodes * dim), distances2(kBlockCodes * num_centres);
     for (int64_t b = begin; b < end; ++b) {
       const int64_t first = b * kBlockCodes, count = std::min(kBlockCodes, num_codes - first);
       reader.load(first, count, codes.data());
       to_centres.measure(codes.data(), count, distances2.data());
       for (int64_t i = 0; i < count; ++i) {
-        const double* of_code = distances2.data() + i * num_regions;
+        const auto distance_to = [&](int64_t g) {
+          return std::sqrt(distances2[i * num_centres + regions.centre_of(g)]);
+        };
         int64_t nearest = num_regions - 1;
         for (int64_t g = 0; g < num_regions - 1; ++g) {
-          if (!(std::sqrt(of_code[g]) <= regions.reaches[g])) continue;
-          if (nearest == num_regions - 1 || of_code[g] < of_code[nearest]) nearest = g;
+          if (!(distance_to(g) <= regions.reaches[g])) continue;
+          if (nearest == num_regions - 1 || distance_to(g) < distance_to(nearest)) nearest = g;
         }
         region[first + i] = static_cast<int32_t>(nearest);
-        distance[first + i] = std::sqrt(of_code[nearest]);
+        distance[first + i] = distance_to(nearest);
       }
     }
   });
   std::vector<CodeCluster> clusters(num_regions);
   for (int64_t k = 0; k < num_codes; ++k) {
+    if (std::isnan(distance[k])) continue;  // so is an element of the code: it is never chosen
     CodeCluster& cluster = clusters[region[k]];
     cluster.codes.push_back(k);
-    // Of a code with a NaN there is no distance; it is never chosen.
-    if (distance[k] < cluster.nearest) cluster.nearest = distance[k];
-    if (distance[k] > cluster.farthest) cluster.farthest = distance[k];
+    cluster.nearest = std::min(cluster.nearest, distance[k]);
+    cluster.farthest = std::max(cluster.farthest, distance[k]);
   }
   for (int64_t g = 0; g < num_regions; ++g) {
-    const auto centre = regions.centres.begin() + g * dim;
+    const auto centre = regions.centres.begin() + regions.centre_of(g) * dim;
     clusters[g].centre.assign(centre, centre + dim);
-    if (!(clusters[g].nearest <= clusters[g].farthest)) clusters[g].farthest = kInfinity;
   }
   return clusters;
 }
@@ -89,9 +90,11 @@ std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel 
   std::vector<CodeCluster> found = split(source, 0.0, level, parallel);
   for (int depth = 1; depth < kMostSplits; ++depth) {
     std::vector<CodeCluster> finer;
+    size_t num_left = found.size();
     for (CodeCluster& cluster : found) {
       std::vector<CodeCluster> parts;
-      if (static_cast<int64_t>(cluster.codes.size()) >= least && found.size() < kManyClusters) {
+      const bool few = finer.size() + num_left-- < kManyClusters;
+      if (few && static_cast<int64_t>(cluster.codes.size()) >= least) {
         const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
         const double hollow = cluster.is_shell ? cluster.nearest : 0.0;
         parts = split(source.only(chosen), hollow, level, parallel);

@@ -14,16 +14,15 @@ namespace vqgan_fast {
 struct CodeCluster {
   std::vector<int64_t> codes;  // as the source numbers them, ascending
   std::vector<double> centre;
-  // Distances from the centre, as PointDistances measures them: no finite code is nearer or
-  // farther. Both infinite if there is none.
+  // Distances from the centre, as PointDistances measures them: no code is nearer or farther.
   double nearest = std::numeric_limits<double>::infinity();
   double farthest = 0.0;
   bool is_shell = false;  // its centre is in the middle of several
 };
 
 // Clusters that hold a good part of the codes, shells of codes around a dense place, and what is
-// left: every code is in one of them. None where there are no such. A sample of the codes, which
-// costs as much as searching a few rows, tells.
+// left: every code is in one of them, but for those with a NaN. None where there are no such. Costs
+// as much as searching some hundred rows directly, or more.
 std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel level,
                                             const Parallel& parallel);
 

@@ -121,10 +121,11 @@ std::vector<int64_t> group_samples(const SpanningTree& tree, int64_t* num_groups
     for (const int64_t g : group) ++sizes[g];
     const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
     if (largest < std::max(count / kShareLargest, kFewSamples)) continue;
-    int64_t num_kept = 0;
+    int64_t num_kept = 0;  // a single one may still be cut from others, farther away
     for (int64_t g = 0; g < *num_groups; ++g) {
       if (sizes[g] >= std::max(count / kShareLeast, kFewSamples / 2)) kept[g] = num_kept++;
     }
+    if (num_kept < 2) continue;
     for (int64_t& g : group) g = kept[g];
     *num_groups = num_kept;
     return group;
@@ -137,7 +138,7 @@ std::vector<int64_t> group_samples(const SpanningTree& tree, int64_t* num_groups
 CodeRegions regions_of_groups(const Samples& samples) {
   int64_t num_groups = 0;
   const std::vector<int64_t> group = group_samples(spanning_tree(samples), &num_groups);
-  if (num_groups < 2) return {};
+  if (num_groups == 0) return {};
   const int64_t dim = samples.dim;
   const auto place = [&](int64_t i) { return group[i] < 0 ? num_groups : group[i]; };
   CodeRegions regions{std::vector<double>((num_groups + 1) * dim, 0.0),
@@ -191,10 +192,8 @@ CodeRegions regions_of_shells(const Samples& samples, double hollow) {
   // A few codes may lie farther than any sample does.
   regions.reaches.push_back(kReach * sorted.back());
   regions.reaches.push_back(kInfinity);
-  for (size_t i = 0; i < regions.reaches.size(); ++i) {
-    const auto centre = samples.elements.begin() + middle * samples.dim;
-    regions.centres.insert(regions.centres.end(), centre, centre + samples.dim);
-  }
+  const auto centre = samples.elements.begin() + middle * samples.dim;
+  regions.centres.assign(centre, centre + samples.dim);
   return regions;
 }
 

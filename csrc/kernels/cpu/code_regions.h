@@ -12,16 +12,17 @@ namespace vqgan_fast {
 // A code belongs to the region with the nearest centre among those within whose reach it is, to the
 // first of equal ones. The last one reaches everything, and has what belongs nowhere else.
 struct CodeRegions {
-  std::vector<double> centres;  // [region][dim]
+  std::vector<double> centres;  // [region][dim], or one if they are shells around it
   std::vector<double> reaches;
-  bool are_shells = false;  // around one centre
+  bool are_shells = false;
 
+  int64_t centre_of(int64_t region) const { return are_shells ? 0 : region; }
   int64_t count() const { return static_cast<int64_t>(reaches.size()); }
 };
 
 // Clusters that are far apart beside their width; else shells around a dense place. None if no
 // place is dense; of codes that are a shell themselves, with none within `hollow` of its middle
-// (else 0), only if one is dense beside that. Costs as much as searching a few rows.
+// (else 0), only if one is dense beside that. Costs as much as searching 4 to 64 rows directly.
 CodeRegions find_code_regions(const CodeSource& source, double hollow, SimdLevel level);
 
 }  // namespace vqgan_fast

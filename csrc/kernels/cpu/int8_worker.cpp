@@ -16,7 +16,7 @@ constexpr int64_t kShareSampled = 32, kLeastSampled = 4;
 constexpr int64_t kShareMarked = 8, kFewMarked = 64, kMostMarked = 1024;
 // Another screen is faster where one in so many rows stays open; fewer rows do not tell.
 constexpr int64_t kShareOpen = 3, kRowsToTell = 32;
-// So it is where rows have one in so many codes to measure, or at least so many, on the mean.
+// So it is where rows have more than one in so many codes to measure, and so many, on the mean.
 constexpr int64_t kShareListed = 32, kManyListed = 32;
 
 }  // namespace

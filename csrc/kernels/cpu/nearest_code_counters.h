@@ -13,7 +13,7 @@ struct NearestCodeCounters {
   std::atomic<int64_t> calls_int16{0};
   std::atomic<int64_t> calls_int8{0};
   std::atomic<int64_t> calls_boxes{0};
-  // Calls that searched clusters of codes one by one, mostly after one of these ways.
+  // Calls that screened clusters of codes apart, beside the way they went.
   std::atomic<int64_t> calls_clusters{0};
   // Calls that found the codebook packed by an earlier one.
   std::atomic<int64_t> calls_cached{0};

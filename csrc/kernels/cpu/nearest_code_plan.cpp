@@ -18,8 +18,9 @@ namespace {
 
 // Fewer rows than this are not worth a second screen.
 constexpr int64_t kLeastRowsAgain = 96;
-// Clusters are looked for where one in so many rows is open.
-constexpr int64_t kShareForClusters = 32;
+// Clusters are looked for where one in so many rows is open, and at least so many, unless what is
+// found will be kept.
+constexpr int64_t kShareForClusters = 32, kLeastForClusters = 1024;
 
 // What VQGAN_FAST_SCREEN allows.
 struct Allowed {
@@ -87,7 +88,8 @@ SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
 
 std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   if (!first_ && num_open < kLeastRowsAgain) return nullptr;
-  const bool many = num_open >= args_.num_rows / kShareForClusters;
+  const bool many =
+      num_open >= args_.num_rows / kShareForClusters && (known_ || num_open >= kLeastForClusters);
   if (clusters_ && (first_ ? ways_.empty() : many)) {
     clusters_ = false;
     if (auto screen = pack(ScreenKind::kClusters)) {
@@ -126,8 +128,8 @@ bool SearchPlan::is_hash_worth() const {
 }
 
 bool SearchPlan::is_last_screen() const {
-  return std::all_of(ways_.begin(), ways_.end(),
-                     [](SearchWay way) { return way == SearchWay::kDirect; });
+  return !clusters_ && std::all_of(ways_.begin(), ways_.end(),
+                                   [](SearchWay way) { return way == SearchWay::kDirect; });
 }
 
 // Of the ways that are left.

@@ -19,9 +19,8 @@ class PointDistances {
   PointDistances(const PointDistances&) = delete;
   PointDistances& operator=(const PointDistances&) = delete;
 
-  int64_t num_points() const { return num_points_; }
-
-  // distances[r * num_points() + p] for rows z[r * dim + d].
+  // distances[r * number of points + p] for rows z[r * dim + d]. Infinite where a sum overflows,
+  // NaN where an element is.
   void measure(const double* z, int64_t num_rows, double* distances);
 
  private:

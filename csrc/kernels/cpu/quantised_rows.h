@@ -29,8 +29,9 @@ class QuantisedRows {
   // choice has a score of at most that above the smallest one. Less than 0 if there is no bound.
   int64_t quantise(const double* z, const Scale& scale, int64_t r);
 
-  // The largest score of a code whose squared distance from the row is at most within2; the largest
-  // squared distance of a code that has a score. Scores are meant without a bias.
+  // At least the score of any code whose squared distance from the row is at most within2; at least
+  // the squared distance of a code with that score. The margin is what quantise returned; scores
+  // are meant without a bias.
   double most_score(const Scale& scale, int64_t margin, double within2) const;
   double most_distance2(const Scale& scale, int64_t margin, double score) const;
 

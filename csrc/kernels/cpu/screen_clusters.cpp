@@ -15,46 +15,30 @@
 namespace vqgan_fast {
 namespace {
 
-// Sums of the definition err by less, relative to a distance, and by less absolutely when they
-// underflow.
-constexpr double kRounding = 0x1p-30, kUnderflow = 0x1p-500;
+// Distances err by less, relative and, where squares underflow, absolutely.
+constexpr double kRounding = 0x1p-36, kUnderflow = 0x1p-500;
 constexpr int64_t kMostDim = 16384;
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-// A cluster of which products tell too little is measured code by code if it has at most one in so
-// many of all codes, and not more than so many.
-constexpr int64_t kShareListed = 16, kMostListed = 1024;
+// A cluster of which products tell too little is listed as a whole if it has at most one in so many
+// of all codes; a row lists at most one in so many, and at most so many, in all.
+constexpr int64_t kShareOfCluster = 16, kShareListed = 8, kMostListed = 1024;
 // Rows that pass over a cluster together, as the way to screen it is chosen.
 constexpr int64_t kRowsOfCluster = 64;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Cluster {
-  std::shared_ptr<const CodeScreen> screen;  // null: no bound within the cluster
-  std::vector<int64_t> codes;                // as the codebook numbers them
-  double nearest, farthest;                  // from the centre
+  std::shared_ptr<const CodeScreen> screen;  // null: there is no bound within the cluster
+  bool can_mark;                             // the screen, if most rows are open
+  std::vector<int64_t> codes;                // as the source numbers them
+  int64_t centre;
+  double nearest, farthest;  // from the centre
 };
 
 struct Clusters {
-  int64_t dim;
+  int64_t num_codes, dim;
   SimdLevel level;
-  int64_t most_listed;  // codes of a cluster
   std::vector<Cluster> all;
-  std::vector<double> centres;  // [cluster][dim]
+  std::vector<double> centres;  // [centre][dim]
 };
-
-// Adds what a screen found among the codes of a cluster.
-void add_candidates(const RowCandidates& found, const std::vector<int64_t>& codes,
-                    RowCandidates* row) {
-  const auto add = [&](int64_t code) {
-    if (row->many.empty() && row->count < RowCandidates::kMost) {
-      row->codes[row->count++] = codes[code];
-      return;
-    }
-    row->many.insert(row->many.end(), row->codes, row->codes + row->count);
-    row->count = 0;
-    row->many.push_back(codes[code]);
-  };
-  for (int i = 0; i < found.count; ++i) add(found.codes[i]);
-  for (const int64_t code : found.many) add(code);
-}
 
 // A row may be nearest to codes of several clusters, but each that is done makes it fewer: so those
 // come first that it lies in, from small to large ones.
@@ -62,9 +46,12 @@ class ClustersWorker final : public CodeScreen::Worker {
  public:
   explicit ClustersWorker(const Clusters& clusters)
       : clusters_(clusters),
+        num_clusters_(static_cast<int64_t>(clusters.all.size())),
+        num_centres_(static_cast<int64_t>(clusters.centres.size()) / clusters.dim),
+        most_listed_(std::min(clusters.num_codes / kShareListed, kMostListed)),
         to_centres_(clusters.centres, clusters.dim, clusters.level),
-        workers_(clusters.all.size()),
-        markers_(clusters.all.size()),
+        workers_(num_clusters_),
+        markers_(num_clusters_),
         found_(CodeScreen::kMostRows),
         within_(CodeScreen::kMostRows) {}
 
@@ -76,71 +63,71 @@ class ClustersWorker final : public CodeScreen::Worker {
       out[r].many.clear();
     }
     if (first_panel == last_panel) return;
-    const auto num_clusters = static_cast<int64_t>(clusters_.all.size());
-    distances_.resize(num_rows * num_clusters);
+    distances_.resize(num_rows * num_centres_);
     to_centres_.measure(z, num_rows, distances_.data());
     for (double& distance : distances_) distance = std::sqrt(distance);
     for (int64_t r = 0; r < num_rows; ++r) {
       within_[r] = kInfinity;
-      for (int64_t c = 0; c < num_clusters; ++c) {
-        lower_within(r, distance(r, c) + clusters_.all[c].farthest);
+      for (const Cluster& cluster : clusters_.all) {
+        lower_within(r, distance(r, cluster) + cluster.farthest);
       }
     }
-    left_.assign(num_rows * num_clusters, Visit::kNotYet);
-    for (int64_t c = 0; c < num_clusters; ++c) {
-      visit(z, num_rows, c, out,
-            [&](int64_t r) { return left(r, c) == Visit::kNotYet && least(r, c) <= 0.0; });
+    visits_.assign(num_rows * num_clusters_, Visit::kNotYet);
+    for (int64_t c = 0; c < num_clusters_; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) {
+        return visits(r, c) == Visit::kNotYet && least(r, clusters_.all[c]) <= 0.0;
+      });
     }
-    for (int64_t c = 0; c < num_clusters; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) { return left(r, c) == Visit::kNotYet; });
+    for (int64_t c = 0; c < num_clusters_; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) { return visits(r, c) == Visit::kNotYet; });
     }
-    // Few of many rows: by themselves they are worth a second look, of a worker that expects them.
-    for (int64_t c = 0; c < num_clusters; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) { return left(r, c) == Visit::kOpen; });
+    // Few of many rows: by themselves they are worth a second look.
+    for (int64_t c = 0; c < num_clusters_; ++c) {
+      visit(z, num_rows, c, out, [&](int64_t r) { return visits(r, c) == Visit::kOpen; });
     }
   }
 
  private:
   enum class Visit : char { kNotYet, kOpen, kDone };
 
-  double distance(int64_t r, int64_t c) const {
-    return distances_[r * static_cast<int64_t>(clusters_.all.size()) + c];
-  }
-  Visit& left(int64_t r, int64_t c) {
-    return left_[r * static_cast<int64_t>(clusters_.all.size()) + c];
+  Visit& visits(int64_t r, int64_t c) { return visits_[r * num_clusters_ + c]; }
+  // To the centre.
+  double distance(int64_t r, const Cluster& cluster) const {
+    return distances_[r * num_centres_ + cluster.centre];
   }
   // No code of the cluster is nearer.
-  double least(int64_t r, int64_t c) const {
-    const Cluster& cluster = clusters_.all[c];
-    return std::max(distance(r, c) - cluster.farthest, cluster.nearest - distance(r, c));
+  double least(int64_t r, const Cluster& cluster) const {
+    const double to_centre = distance(r, cluster);
+    return std::max(to_centre - cluster.farthest, cluster.nearest - to_centre);
   }
   // Some code is as near.
   void lower_within(int64_t r, double distance) {
     within_[r] = std::min(within_[r], distance * (1.0 + kRounding) + kUnderflow);
   }
-  bool is_excluded(int64_t r, int64_t c) const {
+  bool is_excluded(int64_t r, const Cluster& cluster) const {
     const double error =
-        kRounding * (distance(r, c) + clusters_.all[c].farthest + within_[r]) + kUnderflow;
+        kRounding * (distance(r, cluster) + cluster.farthest + within_[r]) + kUnderflow;
     // What is not a number excludes nothing.
-    return least(r, c) > within_[r] + error;
+    return least(r, cluster) > within_[r] + error;
   }
 
   // Searches a cluster for those rows that want it and can have their nearest code in it.
   template <class Wants>
   void visit(const double* z, int64_t num_rows, int64_t c, RowCandidates* out, const Wants& wants) {
+    const Cluster& cluster = clusters_.all[c];
     rows_.clear();
     bool again = false;
     for (int64_t r = 0; r < num_rows; ++r) {
-      if (out[r].open || !wants(r) || is_excluded(r, c)) continue;
-      again |= left(r, c) == Visit::kOpen;
+      if (out[r].open || !wants(r) || is_excluded(r, cluster)) continue;
+      again |= visits(r, c) == Visit::kOpen;
       rows_.push_back(r);
     }
     if (rows_.empty()) return;
-    const Cluster& cluster = clusters_.all[c];
     if (cluster.screen == nullptr) {
-      for (const int64_t r : rows_) list_all(cluster, r, out);
+      for (const int64_t r : rows_) list_all(r, c, out);
       return;
     }
+    // What a worker saw decides how it goes on, so rows that were open have one of their own.
     std::unique_ptr<CodeScreen::Worker>& worker = again ? markers_[c] : workers_[c];
     if (worker == nullptr) worker = cluster.screen->worker();
     const auto count = static_cast<int64_t>(rows_.size());
@@ -148,13 +135,6 @@ class ClustersWorker final : public CodeScreen::Worker {
     for (int64_t first = 0; first < count; first += block) {
       screen(z, rows_.data() + first, std::min(block, count - first), c, worker.get(), out);
     }
-  }
-
-  // What no product decides is measured, if it is little.
-  void list_all(const Cluster& cluster, int64_t r, RowCandidates* out) const {
-    out[r].open = static_cast<int64_t>(cluster.codes.size()) > clusters_.most_listed;
-    if (out[r].open) return;
-    out[r].many.insert(out[r].many.end(), cluster.codes.begin(), cluster.codes.end());
   }
 
   void screen(const double* z, const int64_t* rows, int64_t num_rows, int64_t c,
@@ -169,27 +149,57 @@ class ClustersWorker final : public CodeScreen::Worker {
     }
     worker->run(gathered_.data(), num_rows, 0, cluster.screen->num_panels(), found_.data());
     for (int64_t i = 0; i < num_rows; ++i) {
+      const RowCandidates& found = found_[i];
       const int64_t r = rows[i];
-      Visit& of_row = left(r, c);
-      if (found_[i].open) {
-        if (of_row == Visit::kOpen) list_all(cluster, r, out);
-        of_row = Visit::kOpen;
-        continue;
+      if (!found.open) {
+        add(found.codes, found.count, cluster, out + r);
+        add(found.many.data(), found.many.size(), cluster, out + r);
+        lower_within(r, std::sqrt(found.within2));
+        visits(r, c) = Visit::kDone;
+      } else if (visits(r, c) == Visit::kNotYet && cluster.can_mark) {
+        visits(r, c) = Visit::kOpen;
+      } else {
+        list_all(r, c, out);
       }
-      of_row = Visit::kDone;
-      add_candidates(found_[i], cluster.codes, out + r);
-      lower_within(r, std::sqrt(found_[i].within2));
     }
   }
 
+  // Adds codes that a screen numbers as their cluster does.
+  void add(const int64_t* codes, int64_t count, const Cluster& cluster, RowCandidates* row) const {
+    for (int64_t i = 0; i < count; ++i) add(cluster.codes[codes[i]], row);
+  }
+  void add(int64_t code, RowCandidates* row) const {
+    if (row->many.empty() && row->count < RowCandidates::kMost) {
+      row->codes[row->count++] = code;
+      return;
+    }
+    row->many.insert(row->many.end(), row->codes, row->codes + row->count);
+    row->count = 0;
+    row->many.push_back(code);
+    row->open |= static_cast<int64_t>(row->many.size()) > most_listed_;
+  }
+
+  // What no product decides is measured, if it is little.
+  void list_all(int64_t r, int64_t c, RowCandidates* out) {
+    const std::vector<int64_t>& codes = clusters_.all[c].codes;
+    const auto count = static_cast<int64_t>(codes.size());
+    visits(r, c) = Visit::kDone;
+    if (count > RowCandidates::kMost && count * kShareOfCluster > clusters_.num_codes) {
+      out[r].open = true;
+      return;
+    }
+    for (const int64_t code : codes) add(code, out + r);
+  }
+
   const Clusters& clusters_;
+  const int64_t num_clusters_, num_centres_, most_listed_;
   PointDistances to_centres_;
   // Of the clusters that had rows, and rows that were left open.
   std::vector<std::unique_ptr<CodeScreen::Worker>> workers_, markers_;
   std::vector<RowCandidates> found_;
   std::vector<double> within_;     // of each row: its nearest code is within this distance
-  std::vector<double> distances_;  // [row][cluster]: to the centre
-  std::vector<Visit> left_;        // [row][cluster]
+  std::vector<double> distances_;  // [row][centre]
+  std::vector<Visit> visits_;      // [row][cluster]
   std::vector<int64_t> rows_;
   std::vector<double> gathered_;
 };
@@ -217,14 +227,24 @@ class ClustersScreen final : public CodeScreen {
   const Clusters clusters_;
 };
 
-// int16 is told how near the nearest code is by now, which saves it a lot; so fp32 must be much
-// faster.
-std::shared_ptr<const CodeScreen> make_products(const CodeSource& codes, SimdLevel level,
-                                                const Parallel& parallel) {
-  const SearchCost cost(level, kRowsOfCluster, codes.num_codes, codes.dim);
-  return 1.5 * cost.search(SearchWay::kFp32) < cost.search(SearchWay::kInt16)
-             ? make_screen_fp32(codes, level, parallel)
-             : make_screen_int16(codes, level, parallel);
+// Of products those of int16, which are told how near the nearest code is by now and save a lot by
+// it; so fp32 must be much faster.
+bool is_for_fp32(int64_t num_codes, int64_t dim, SimdLevel level) {
+  const SearchCost cost(level, kRowsOfCluster, num_codes, dim);
+  return 1.5 * cost.search(SearchWay::kFp32) < cost.search(SearchWay::kInt16);
+}
+
+// The number of a centre among those that there are, to which it is added if it is new: shells
+// share theirs.
+int64_t number_centre(const std::vector<double>& centre, std::vector<double>* centres) {
+  const size_t dim = centre.size();
+  for (size_t i = 0; i < centres->size(); i += dim) {
+    if (std::equal(centre.begin(), centre.end(), centres->begin() + i)) {
+      return static_cast<int64_t>(i / dim);
+    }
+  }
+  centres->insert(centres->end(), centre.begin(), centre.end());
+  return static_cast<int64_t>(centres->size() / dim) - 1;
 }
 
 }  // namespace
@@ -236,14 +256,15 @@ std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& source,
   if (found.empty()) return nullptr;
   std::sort(found.begin(), found.end(),
             [](const CodeCluster& a, const CodeCluster& b) { return a.farthest < b.farthest; });
-  const int64_t most_listed = std::min(source.num_codes / kShareListed, kMostListed);
-  Clusters clusters{source.dim, level, most_listed, {}, {}};
+  Clusters clusters{source.num_codes, source.dim, level, {}, {}};
   for (CodeCluster& cluster : found) {
     const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
-    std::shared_ptr<const CodeScreen> screen = make_products(source.only(chosen), level, parallel);
-    clusters.all.push_back(
-        {std::move(screen), std::move(cluster.codes), cluster.nearest, cluster.farthest});
-    clusters.centres.insert(clusters.centres.end(), cluster.centre.begin(), cluster.centre.end());
+    const CodeSource codes = source.only(chosen);
+    const bool in_fp32 = is_for_fp32(codes.num_codes, codes.dim, level);
+    const auto make = in_fp32 ? make_screen_fp32 : make_screen_int16;
+    clusters.all.push_back({make(codes, level, parallel), !in_fp32, std::move(cluster.codes),
+                            number_centre(cluster.centre, &clusters.centres), cluster.nearest,
+                            cluster.farthest});
   }
   return std::make_shared<ClustersScreen>(std::move(clusters));
 }

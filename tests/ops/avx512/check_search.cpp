@@ -19,7 +19,8 @@ struct Way {
   SimdLevel level;
   MakeScreen make;  // null: there is no screen
 };
-// Of the levels with VNNI and AMX the int16 and int8 screens alone have kernels.
+// Of the levels with VNNI and AMX the int16 and int8 screens alone have kernels; clusters are
+// screened by those of int16.
 constexpr Way kWays[] = {
     {"direct", SimdLevel::kAvx512, nullptr},
     {"fp32", SimdLevel::kAvx512, make_screen_fp32},
@@ -28,6 +29,7 @@ constexpr Way kWays[] = {
     {"int16", SimdLevel::kAmx, make_screen_int16},
     {"int8", SimdLevel::kAvx512Vnni, make_screen_int8},
     {"boxes", SimdLevel::kAvx512, make_screen_boxes},
+    {"clusters", SimdLevel::kAmx, make_screen_clusters},
 };
 constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFloat64};
 
@@ -116,9 +118,10 @@ int check_search() {
   check_hashes_of_sizes();
   const NearestCodeCounters& counters = nearest_code_counters();
   std::printf(
-      "searches: %lld direct, %lld fp32, %lld int16, %lld int8, %lld boxes\n",
+      "searches: %lld direct, %lld fp32, %lld int16, %lld int8, %lld boxes, %lld clusters\n",
       static_cast<long long>(counters.calls_direct), static_cast<long long>(counters.calls_fp32),
       static_cast<long long>(counters.calls_int16), static_cast<long long>(counters.calls_int8),
-      static_cast<long long>(counters.calls_boxes));
+      static_cast<long long>(counters.calls_boxes),
+      static_cast<long long>(counters.calls_clusters));
   return failures;
 }
