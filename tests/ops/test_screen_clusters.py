@@ -1,4 +1,4 @@
-"""Codes that crowd: tight clusters, shells, what is left of both, each of which is searched alone."""
+"""Codes that crowd: tight clusters, shells, and what is left of both, each searched by itself."""
 
 from __future__ import annotations
 
