@@ -66,6 +66,12 @@ def norms_of_many_orders(d: int) -> Tensor:
     return normalize(torch.randn(K, d), dim=1) * 10 ** (6 * torch.rand(K, 1) - 3)
 
 
+def two_dense_places(d: int) -> Tensor:
+    codebook = normalize(torch.randn(K, d), dim=1) * 10 ** (3 * torch.rand(K, 1) - 1)
+    codebook[::2] += 1e4
+    return codebook
+
+
 def one_far_code(d: int) -> Tensor:
     codebook = torch.randn(K, d)
     codebook[77] *= 1e5
@@ -84,6 +90,7 @@ CODEBOOKS: list[Callable[[int], Tensor]] = [
     clusters,
     unused,
     norms_of_many_orders,
+    two_dense_places,
     one_far_code,
     clusters_of_clusters,
 ]
@@ -109,6 +116,15 @@ def test_clusters_follow_another_screen(level: str, monkeypatch: pytest.MonkeyPa
     counters = check(near(codebook, 1e-4), codebook)
     assert counters["calls_clusters"] == 1
     assert counters["rows_direct"] + counters["rows_scan"] < 0.1 * ROWS
+
+
+def test_clusters_follow_long_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """int8 would list some 300 codes of each row, and leave none open."""
+    force_way("auto", "avx512vnni", monkeypatch)
+    codebook = torch.randn(13, 64)[torch.arange(4096) % 13] + 1e-4 * torch.randn(4096, 64)
+    z = codebook[torch.randint(4096, (500,))] + 1e-4 * torch.randn(500, 64)
+    counters = check(z, codebook)
+    assert counters["calls_int8"] == counters["calls_clusters"] == 1
 
 
 def test_no_clusters(way: str) -> None:
@@ -205,9 +221,29 @@ def test_a_tie_with_the_farthest_code_of_a_cluster(way: str) -> None:
         codebook = torch.zeros(K, 12)
         codebook[:, 0] = torch.linspace(-1.02, -1.11 - 0.01 * torch.rand(()).item(), K)
         codebook = codebook[torch.randperm(K)]
-        codebook[1 : K // 5, 0] = 1  # too few to be searched as one
+        codebook[1:70, 0] = 1  # too few to be searched as one, and few enough to be listed
         codebook[0 if i % 2 else K - 1, 0] = -1
         check(rows, codebook)
+
+
+@pytest.mark.parametrize("d", [16, 80])
+def test_a_cluster_that_is_hardly_nearer_than_the_limit(d: int, way: str) -> None:
+    """Codes in one place tell rows how near their nearest code is. A cluster on the other side has
+    one that is nearer by a millionth, far less than the rounding of its products."""
+    place = torch.randn(d)
+    place[0] = 5
+    codebook = place * (1 + 1e-7 * torch.randn(K, d))
+    other = slice(K // 2, None)
+    codebook[other] = place + 0.2 * torch.randn(K - K // 2, d)
+    codebook[other, 0] = -5 - 0.2 * torch.rand(K - K // 2)
+    codebook[700] = place
+    codebook[700, 0] = -5 * (1 - 1e-6)
+    z = place + 0.1 * torch.randn(ROWS, d)
+    z[:, 0] = 0
+    counters = check(z, codebook)
+    assert (oracle(z, codebook)[0] == 700).float().mean() > 0.5
+    if way == "clusters":
+        assert counters["rows_direct"] + counters["rows_scan"] < 0.5 * ROWS
 
 
 @pytest.mark.usefixtures("restore_threads")
