@@ -215,15 +215,12 @@ def test_a_tie_of_two_clusters(d: int, way: str) -> None:
 def test_a_tie_with_the_farthest_code_of_a_cluster(way: str) -> None:
     """On a line equal codes at 1, and a cluster below -1 that reaches -1: for rows at 0 nothing but
     rounding is between what excludes that cluster and what does not."""
-    rows = torch.zeros(ROWS, 12)
-    rows[:, 0] = torch.randn(ROWS) * 1e-17
+    rows = (torch.randn(ROWS) * 1e-17)[:, None].expand(-1, 12)
     for i in range(10):
-        codebook = torch.zeros(K, 12)
-        codebook[:, 0] = torch.linspace(-1.02, -1.11 - 0.01 * torch.rand(()).item(), K)
-        codebook = codebook[torch.randperm(K)]
-        codebook[1:70, 0] = 1  # too few to be searched as one, and few enough to be listed
-        codebook[0 if i % 2 else K - 1, 0] = -1
-        check(rows, codebook)
+        line = torch.linspace(-1.02, -1.11 - 0.01 * torch.rand(()).item(), K)[torch.randperm(K)]
+        line[1:70] = 1  # too few to be searched as one, and few enough to be listed
+        line[0 if i % 2 else K - 1] = -1
+        check(rows, line[:, None].expand(-1, 12).contiguous())
 
 
 @pytest.mark.parametrize("d", [16, 80])
