@@ -215,12 +215,12 @@ def test_a_tie_of_two_clusters(d: int, way: str) -> None:
 def test_a_tie_with_the_farthest_code_of_a_cluster(way: str) -> None:
     """On a line equal codes at 0, and a cluster that begins at -2: for rows at -1 nothing but
     rounding is between what excludes that cluster and what does not."""
-    for i in range(40):
+    for _ in range(80):
         scale = 1 + torch.rand(())
         line = scale * torch.linspace(-2.02, -2.11, K)[torch.randperm(K)]
         line[1:70] = 0  # too few to be searched as one, and few enough to be listed
-        line[0 if i % 2 else K - 1] = -2 * scale
-        check(-scale.expand(100, 12), line[:, None].expand(-1, 12).contiguous())
+        line[0] = -2 * scale
+        check(-scale.expand(20, 12), line[:, None].expand(-1, 12).contiguous())
 
 
 @pytest.mark.parametrize("d", [16, 80])
