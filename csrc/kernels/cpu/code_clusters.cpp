@@ -17,6 +17,7 @@ constexpr int64_t kLeastToSplit = 256, kShareToSplit = 64;
 // What a sample missed, and clusters in clusters, are found when clusters are split again, while
 // there are not many.
 constexpr int kMostSplits = 3;
+constexpr int64_t kMostSamples = 256;  // at first
 constexpr size_t kManyClusters = 64;
 // Codes that are measured at a time.
 constexpr int64_t kBlockCodes = 96;
@@ -69,9 +70,9 @@ std::vector<CodeCluster> assign(const CodeSource& source, const CodeRegions& reg
 }
 
 // None where there is nothing to split.
-std::vector<CodeCluster> split(const CodeSource& source, double hollow, SimdLevel level,
-                               const Parallel& parallel) {
-  const CodeRegions regions = find_code_regions(source, hollow, level);
+std::vector<CodeCluster> split(const CodeSource& source, int64_t max_samples, double hollow,
+                               SimdLevel level, const Parallel& parallel) {
+  const CodeRegions regions = find_code_regions(source, max_samples, hollow, level);
   if (regions.count() == 0) return {};
   std::vector<CodeCluster> clusters = assign(source, regions, level, parallel);
   const auto is_empty = [](const CodeCluster& cluster) { return cluster.codes.empty(); };
@@ -87,22 +88,25 @@ std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel 
                                             const Parallel& parallel) {
   const DefaultFloatMode float_mode;
   const int64_t least = std::max(kLeastToSplit, source.num_codes / kShareToSplit);
-  std::vector<CodeCluster> found = split(source, 0.0, level, parallel);
+  std::vector<CodeCluster> found = split(source, kMostSamples, 0.0, level, parallel);
   for (int depth = 1; depth < kMostSplits; ++depth) {
     std::vector<CodeCluster> finer;
     size_t num_left = found.size();
     for (CodeCluster& cluster : found) {
       std::vector<CodeCluster> parts;
       const bool few = finer.size() + num_left-- < kManyClusters;
-      if (few && static_cast<int64_t>(cluster.codes.size()) >= least) {
+      if (few && !cluster.is_whole && static_cast<int64_t>(cluster.codes.size()) >= least) {
         const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
         const double hollow = cluster.is_shell ? cluster.nearest : 0.0;
-        parts = split(source.only(chosen), hollow, level, parallel);
+        parts = split(source.only(chosen), kMostSamples / 2, hollow, level, parallel);
       }
       for (CodeCluster& part : parts) {
         for (int64_t& code : part.codes) code = cluster.codes[code];
       }
-      if (parts.empty()) parts.push_back(std::move(cluster));
+      if (parts.empty()) {
+        cluster.is_whole = true;
+        parts.push_back(std::move(cluster));
+      }
       std::move(parts.begin(), parts.end(), std::back_inserter(finer));
     }
     found = std::move(finer);

@@ -18,6 +18,7 @@ struct CodeCluster {
   double nearest = std::numeric_limits<double>::infinity();
   double farthest = 0.0;
   bool is_shell = false;  // its centre is in the middle of several
+  bool is_whole = false;  // it was not to be split
 };
 
 // Clusters that hold a good part of the codes, shells of codes around a dense place, and what is

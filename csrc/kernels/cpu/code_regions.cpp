@@ -11,7 +11,7 @@
 namespace vqgan_fast {
 namespace {
 
-constexpr int64_t kMostSamples = 256, kLeastSamples = 64, kCodesToSample = 4;
+constexpr int64_t kLeastSamples = 64, kCodesToSample = 4;
 constexpr int64_t kMostElements = 1 << 20;  // of all samples
 // Clusters are apart where no code is between them for so many times the steps within them.
 constexpr double kApart = 4.0;
@@ -37,10 +37,10 @@ struct Samples {
 
 // Finite codes, one from a random place in each of as many parts of the codebook; none if there are
 // too few.
-Samples take_samples(const CodeSource& source, SimdLevel level) {
+Samples take_samples(const CodeSource& source, int64_t max_samples, SimdLevel level) {
   Samples samples{0, source.dim, {}, {}};
   const int64_t most =
-      std::min({kMostSamples, source.num_codes / kCodesToSample, kMostElements / source.dim});
+      std::min({max_samples, source.num_codes / kCodesToSample, kMostElements / source.dim});
   if (most < kLeastSamples) return samples;
   std::vector<double> code(source.dim);
   // Where a cluster is said to be need not be true.
@@ -77,19 +77,23 @@ SpanningTree spanning_tree(const Samples& samples) {
   tree.edge.assign(count, kInfinity);
   std::vector<int64_t> left(count);
   std::iota(left.begin(), left.end(), 0);
+  size_t next = 0;  // place of the nearest one among those that are left
   while (!left.empty()) {
-    const auto next = std::min_element(left.begin(), left.end(), [&](int64_t a, int64_t b) {
-      return tree.edge[a] < tree.edge[b];
-    });
-    const int64_t sample = *next;
-    *next = left.back();
+    const int64_t sample = left[next];
+    left[next] = left.back();
     left.pop_back();
     tree.order.push_back(sample);
-    for (const int64_t other : left) {
+    double least = kInfinity;
+    for (size_t i = 0; i < left.size(); ++i) {
+      const int64_t other = left[i];
       const double edge = samples.distances[sample * count + other];
-      if (!(edge < tree.edge[other])) continue;
-      tree.edge[other] = edge;
-      tree.parent[other] = sample;
+      if (edge < tree.edge[other]) {
+        tree.edge[other] = edge;
+        tree.parent[other] = sample;
+      }
+      if (i > 0 && !(tree.edge[other] < least)) continue;
+      least = tree.edge[other];
+      next = i;
     }
   }
   return tree;
@@ -199,8 +203,9 @@ CodeRegions regions_of_shells(const Samples& samples, double hollow) {
 
 }  // namespace
 
-CodeRegions find_code_regions(const CodeSource& source, double hollow, SimdLevel level) {
-  const Samples samples = take_samples(source, level);
+CodeRegions find_code_regions(const CodeSource& source, int64_t max_samples, double hollow,
+                              SimdLevel level) {
+  const Samples samples = take_samples(source, max_samples, level);
   if (samples.count == 0) return {};
   CodeRegions regions = regions_of_groups(samples);
   return regions.count() > 0 ? regions : regions_of_shells(samples, hollow);

@@ -22,7 +22,8 @@ struct CodeRegions {
 
 // Clusters that are far apart beside their width; else shells around a dense place. None if no
 // place is dense; of codes that are a shell themselves, with none within `hollow` of its middle
-// (else 0), only if one is dense beside that. Costs as much as searching 4 to 64 rows directly.
-CodeRegions find_code_regions(const CodeSource& source, double hollow, SimdLevel level);
+// (else 0), only if one is dense beside that. Costs as much as searching max_samples^2 / K rows.
+CodeRegions find_code_regions(const CodeSource& source, int64_t max_samples, double hollow,
+                              SimdLevel level);
 
 }  // namespace vqgan_fast

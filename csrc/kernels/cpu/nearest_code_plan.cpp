@@ -20,7 +20,7 @@ namespace {
 constexpr int64_t kLeastRowsAgain = 96;
 // Clusters are looked for where one in so many rows is open, and at least so many, unless what is
 // found will be kept.
-constexpr int64_t kShareForClusters = 32, kLeastForClusters = 1024;
+constexpr int64_t kShareForClusters = 32, kLeastForClusters = 512;
 
 // What VQGAN_FAST_SCREEN allows.
 struct Allowed {
@@ -90,7 +90,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   if (!first_ && num_open < kLeastRowsAgain) return nullptr;
   const bool many =
       num_open >= args_.num_rows / kShareForClusters && (known_ || num_open >= kLeastForClusters);
-  if (clusters_ && (first_ ? ways_.empty() : many)) {
+  if (clusters_ && (first_ ? ways_.empty() : products_ && many)) {
     clusters_ = false;
     if (auto screen = pack(ScreenKind::kClusters)) {
       ++nearest_code_counters().calls_clusters;
@@ -106,6 +106,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
     if (screen == nullptr) continue;
     if (first_) count_call(way);
     first_ = false;
+    products_ = way != SearchWay::kBoxes;
     // What fp32 or int16 products leave open another such screen would leave open as well.
     if (way == SearchWay::kFp32 || way == SearchWay::kInt16) ways_.clear();
     return screen;
