@@ -175,8 +175,10 @@ def counted(z: Tensor, codebook: Tensor, parts: int, outcome: Outcome, level: st
     found = search(z, codebook, parts)
     counters = Counter(ops.nearest_code_counters()) - before
     calls = {way: counters[f"calls_{way}"] for way in WAYS if counters[f"calls_{way}"]}
-    for way, count in calls.items():
-        outcome.searched[way, level] += round(len(z) * count / sum(calls.values()))
+    # Clusters come beside another way, unless they are forced.
+    ways = {way: count for way, count in calls.items() if way != "clusters"} or calls
+    for way, count in ways.items():
+        outcome.searched[way, level] += round(len(z) * count / sum(ways.values()))
     outcome.counters += counters
     return found
 

@@ -140,13 +140,16 @@ def test_types(dtype: torch.dtype, way: str) -> None:
     check(near(codebook, 1e-3).to(dtype), codebook.to(dtype))
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-25, 1e25, 1e150, 1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1e-165, 1e-158, 1e-25, 1e25, 1e150, 1e155, 1e300])
 def test_magnitudes(scale: float, way: str) -> None:
+    """With squares that underflow or overflow, some or all of them."""
     dtype = torch.float32 if 1e-30 < scale < 1e30 else torch.float64
     for make in (clusters, norms_of_many_orders):
         codebook = make(12).to(dtype)
         z = near(codebook, 1e-4) * scale
-        check(z, codebook * scale)
+        counters = check(z, codebook * scale)
+        if way == "clusters" and 1e-30 < scale < 1e151:
+            assert counters["calls_clusters"] == 1
         z[::2] *= 1e6
         check(z, codebook * scale)
 
@@ -158,19 +161,24 @@ def test_codes_that_are_none(way: str) -> None:
     codebook[::31, 5] = torch.inf
     check(z, codebook)
     codebook[::5] = torch.nan  # a cluster
-    check(z, codebook)
-    codebook[torch.arange(K) % 5 != 2] = torch.inf
-    check(z, codebook)
     z[::3, 2] = torch.nan
+    counters = check(z, codebook)
+    if way == "clusters":
+        assert counters["calls_clusters"] == 1
+    codebook[torch.arange(K) % 5 != 2] = torch.inf  # too few are left for a sample
     check(z, codebook)
 
 
 def test_what_is_left_is_not_finite(way: str) -> None:
-    """No distance to it is a limit for others."""
+    """No distance to it is a limit for others, nor is it ever passed over."""
     codebook = clusters(16, 3)
-    codebook[5::100] = torch.nan
-    codebook[7::100, 3] = torch.inf
-    check(near(codebook.nan_to_num(0, 0, 0), 1.0), codebook)
+    z = near(codebook, 1.0)
+    for value in (torch.nan, torch.inf):
+        codebook[5::40, 3] = value
+        counters = check(z, codebook)
+        if way == "clusters":
+            assert counters["calls_clusters"] == 1
+            assert counters["rows_direct"] + counters["rows_scan"] < 0.02 * ROWS
 
 
 def test_equal_codes(way: str) -> None:
@@ -187,11 +195,21 @@ def test_codes_in_columns(way: str) -> None:
     check(near(codebook, 1e-4), codebook.t().contiguous().t())
 
 
+def test_codebooks_that_change(way: str) -> None:
+    """What is kept is of the content, wherever the code lies that is another one by now."""
+    codebook = unused(16)
+    for code in range(0, K, 97):
+        z = torch.cat([near(codebook, 1e-4), codebook[code : code + 1]])
+        check(z, codebook)
+        codebook[code] += 1e-3
+        check(z, codebook)
+
+
 def test_a_cluster_of_one_code(way: str) -> None:
     """It has no screen. Its code comes last, behind one that a screen has left."""
-    codebook = 1e-2 * torch.randn(K, 16)
-    codebook[::2] += 10
     for place in (3, K - 1):
+        codebook = 1e-2 * torch.randn(K, 16)
+        codebook[::2] += 10
         codebook[place] = torch.eye(16)[0]
         check(0.6 * torch.eye(16)[:1] + 1e-3 * torch.randn(ROWS, 16), codebook)
 
@@ -220,7 +238,9 @@ def test_a_tie_with_the_farthest_code_of_a_cluster(way: str) -> None:
         line = scale * torch.linspace(-2.02, -2.11, K)[torch.randperm(K)]
         line[1:70] = 0  # too few to be searched as one, and few enough to be listed
         line[0] = -2 * scale
-        check(-scale.expand(20, 12), line[:, None].expand(-1, 12).contiguous())
+        counters = check(-scale.expand(20, 12), line[:, None].expand(-1, 12).contiguous())
+        if way == "clusters":
+            assert counters["calls_clusters"] == 1
 
 
 @pytest.mark.parametrize("d", [16, 80])

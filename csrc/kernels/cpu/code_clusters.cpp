@@ -18,7 +18,7 @@ constexpr int64_t kLeastToSplit = 256, kShareToSplit = 64;
 // there are not many.
 constexpr int kMostSplits = 3;
 constexpr int64_t kMostSamples = 256;  // at first
-constexpr size_t kManyClusters = 64;
+constexpr int64_t kManyClusters = 64, kFewClusters = 4, kManyElements = 1 << 16;
 // Codes that are measured at a time.
 constexpr int64_t kBlockCodes = 96;
 
@@ -88,13 +88,15 @@ std::vector<CodeCluster> find_code_clusters(const CodeSource& source, SimdLevel 
                                             const Parallel& parallel) {
   const DefaultFloatMode float_mode;
   const int64_t least = std::max(kLeastToSplit, source.num_codes / kShareToSplit);
+  // Each thread has memory for the rows of each cluster.
+  const int64_t many = std::clamp(kManyElements / source.dim, kFewClusters, kManyClusters);
   std::vector<CodeCluster> found = split(source, kMostSamples, 0.0, level, parallel);
   for (int depth = 1; depth < kMostSplits; ++depth) {
     std::vector<CodeCluster> finer;
-    size_t num_left = found.size();
-    for (CodeCluster& cluster : found) {
+    for (size_t i = 0; i < found.size(); ++i) {
+      CodeCluster& cluster = found[i];
       std::vector<CodeCluster> parts;
-      const bool few = finer.size() + num_left-- < kManyClusters;
+      const bool few = static_cast<int64_t>(finer.size() + found.size() - i) < many;
       if (few && !cluster.is_whole && static_cast<int64_t>(cluster.codes.size()) >= least) {
         const std::vector<int64_t> chosen = source.in_codebook(cluster.codes);
         const double hollow = cluster.is_shell ? cluster.nearest : 0.0;

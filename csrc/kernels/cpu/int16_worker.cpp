@@ -73,7 +73,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
     if (!out[r].open) rows_[num_rows_++].number = r;
   }
   if (num_rows_ == 0) return;
-  find(first_panel, last_panel - first_panel, out);
+  screen_and_mark(first_panel, last_panel - first_panel, out);
   for (int64_t r = 0; r < num_rows_; ++r) {
     const Row& row = rows_[r];
     RowCandidates& candidates = out[row.number];
@@ -84,7 +84,7 @@ void Int16Worker::run(const double* z, int64_t num_rows, int64_t first_panel, in
   }
 }
 
-void Int16Worker::find(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
+void Int16Worker::screen_and_mark(int64_t first_panel, int64_t num_panels, RowCandidates* out) {
   const auto num_open = [&] {
     return std::count_if(rows_.begin(), rows_.begin() + num_rows_,
                          [&](const Row& row) { return out[row.number].open; });
@@ -108,8 +108,11 @@ void Int16Worker::find(int64_t first_panel, int64_t num_panels, RowCandidates* o
   }
   mark(first_panel, num_panels, true, out);
   const int64_t after = num_open();
-  if (before * 2 > num_rows_ && after * 2 <= num_rows_) blocks_to_mark_ = kBlocksToMark;
-  if (after * 2 > before) blocks_not_to_mark_ = kBlocksToMark;
+  if (before * 2 > num_rows_ && after * 2 <= num_rows_) {
+    blocks_to_mark_ = kBlocksToMark;
+  } else if (after * 2 > before) {
+    blocks_not_to_mark_ = kBlocksToMark;
+  }
 }
 
 void Int16Worker::screen(int64_t first_panel, int64_t num_panels) {

@@ -52,8 +52,8 @@ class Int16Worker final : public CodeScreen::Worker {
 
   // Of all rows, or of those that are open, finds every code within the limit.
   void mark(int64_t first_panel, int64_t num_panels, bool only_open, RowCandidates* out);
-  // Screens the panels and marks where that is worth it.
-  void find(int64_t first_panel, int64_t num_panels, RowCandidates* out);
+  // Screens the panels, and marks where that is worth it.
+  void screen_and_mark(int64_t first_panel, int64_t num_panels, RowCandidates* out);
   void take_marks(const uint16_t* marks, int64_t first_code, std::vector<int64_t>* codes) const;
 
   const QuantisedCodebook& codebook_;

@@ -15,7 +15,7 @@ void PointDistances::measure(const double* z, int64_t num_rows, double* distance
   rows_.resize(num_rows);
   for (int64_t r = 0; r < num_rows; ++r) rows_[r] = z + r * dim_;
   limits_.assign(num_rows, std::numeric_limits<double>::infinity());
-  // What the pass says nothing of is not within infinity.
+  // The pass need not tell what is not a number.
   std::fill_n(distances, num_rows * num_points_, std::numeric_limits<double>::quiet_NaN());
   out_ = distances;
   pass_.run(rows_.data(), num_rows, 0, num_points_, limits_.data(), keep, this);

@@ -17,6 +17,8 @@ namespace {
 
 // Distances err by less, relative and, where squares underflow, absolutely.
 constexpr double kRounding = 0x1p-36, kUnderflow = 0x1p-500;
+// Where a distance overflows, it is farther than twice this.
+constexpr double kFar = 0x1p500;
 constexpr int64_t kMostDim = 16384;
 // A cluster of which products tell too little is listed as a whole if it has at most one in so many
 // of all codes; a row lists at most one in so many, and at most so many, in all.
@@ -27,7 +29,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct Cluster {
   std::shared_ptr<const CodeScreen> screen;  // null: there is no bound within the cluster
-  bool can_mark;                             // the screen, if most rows are open
+  bool in_fp32;                              // the screen, which marks nothing
   std::vector<int64_t> codes;                // as the source numbers them
   int64_t centre;
   double nearest, farthest;  // from the centre
@@ -74,16 +76,16 @@ class ClustersWorker final : public CodeScreen::Worker {
     }
     visits_.assign(num_rows * num_clusters_, Visit::kNotYet);
     for (int64_t c = 0; c < num_clusters_; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) {
+      visit(z, num_rows, c, false, out, [&](int64_t r) {
         return visits(r, c) == Visit::kNotYet && least(r, clusters_.all[c]) <= 0.0;
       });
     }
     for (int64_t c = 0; c < num_clusters_; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) { return visits(r, c) == Visit::kNotYet; });
+      visit(z, num_rows, c, false, out, [&](int64_t r) { return visits(r, c) == Visit::kNotYet; });
     }
     // Few of many rows: by themselves they are worth a second look.
     for (int64_t c = 0; c < num_clusters_; ++c) {
-      visit(z, num_rows, c, out, [&](int64_t r) { return visits(r, c) == Visit::kOpen; });
+      visit(z, num_rows, c, true, out, [&](int64_t r) { return visits(r, c) == Visit::kOpen; });
     }
   }
 
@@ -105,26 +107,26 @@ class ClustersWorker final : public CodeScreen::Worker {
     within_[r] = std::min(within_[r], distance * (1.0 + kRounding) + kUnderflow);
   }
   bool is_excluded(int64_t r, const Cluster& cluster) const {
+    if (std::isinf(cluster.nearest)) return distance(r, cluster) < kFar && within_[r] < kFar;
     const double error =
         kRounding * (distance(r, cluster) + cluster.farthest + within_[r]) + kUnderflow;
     // What is not a number excludes nothing.
     return least(r, cluster) > within_[r] + error;
   }
 
-  // Searches a cluster for those rows that want it and can have their nearest code in it.
+  // Searches a cluster for those rows that want it and can have their nearest code in it; `again`
+  // if it left them open before.
   template <class Wants>
-  void visit(const double* z, int64_t num_rows, int64_t c, RowCandidates* out, const Wants& wants) {
+  void visit(const double* z, int64_t num_rows, int64_t c, bool again, RowCandidates* out,
+             const Wants& wants) {
     const Cluster& cluster = clusters_.all[c];
     rows_.clear();
-    bool again = false;
     for (int64_t r = 0; r < num_rows; ++r) {
-      if (out[r].open || !wants(r) || is_excluded(r, cluster)) continue;
-      again |= visits(r, c) == Visit::kOpen;
-      rows_.push_back(r);
+      if (!out[r].open && wants(r) && !is_excluded(r, cluster)) rows_.push_back(r);
     }
     if (rows_.empty()) return;
-    if (cluster.screen == nullptr) {
-      for (const int64_t r : rows_) list_all(r, c, out);
+    if (cluster.screen == nullptr || (again && cluster.in_fp32)) {
+      for (const int64_t r : rows_) leave_open(r, c, again, out);
       return;
     }
     // What a worker saw decides how it goes on, so rows that were open have one of their own.
@@ -133,11 +135,11 @@ class ClustersWorker final : public CodeScreen::Worker {
     const auto count = static_cast<int64_t>(rows_.size());
     const int64_t block = std::min(cluster.screen->block_rows(), CodeScreen::kMostRows);
     for (int64_t first = 0; first < count; first += block) {
-      screen(z, rows_.data() + first, std::min(block, count - first), c, worker.get(), out);
+      screen(z, rows_.data() + first, std::min(block, count - first), c, again, worker.get(), out);
     }
   }
 
-  void screen(const double* z, const int64_t* rows, int64_t num_rows, int64_t c,
+  void screen(const double* z, const int64_t* rows, int64_t num_rows, int64_t c, bool again,
               CodeScreen::Worker* worker, RowCandidates* out) {
     const int64_t dim = clusters_.dim;
     const Cluster& cluster = clusters_.all[c];
@@ -151,16 +153,14 @@ class ClustersWorker final : public CodeScreen::Worker {
     for (int64_t i = 0; i < num_rows; ++i) {
       const RowCandidates& found = found_[i];
       const int64_t r = rows[i];
-      if (!found.open) {
-        add(found.codes, found.count, cluster, out + r);
-        add(found.many.data(), found.many.size(), cluster, out + r);
-        lower_within(r, std::sqrt(found.within2));
-        visits(r, c) = Visit::kDone;
-      } else if (visits(r, c) == Visit::kNotYet && cluster.can_mark) {
-        visits(r, c) = Visit::kOpen;
-      } else {
-        list_all(r, c, out);
+      if (found.open) {
+        leave_open(r, c, again, out);
+        continue;
       }
+      add(found.codes, found.count, cluster, out + r);
+      add(found.many.data(), found.many.size(), cluster, out + r);
+      lower_within(r, std::sqrt(found.within2));
+      visits(r, c) = Visit::kDone;
     }
   }
 
@@ -179,12 +179,13 @@ class ClustersWorker final : public CodeScreen::Worker {
     row->open |= static_cast<int64_t>(row->many.size()) > most_listed_;
   }
 
-  // What no product decides is measured, if it is little.
-  void list_all(int64_t r, int64_t c, RowCandidates* out) {
+  // A row that no product decides waits for what other clusters tell, the second time for nothing:
+  // then the cluster is listed, if it is small.
+  void leave_open(int64_t r, int64_t c, bool again, RowCandidates* out) {
     const std::vector<int64_t>& codes = clusters_.all[c].codes;
-    const auto count = static_cast<int64_t>(codes.size());
-    visits(r, c) = Visit::kDone;
-    if (count > RowCandidates::kMost && count * kShareOfCluster > clusters_.num_codes) {
+    visits(r, c) = again ? Visit::kDone : Visit::kOpen;
+    if (!again) return;
+    if (static_cast<int64_t>(codes.size()) * kShareOfCluster > clusters_.num_codes) {
       out[r].open = true;
       return;
     }
@@ -262,7 +263,7 @@ std::shared_ptr<const CodeScreen> make_screen_clusters(const CodeSource& source,
     const CodeSource codes = source.only(chosen);
     const bool in_fp32 = is_for_fp32(codes.num_codes, codes.dim, level);
     const auto make = in_fp32 ? make_screen_fp32 : make_screen_int16;
-    clusters.all.push_back({make(codes, level, parallel), !in_fp32, std::move(cluster.codes),
+    clusters.all.push_back({make(codes, level, parallel), in_fp32, std::move(cluster.codes),
                             number_centre(cluster.centre, &clusters.centres), cluster.nearest,
                             cluster.farthest});
   }

@@ -20,7 +20,7 @@ struct Way {
   MakeScreen make;  // null: there is no screen
 };
 // Of the levels with VNNI and AMX the int16 and int8 screens alone have kernels; clusters are
-// screened by those of int16.
+// screened by int16 or fp32.
 constexpr Way kWays[] = {
     {"direct", SimdLevel::kAvx512, nullptr},
     {"fp32", SimdLevel::kAvx512, make_screen_fp32},
