@@ -51,6 +51,7 @@ CODES = r"codebook must be \(K, D\) or \(..., K, D\) with the leading axes of z"
         ({"precision": "exactly"}, 'precision must be "exact" or "fast", got \'exactly\''),
         ({"num_threads": 0}, "num_threads must be at least 1, got 0"),
         ({"num_threads": -3}, "num_threads must be at least 1, got -3"),
+        ({"num_threads": -(2**70)}, "num_threads must be at least 1, got -65536"),
     ],
 )
 def test_bad_input_is_named(change: dict[str, Any], message: str) -> None:

@@ -62,7 +62,7 @@ def nearest_code(
         raise ValueError(f'precision must be "exact" or "fast", got {precision!r}')
     try:
         # No machine has more threads than that, and C++ could not take any integer.
-        num_threads = min(operator.index(num_threads), 1 << 16)
+        num_threads = max(-(1 << 16), min(operator.index(num_threads), 1 << 16))
     except TypeError:
         raise TypeError(f"num_threads must be an integer, got {num_threads!r}") from None
     indices, distances = _native.nearest_code(

@@ -109,7 +109,7 @@ inline void check_soft_assign_gradients(const SoftAssignProblem& problem, const 
                                         const OptionalTensor& grad_entropy,
                                         const OptionalTensor& grad_mean, const Tensor& expected,
                                         const Tensor& statistics) {
-  check_per_row(statistics, "statistics", 2, z);
+  check_per_row(statistics, "statistics", kSoftStatistics, z);
   STD_TORCH_CHECK(statistics.scalar_type() == ScalarType::Double,
                   "statistics must be float64, got ", statistics.scalar_type());
   if (grad_log_sum_exp.has_value()) {

@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cpu(
   const ScalarType type = arguments.type;
   Tensor log_sum_exp = per_row(true, type);
   std::vector<int64_t> sizes(shape.begin(), shape.end());
-  sizes.push_back(2);
+  sizes.push_back(kSoftStatistics);
   Tensor statistics = empty_on_cpu(sizes, ScalarType::Double);
   Tensor entropy = per_row(need_entropy, ScalarType::Double);
   Tensor indices = per_row(need_indices, ScalarType::Long);

@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> soft_assign_cuda(
   };
   Tensor log_sum_exp = per_row(true, type);
   std::vector<int64_t> sizes(index_shape(z).begin(), index_shape(z).end());
-  sizes.push_back(2);
+  sizes.push_back(kSoftStatistics);
   Tensor statistics = torch::stable::new_empty(z, sizes, ScalarType::Double);
   Tensor entropy = per_row(need_entropy, ScalarType::Double);
   Tensor indices = per_row(need_indices, ScalarType::Long);
@@ -131,40 +131,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
   const Frame frame(problem, z, context);
   const Tensor flat_statistics = torch::stable::contiguous(statistics);
 
-  // The mean of the codes' terms under each row's probabilities, by the forward pass.
   const Tensor code_term = new_doubles(z, num_codes);
-  const Tensor code_mean = new_doubles(z, num_rows), unused = new_doubles(z, 2 * num_rows);
   Rows of_mean;
   if (grad_mean.has_value()) of_mean = vector_rows(*grad_mean);
   launched(cuda::soft_code_gradients(problem, of_mean, doubles(code_term), stream));
-  if (grad_mean.has_value()) {
-    cuda::SoftForwardArgs average;
-    average.problem = problem;
-    average.problem.values = contiguous_rows(code_term.data_ptr(), DType::kFloat64, num_codes, 1);
-    average.problem.value_dim = 1;
-    average.frame = frame.frame;
-    average.seed = seed_of(seed);
-    average.statistics = doubles(unused);
-    average.expected = contiguous_rows(code_mean.data_ptr(), DType::kFloat64, num_rows, 1);
-    launched(cuda::soft_forward(average, stream));
-  }
 
-  Tensor holders[4], offset_memory, value_centre;
+  Tensor holders[3], offset_memory, value_centre;
   const auto column = [&](const OptionalTensor& t, Tensor* holder) {
     if (!t.has_value()) return Rows();
     *holder = torch::stable::contiguous(*t);
     return contiguous_rows(holder->data_ptr(), dtype_of(holder->scalar_type()), num_rows, 1);
   };
-  const Tensor of_latents = new_doubles(z, 4 * num_rows);
+  const Tensor of_latents = new_doubles(z, 6 * num_rows);
   cuda::SoftLatentArgs terms;
   terms.problem = problem;
   terms.frame = frame.frame;
   terms.statistics = doubles(flat_statistics);
+  terms.code_terms = doubles(code_term);
   terms.grad_log_sum_exp = column(grad_log_sum_exp, &holders[0]);
   terms.grad_entropy = column(grad_entropy, &holders[1]);
   if (grad_expected.has_value()) {
     terms.grad_expected = rows_of(*grad_expected, &holders[2]);
-    terms.expected = rows_of(expected, &holders[3]);
     offset_memory = new_doubles(z, cuda::soft_offset_doubles(num_codes, problem.value_dim));
     value_centre = torch::stable::new_empty(z, {problem.value_dim}, ScalarType::Float);
     auto* centre = static_cast<float*>(value_centre.data_ptr());
@@ -172,11 +159,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
                                centre, stream));
     terms.value_centre = centre;
   }
-  if (grad_mean.has_value()) terms.code_mean = doubles(code_mean);
   terms.add = doubles(of_latents);
   terms.excess = terms.add + num_rows;
   terms.entropy = terms.excess + num_rows;
-  terms.term = terms.entropy + num_rows;
+  terms.anchor = terms.entropy + num_rows;
+  terms.term = terms.anchor + num_rows;
   launched(cuda::soft_latents(terms, stream));
 
   cuda::SoftGradientArgs args;
@@ -190,18 +177,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
   latents.centred = problem.squared;
   latents.add = terms.add;
   latents.excess = terms.excess;
+  latents.anchor = terms.anchor;
   latents.term = terms.term;
-  latents.entropy = terms.entropy;
   codes.rows = problem.codebook;
   if (grad_expected.has_value()) codes.weights = problem.values;
   codes.weights_centre = terms.value_centre;
   codes.count = num_codes;
   codes.centred = true;
   codes.term = doubles(code_term);
+  args.own = latents;
+  args.other = codes;
+  args.own_latents = true;
+  double* left = nullptr;
+  if (grad_expected.has_value() || grad_mean.has_value()) {
+    left = terms.term + num_rows;
+    args.grad_add = contiguous_rows(left, DType::kFloat64, num_rows, 1);
+    launched(cuda::soft_gradient(args, stream));
+    args.grad_add = Rows();
+  }
+  launched(cuda::soft_balance(terms, left, stream));
+  args.own.entropy = latents.entropy = terms.entropy;
   if (need_z) {
-    args.own = latents;
-    args.other = codes;
-    args.own_latents = true;
     args.grad_rows = grad_z_rows->rows(false, 0);
     launched(cuda::soft_gradient(args, stream));
     grad_z = grad_z_rows->finish();

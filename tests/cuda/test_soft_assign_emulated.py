@@ -62,7 +62,7 @@ def forward(kernels, *inputs):
     n, k = call.num_rows, call.num_codes
     log_sum_exp, entropy, mean = (torch.full((size,), -77.0, dtype=dtype) for size in (n, n, k))
     expected = torch.full((n, call.value_dim), -77.0, dtype=dtype)
-    statistics = torch.full((n, 2), -77.0, dtype=torch.float64)
+    statistics = torch.full((n, 3), -77.0, dtype=torch.float64)
     indices = torch.full((n,), -77)
     kernels.call(
         "soft_assign",
@@ -89,7 +89,6 @@ def backward(kernels, grads, inputs, found):
         found[5],
         rows(of_lse),
         rows(of_expected) if call.value_dim else None,
-        rows(found[1]) if call.value_dim else None,
         rows(of_entropy),
         rows(of_mean),
         *map(rows, results),
@@ -134,6 +133,27 @@ def test_an_offset_or_a_low_temperature_costs_no_accuracy(kernels, case, squared
         z, codebook, values = z + 3, codebook + 3, values + 3
     temperature = 0.7 if case == "offset" else 0.01
     check(kernels, (z, codebook, values, bias, None, temperature, squared), 1e-5)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_latents_that_are_sure_of_their_codes(kernels, squared):
+    """Of which the gradient of `expected` is a small difference of large products."""
+    codebook, values, weights = torch.randn(70, 8), torch.randn(70, 5), torch.randn(40, 5)
+    codebook *= 5 / codebook.norm(dim=1, keepdim=True)  # logits for which fp32 will do
+    z = codebook[torch.randint(70, (40,))]
+    inputs = (z, codebook, values, torch.zeros(70), None, 1.0, squared)
+    expected = reference.soft_assign(*inputs, True, True, True)
+    assert (expected[2] < 1e-3).sum() >= 3  # entropies
+    grads = (None, weights, None, torch.zeros(70))
+    saved = (expected[1], expected[5], *inputs[5:])
+    wanted = reference.soft_assign_backward(*grads, *inputs[:5], *saved, *[True] * 4)
+    found = backward(
+        kernels, (torch.zeros(40), weights, torch.zeros(40), grads[3]), inputs, expected
+    )
+    size, difference = (x.double().norm(dim=1) for x in (wanted[0], found[0] - wanted[0]))
+    assert (difference <= 1e-4 * size + 1e-12).all()
+    for one, other in zip(found[1:], wanted[1:], strict=True):
+        assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
 def problem(n, k, d, c, dtype=torch.float32):

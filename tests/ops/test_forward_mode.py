@@ -62,3 +62,34 @@ def test_the_definition_has_them(problem):
     found = torch.func.jvp(distance, (z,), (torch.ones_like(z),))[1]
     indices = ops.nearest_code(z, codebook, return_distance=False)
     assert torch.allclose(found, 2 * (z - codebook[indices]).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("fullgraph", [False, True])
+def test_compiled_jvp_is_refused(call, problem, fullgraph):
+    """A compiler that traces torch.func.jvp must not take the tangent for zero."""
+    name, function = call
+    z, codebook = problem
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", fullgraph=fullgraph)
+    def tangent(z):
+        return torch.func.jvp(lambda x: function(x, codebook), (z,), (torch.ones_like(z),))[1]
+
+    kinds = (NotImplementedError, torch._dynamo.exc.Unsupported)
+    with pytest.raises(kinds, match=rf"{name} has no forward-mode derivative"):
+        tangent(z)
+
+
+def test_a_compiled_search_without_a_tangent_runs_within_jvp(problem):
+    z, codebook = problem
+    torch._dynamo.reset()
+
+    @torch.compile(backend="eager", fullgraph=True)
+    def tangent(z):
+        def function(x):
+            return ops.nearest_code(x.detach(), codebook)[1] * x.sum()
+
+        return torch.func.jvp(function, (z,), (torch.ones_like(z),))[1]
+
+    expected = ops.nearest_code(z, codebook)[1] * z.numel()
+    assert torch.allclose(tangent(z), expected)

@@ -118,3 +118,41 @@ def test_indices_at_a_low_temperature_are_those_of_fp64(level: str) -> None:
     found = ops.soft_assign(z, codebook, outputs=("indices",), temperature=0.01).indices
     expected = ops.soft_assign(z.double(), codebook, outputs=("indices",), temperature=0.01).indices
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("metric", ["l2", "dot"])
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_latents_that_are_sure_of_their_codes(spread: float, metric: str, level: str) -> None:
+    """Where one code has nearly all the probability, the gradient of `expected` is a small
+    difference of large products, and even the dense form in fp64 loses it: so every product is
+    measured from that code's here. Each latent's gradient is judged by itself."""
+    torch.manual_seed(0)
+    codebook, weights, values = torch.randn(256, 32), torch.randn(64, 9), torch.randn(256, 9)
+    z = spread * codebook[torch.randint(256, (64,))] + 0.1 * torch.randn(64, 32)
+    bias = 0.1 * torch.randn(256)
+    leaves = [x.requires_grad_() for x in (z, codebook, values, bias)]
+    options = {"outputs": ("expected",), "metric": metric, "values": values, "bias": bias}
+    found = ops.soft_assign(z, codebook, **options).expected
+    found = torch.autograd.grad((found * weights).sum(), leaves)
+
+    z, codebook, values, bias, weights = (x.detach().double() for x in (*leaves, weights))
+    factor = 2.0 if metric == "l2" else 1.0
+    scores = factor * z @ codebook.T + bias
+    if metric == "l2":
+        scores -= codebook.square().sum(1)
+    p, likely = scores.softmax(1), scores.argmax(1, keepdim=True)
+    products = weights @ values.T
+    products -= products.gather(1, likely)
+    others = (p * (products - (p * products).sum(1, keepdim=True))).scatter(1, likely, 0.0)
+    by_score = others.scatter(1, likely, -others.sum(1, keepdim=True))
+    from_likely = codebook - codebook[likely]
+    by_z = factor * (others[:, :, None] * from_likely).sum(1)
+    by_codes = factor * by_score.T @ z
+    if metric == "l2":
+        by_codes -= factor * by_score.sum(0)[:, None] * codebook
+    size = by_z.norm(dim=1)
+    seen = size > 1e-30  # not what fp32 has no numbers for
+    assert (p.amax(1)[seen] > 0.999).sum() > 5
+    assert ((found[0].double() - by_z).norm(dim=1) / size)[seen].max() <= 5 * TOLERANCE
+    for one, other in zip(found[1:], (by_codes, p.T @ weights, by_score.sum(0)), strict=True):
+        assert (one - other).abs().max() <= TOLERANCE * other.abs().max()

@@ -21,6 +21,17 @@ def bad_inputs() -> dict[str, tuple[dict, type, str]]:
         "outputs": ({"outputs": ("lse",)}, ValueError, r"among log_sum_exp, .*, got \['lse'\]"),
         "no output": ({"outputs": ()}, ValueError, "outputs must be among .*, got none"),
         "one string": ({"outputs": "entropy"}, ValueError, "must be a collection such as"),
+        "None": ({"outputs": None}, ValueError, "must be a collection such as .*, got None"),
+        "learned temperature": (
+            {"temperature": torch.ones((), requires_grad=True)},
+            ValueError,
+            "temperature must not require a gradient",
+        ),
+        "seed in words": (
+            {"seed": "a"},
+            TypeError,
+            "seed must be an integer or a torch.Tensor, got",
+        ),
         "unused values": (
             {"outputs": ("entropy",), "values": codebook},
             ValueError,
@@ -63,3 +74,11 @@ def test_the_fake_kernel_and_the_definition_say_the_same(case: str) -> None:
     message = message.replace("Float", "torch.float")
     with pytest.raises(RuntimeError, match=message):
         ops.soft_assign(**on_meta)
+
+
+def test_outputs_may_be_named_by_an_iterator() -> None:
+    z, names = torch.randn(5, 8), ("indices", "expected")
+    found = ops.soft_assign(z, z, outputs=iter(names))
+    assert [name for name, value in found._asdict().items() if value is not None] == sorted(
+        names, key=found._fields.index
+    )

@@ -40,6 +40,29 @@ def test_levels_indices_and_counts(quantizer, height, width):
     torch.testing.assert_close(loss, 0.25 * info.commitment_loss + info.codebook_loss)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_training_and_encoding_choose_the_same_codes(dtype):
+    torch.manual_seed(0)
+    quantizer = HierarchicalQuantizer(512, 16, channels=32)
+    for codebook in quantizer.codebooks():
+        codebook.data.normal_(std=0.3)
+    quantizer.to(dtype)
+    z = torch.randn(8, 16, 32, 32, dtype=dtype)
+    z_q, _, info = quantizer(z)
+    assert torch.equal(info.indices, quantizer.encode(z))
+    assert torch.equal(z_q, quantizer.lookup(info.indices))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_latents_of_another_type_than_the_weights(quantizer, dtype):
+    z = torch.randn(2, D, 4, 6).to(dtype).requires_grad_()
+    z_q, loss, info = quantizer(z)
+    assert z_q.dtype == dtype and torch.equal(info.indices, quantizer.encode(z))
+    (z_q.sum() + loss).backward()
+    assert z.grad.dtype == dtype and z.grad.abs().sum() > 0
+    assert all(len(latents) for latents in quantizer.codebook_latents(z))
+
+
 def test_both_levels_reach_the_latents_around_them_only(quantizer):
     """An upper code moves what its cells look like and how lower codes are chosen; a lower code
     moves its own cell."""

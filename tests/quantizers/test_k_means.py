@@ -52,3 +52,8 @@ def test_as_many_codes_as_rows_is_exact_and_more_are_refused():
         k_means(data.repeat(2, 1), 11)
     with pytest.raises(ValueError, match=r"rows must be \(N, D\)"):
         k_means(data[None], 2)
+    with pytest.raises(TypeError, match=r"rows must be a torch.Tensor, got builtins.list"):
+        k_means([[1.0]], 1)
+    data[3, 0] = torch.nan
+    with pytest.raises(ValueError, match="rows must be finite"):
+        k_means(data, 2)

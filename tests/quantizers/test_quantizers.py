@@ -198,8 +198,12 @@ def test_bad_input(name: str) -> None:
     for call in (quantizer, quantizer.encode):
         with pytest.raises(ValueError, match=r"z must be \(B, D, H, W\) with D = 6, got \(2, 5, "):
             call(torch.zeros(2, 5, 3, 3))
+        with pytest.raises(TypeError, match=r"z must be a torch.Tensor, got"):
+            call([[[[0.0]]]])
     with pytest.raises(ValueError, match=rf"indices must lie in \[0, {K}\), got {K}"):
         quantizer.lookup(torch.full((1, 2, 2, 2), K))
+    with pytest.raises(TypeError, match=r"indices must be a torch.Tensor, got None"):
+        quantizer.lookup(None)
 
 
 def test_residual_stages_and_shared_codebooks() -> None:

@@ -75,14 +75,22 @@ def check_tensors(**arguments: object) -> None:
             raise TypeError(f"{name} must be a torch.Tensor, got {kind}")
 
 
+def _in_dual_level() -> bool:
+    return forward_ad._current_level >= 0  # nearly never
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler. Tracing enters
+# the levels of torch.func.jvp itself, and a guard on their number would fail outside of them.
+_in_dual_level._dynamo_marked_constant = True
+
+
 def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
     """Raises where a tensor carries a tangent, which torch drops in ops registered as ours are.
 
     Raises:
         NotImplementedError: there is a tangent; the result's would be zero, whatever the inputs'.
     """
-    # Below 0 outside of every dual level, which is nearly always.
-    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+    if not _in_dual_level():
         return
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def soft_assign(
     z: Tensor,
     codebook: Tensor,
     *,
-    outputs: Collection[str],
+    outputs: Iterable[str],
     temperature: float = 1.0,
     metric: str = "l2",
     values: Tensor | None = None,
@@ -76,7 +76,7 @@ def soft_assign(
             (B, D, H, W) are passed as `z.movedim(1, -1)` and read in place.
         codebook: (K, D). Types may differ between all arguments.
         outputs: names of the fields of the result that are wanted.
-        temperature: positive.
+        temperature: a positive number; there is no gradient by it.
         metric: "l2" or "dot".
         values: (K, C), the codebook if not given. Only "expected" uses them.
         bias: (K,). Minus infinity takes a code out.
@@ -91,15 +91,17 @@ def soft_assign(
         hold a NaN has NaN results and index 0.
 
     Raises:
-        ValueError: an unknown metric or output, or values that no output uses.
+        ValueError: an unknown metric or output, values that no output uses, or a temperature that
+            requires a gradient.
         TypeError: an argument that must be a tensor is none.
         RuntimeError: sizes, types or devices do not fit; K, D or C is 0; temperature
             is not positive.
     """
     if metric not in METRICS:
         raise ValueError(f'metric must be "l2" or "dot", got {metric!r}')
-    if isinstance(outputs, str):
+    if isinstance(outputs, str) or not isinstance(outputs, Iterable):
         raise ValueError(f'outputs must be a collection such as ("expected",), got {outputs!r}')
+    outputs = tuple(outputs)  # an iterator would be empty when it is asked again
     unknown = [name for name in outputs if name not in SoftAssignment._fields]
     if unknown or not outputs:
         raise ValueError(
@@ -110,10 +112,13 @@ def soft_assign(
     elif values is not None:
         raise ValueError('values are used by the output "expected" alone, which is not asked for')
     check_tensors(z=z, codebook=codebook, values=values, bias=bias)
+    if isinstance(temperature, Tensor) and temperature.requires_grad:
+        raise ValueError("temperature must not require a gradient, as soft_assign has none by it")
     if isinstance(seed, Integral):
         # As 64 bits, of which int64 holds the upper half as negative numbers.
         seed = torch.tensor((int(seed) + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
-    check_tensors(seed=seed)
+    elif not (seed is None or isinstance(seed, Tensor) or hasattr(seed, "__torch_function__")):
+        raise TypeError(f"seed must be an integer or a torch.Tensor, got {seed!r}")
     refuse_forward_mode("soft_assign", z, codebook, values, bias)
     found = torch.ops.vqgan_fast.soft_assign(
         z,
@@ -165,7 +170,7 @@ def _fake(
         new(need_entropy, rows, wide),
         new(need_mean, codebook.shape[:1], wide),
         new(need_indices, rows, torch.int64),
-        new(True, (*rows, 2), wide),
+        new(True, (*rows, 3), wide),
     )
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
+from ..ops.registration import check_tensors
+
 
 def check_integer(name: str, value: int, minimum: int = 1, maximum: float = math.inf) -> None:
     """Makes sure that an argument is an integer, Python's or numpy's, in [minimum, maximum].
@@ -34,8 +36,17 @@ def check_number(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
+def check_tensor(name: str, value: object) -> None:
+    """TypeError unless an argument is a tensor."""
+    if value is None:
+        raise TypeError(f"{name} must be a torch.Tensor, got None")
+    check_tensors(**{name: value})
+
+
 def check_latents(z: Tensor, symbol: str, channels: int) -> None:
-    """ValueError unless z is floating point, (B, channels, H, W), with `symbol` for channels."""
+    """ValueError unless z is floating point, (B, channels, H, W), with `symbol` for channels;
+    TypeError if it is no tensor."""
+    check_tensor("z", z)
     if z.ndim != 4 or z.shape[1] != channels:
         raise ValueError(
             f"z must be (B, {symbol}, H, W) with {symbol} = {channels}, got {tuple(z.shape)}"
@@ -54,8 +65,10 @@ def check_indices(
     step by step checks its inputs once with `synchronize=True` and not at every step.
 
     Raises:
+        TypeError: no tensor.
         ValueError: not an integer tensor, or an index outside [least, size).
     """
+    check_tensor(name, indices)
     if indices.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}")
     if torch.compiler.is_compiling() or isinstance(indices, FakeTensor) or indices.numel() == 0:

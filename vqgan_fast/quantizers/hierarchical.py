@@ -85,14 +85,18 @@ class HierarchicalQuantizer(Quantizer):
         return [self.upper.embedding.weight, self.lower.embedding.weight]
 
     def codebook_latents(self, z: Tensor) -> list[Tensor]:
+        z = self._in_type_of_weights(z)
         t = self.down(z)
         b = self._joined(z, self.upper.lookup(self.upper.encode(t)))
         return [latents.movedim(1, -1).flatten(0, -2) for latents in (t, b)]
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         self._check_latents(z)
-        t_q, upper_loss, upper = self.upper(self.down(z))
-        b_q, lower_loss, lower = self.lower(self._joined(z, t_q))
+        latents = self._in_type_of_weights(z)
+        t_q, upper_loss, upper = self.upper(self.down(latents))
+        t_q = self._straight_through(self.upper, t_q, upper.indices)
+        b_q, lower_loss, lower = self.lower(self._joined(latents, t_q))
+        b_q = self._straight_through(self.lower, b_q, lower.indices)
         info = QuantizerInfo(
             self.indices_of(upper.indices, lower.indices),
             torch.cat([upper.counts, lower.counts]),
@@ -105,6 +109,7 @@ class HierarchicalQuantizer(Quantizer):
     def encode(self, z: Tensor) -> Tensor:
         """Indices (B, H, W, 2) int64 of the latents z (B, D, H, W)."""
         self._check_latents(z)
+        z = self._in_type_of_weights(z)
         upper = self.upper.encode(self.down(z))
         lower = self.lower.encode(self._joined(z, self.upper.lookup(upper)))
         return self.indices_of(upper, lower)
@@ -133,6 +138,15 @@ class HierarchicalQuantizer(Quantizer):
         """(B, H, W, 2) of upper codes (B, ceil(H / 2), ceil(W / 2)) and lower ones (B, H, W)."""
         spread = upper.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
         return torch.stack([_cut(spread, lower), lower], dim=-1)
+
+    def _in_type_of_weights(self, z: Tensor) -> Tensor:
+        return z.to(self.join.weight.dtype)
+
+    @staticmethod
+    def _straight_through(level: VectorQuantizer, quantized: Tensor, indices: Tensor) -> Tensor:
+        """The codes to the bit, as `encode` and `lookup` have them: what `level` returns is z +
+        (code - z), which may round to a neighbour, and another lower code be chosen for it."""
+        return level.lookup(indices).detach() + (quantized - quantized.detach())
 
     def _joined(self, z: Tensor, t_q: Tensor) -> Tensor:
         return self.join(torch.cat([z, _cut(self.up(t_q), z)], dim=1))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from .checks import check_integer
+from .checks import check_integer, check_tensor
 
 
 @torch.no_grad()
@@ -24,11 +24,15 @@ def k_means(rows: Tensor, num_codes: int, *, iterations: int = 50, seed: int = 0
         seed: of the choice of the first codes.
 
     Raises:
-        ValueError: fewer than K different rows, or another shape.
+        TypeError: rows is no tensor.
+        ValueError: fewer than K different rows, one that is not finite, or another shape.
     """
+    check_tensor("rows", rows)
     check_integer("num_codes", num_codes)
     if rows.ndim != 2:
         raise ValueError(f"rows must be (N, D), got {tuple(rows.shape)}")
+    if not rows.isfinite().all():
+        raise ValueError("rows must be finite, got a NaN or an infinity")
     different = rows.unique(dim=0)
     if len(different) < num_codes:
         raise ValueError(

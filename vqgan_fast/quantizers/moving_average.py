@@ -129,6 +129,7 @@ class EMAVectorQuantizer(HoldsAverages, Quantizer):
         return self.embedding.weight
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
+        self._check_latents(z)
         # The graph keeps the codes that were compared with, because the update is in place.
         codebook = self.codebook.clone() if self.training and z.requires_grad else self.codebook
         z_q, _, info = self._quantize(z, codebook)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <random>
 
 #include "kernels/cpu/point_distances.h"
 #include "kernels/cpu/row_block.h"
@@ -45,12 +46,11 @@ Samples take_samples(const CodeSource& source, int64_t max_samples, SimdLevel le
   std::vector<double> code(source.dim);
   // Where a cluster is said to be need not be true.
   CodeReader reader(source.unchecked());
-  uint64_t random = 1;
+  std::minstd_rand random;
   for (int64_t i = 0; i < most; ++i) {
-    random = random * 6364136223846793005u + 1442695040888963407u;
     const int64_t first = i * source.num_codes / most;
     const int64_t size = (i + 1) * source.num_codes / most - first;
-    const auto offset = static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(size));
+    const auto offset = static_cast<int64_t>(random()) % size;
     reader.load(first + offset, 1, code.data());
     if (!all_finite(code.data(), source.dim)) continue;
     samples.elements.insert(samples.elements.end(), code.begin(), code.end());

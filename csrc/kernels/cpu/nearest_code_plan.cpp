@@ -147,9 +147,9 @@ SearchWay SearchPlan::fastest(int64_t num_rows) const {
 std::shared_ptr<const CodeScreen> SearchPlan::pack(ScreenKind kind) {
   const ScreenKey key{codebook_, kind, level_};
   if (known_) {
-    if (auto screen = find_screen(key)) {
-      if (first_) ++nearest_code_counters().calls_cached;
-      return screen;
+    if (const auto screen = find_screen(key)) {
+      if (first_ && *screen) ++nearest_code_counters().calls_cached;
+      return *screen;
     }
   }
   const MakeScreen make = maker_of(kind);
@@ -160,7 +160,7 @@ std::shared_ptr<const CodeScreen> SearchPlan::pack(ScreenKind kind) {
   ContentCheck check{*tree_};
   source.check = &check;
   auto screen = make_screen_distinct(make, source, level_, parallel_);
-  if (screen && !check.changed) keep_screen(key, screen);
+  if (!check.changed) keep_screen(key, screen);
   return screen;
 }
 

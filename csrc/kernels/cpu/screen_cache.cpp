@@ -8,6 +8,7 @@
 #include <limits>
 #include <list>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -23,6 +24,11 @@ constexpr size_t kMostMet = 4096;
 
 using Screen = std::shared_ptr<const CodeScreen>;
 
+int64_t bytes_of(const Screen& screen) {
+  // That there is none takes a place in the lists.
+  return screen ? static_cast<int64_t>(screen->bytes()) : static_cast<int64_t>(sizeof(ScreenKey));
+}
+
 // The content's hash is evenly spread already; one codebook is seldom kept in several forms.
 struct KeyHash {
   size_t operator()(const CodebookKey& key) const { return key.hash.low; }
@@ -31,10 +37,10 @@ struct KeyHash {
 
 class Cache {
  public:
-  Screen find(const ScreenKey& key) {
+  std::optional<Screen> find(const ScreenKey& key) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = kept_.find(key);
-    if (found == kept_.end()) return nullptr;
+    if (found == kept_.end()) return std::nullopt;
     by_use_.splice(by_use_.begin(), by_use_, found->second);
     return found->second->screen;
   }
@@ -57,7 +63,7 @@ class Cache {
   }
 
   void keep(const ScreenKey& key, const Screen& screen, int64_t limit) {
-    std::list<Entry> added{{key, screen, static_cast<int64_t>(screen->bytes())}};
+    std::list<Entry> added{{key, screen, bytes_of(screen)}};
     std::list<Entry> evicted;  // freed behind the lock, for which others may wait
     const std::lock_guard<std::mutex> lock(mutex_);
     if (kept_.emplace(key, added.begin()).second) {
@@ -122,11 +128,13 @@ int64_t screen_cache_limit() {
 
 bool meet_codebook(const CodebookKey& key) { return cache().meet(key); }
 
-std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key) { return cache().find(key); }
+std::optional<std::shared_ptr<const CodeScreen>> find_screen(const ScreenKey& key) {
+  return cache().find(key);
+}
 
 void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen) {
   const int64_t limit = screen_cache_limit();
-  if (static_cast<int64_t>(screen->bytes()) <= limit) cache().keep(key, screen, limit);
+  if (bytes_of(screen) <= limit) cache().keep(key, screen, limit);
 }
 
 }  // namespace vqgan_fast

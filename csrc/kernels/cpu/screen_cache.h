@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "kernels/cpu/content_hash.h"
 #include "kernels/cpu/nearest_code_screen.h"
@@ -57,13 +58,14 @@ int64_t screen_cache_limit();
 // stay, and worth keeping; in training every step brings another one.
 bool meet_codebook(const CodebookKey& key);
 
-// Returns what was packed for this key, or null.
-std::shared_ptr<const CodeScreen> find_screen(const ScreenKey& key);
+// Returns what was packed for this key: null if the codebook turned out to have no such screen,
+// which is worth knowing as well, and nothing if it was not tried, or long ago.
+std::optional<std::shared_ptr<const CodeScreen>> find_screen(const ScreenKey& key);
 
-// Keeps a screen that was just packed. What was used longest ago goes first when all together
-// exceed the limit; whoever holds it may use it on. It must have been packed from what
-// has the key's hash (code_source.h): what was packed while another thread changed the codebook
-// must not be found when the old content comes back.
+// Keeps a screen that was just packed, or null. What was used longest ago goes first when all
+// together exceed the limit; whoever holds it may use it on. It must have been packed from what has
+// the key's hash (code_source.h): what was packed while another thread changed the codebook must
+// not be found when the old content comes back.
 void keep_screen(const ScreenKey& key, const std::shared_ptr<const CodeScreen>& screen);
 
 }  // namespace vqgan_fast

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -71,10 +72,9 @@ bool sample_has_equal(const CodeSource& source) {
   const auto count = static_cast<int64_t>(2.0 * std::sqrt(static_cast<double>(num_codes)));
   CodeTable table(source.unchecked(), count);
   std::vector<char> taken(num_codes);
-  uint64_t random = 1;
+  std::minstd_rand random;
   for (int64_t i = 0; i < count; ++i) {
-    random = random * 6364136223846793005u + 1442695040888963407u;
-    const auto code = static_cast<int64_t>((random >> 33) % static_cast<uint64_t>(num_codes));
+    const auto code = static_cast<int64_t>(random()) % num_codes;
     if (std::exchange(taken[code], 1) == 0 && !table.add(code)) return true;
   }
   return false;

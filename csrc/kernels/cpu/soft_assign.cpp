@@ -20,10 +20,6 @@ struct RowState {
   double sum = 0.0;
   double weighted = 0.0;
   int64_t index = 0;
-  // The sum of exp(x) times a code's term less `term`, that of the code with the largest logit:
-  // where this code has all the probability, its own term does not drown the others'.
-  double term = 0.0;
-  double terms = 0.0;
 };
 
 // Takes up codes whose largest logit is `largest`, before their own sums; returns the factor by
@@ -34,14 +30,8 @@ double raise(RowState* state, double largest) {
   if (change == -HUGE_VAL) return 0.0;  // there was nothing before
   const double factor = std::exp(change);
   state->weighted = factor * (state->weighted + change * state->sum);
-  state->terms *= factor;
   state->sum *= factor;
   return factor;
-}
-
-void measure_from(RowState* state, double term) {
-  state->terms += (state->term - term) * state->sum;
-  state->term = term;
 }
 
 template <class T>
@@ -57,11 +47,9 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
                               parallel);
   AlignedArray<T> values;
   if (expected) {
-    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, results.value_centre,
-                             PackFor::kSums, loops.panel, parallel);
+    values = pack_columns<T>(problem.values, num_codes, problem.value_dim, nullptr, PackFor::kSums,
+                             loops.panel, parallel);
   }
-
-  const SplitColumns<T> terms(results.terms, results.terms == nullptr ? 0 : num_codes);
 
   const SoftPass pass(problem.num_rows, num_codes, dim, parallel);
   pass.run(parallel, [&] {
@@ -83,7 +71,6 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
           const double largest = scores.logits(r, k, columns, noise.row(r));
           if (largest > state.largest) {
             state.index = k + scores.find(r, size, largest);
-            if (results.terms != nullptr) measure_from(&state, results.terms[state.index]);
             const double factor = raise(&state, largest);
             if (expected) {
               loops.rescale(sums.get() + r * value_columns, value_columns, static_cast<T>(factor));
@@ -96,11 +83,6 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
           state.sum +=
               loops.exponentials(scores.row(r), columns, static_cast<T>(-shift), &weighted);
           state.weighted += weighted;
-          if (results.terms != nullptr) {
-            state.terms +=
-                loops.sum_terms(scores.row(r), columns, terms.high.data() + k, terms.low.data() + k,
-                                static_cast<T>(state.term), low_part<T>(state.term));
-          }
         }
         if (expected) {
           loops.add_product(scores.data(), kSoftBlockColumns, padded,
@@ -114,12 +96,12 @@ void forward(const SoftAssignProblem& problem, const SoftAssignResults& results,
                                    frame.row_constant(problem, z.as_given() + r * dim);
         const double entropy = std::log(state.sum) - state.weighted / state.sum;
         const bool defined = !std::isnan(log_sum_exp);
-        results.statistics[2 * (begin + r)] = log_sum_exp;
-        results.statistics[2 * (begin + r) + 1] = entropy;
-        if (results.terms != nullptr) {
-          results.mean_terms[begin + r] = state.term + state.terms / state.sum;
-        }
-        if (results.indices != nullptr) results.indices[begin + r] = defined ? state.index : 0;
+        const int64_t index = defined ? state.index : 0;
+        double* of_latent = results.statistics + kSoftStatistics * (begin + r);
+        of_latent[0] = log_sum_exp;
+        of_latent[1] = entropy;
+        of_latent[2] = static_cast<double>(index);
+        if (results.indices != nullptr) results.indices[begin + r] = index;
         if (results.entropy.data != nullptr) store_rows(results.entropy, begin + r, 1, 1, &entropy);
         if (results.log_sum_exp.data != nullptr) {
           store_rows(results.log_sum_exp, begin + r, 1, 1, &log_sum_exp);
@@ -145,7 +127,7 @@ void mean(const SoftAssignProblem& problem, const double* statistics, const Rows
   std::vector<double> add = frame.latent_terms(problem, statistics, false, parallel);
   std::vector<T> factors(static_cast<size_t>(round_up(num_rows, kSoftBlockColumns)));
   for (int64_t n = 0; n < num_rows; ++n) {
-    factors[n] = static_cast<T>(std::exp(-statistics[2 * n + 1]));
+    factors[n] = static_cast<T>(std::exp(-statistics[kSoftStatistics * n + 1]));
     add[n] -= std::log(static_cast<double>(factors[n]));
   }
   const ScoreColumns<T> latents(problem.z, num_rows, dim,

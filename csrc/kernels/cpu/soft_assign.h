@@ -13,19 +13,14 @@ namespace vqgan_fast {
 
 // Each but the statistics is optional.
 struct SoftAssignResults {
-  // num_rows x 2: log_sum_exp and entropy before they are rounded. The backward pass takes them
-  // from here: their rounding would shift all probabilities of a latent alike, and no sum averages
-  // that.
+  // num_rows x kSoftStatistics, before they are rounded: that would shift all probabilities of a
+  // latent alike, and no sum averages that.
   double* statistics = nullptr;
-  Rows log_sum_exp;                      // num_rows x 1
-  Rows expected;                         // num_rows x value_dim
-  const double* value_centre = nullptr;  // value_dim: what `expected` is measured from, or 0
-  Rows entropy;                          // num_rows x 1, in nats
-  int64_t* indices =
-      nullptr;  // num_rows: the code of the largest l, the lowest on a tie; 0 for NaN
-  // num_rows: the mean of `terms` (num_codes) under the probabilities of the row.
-  const double* terms = nullptr;
-  double* mean_terms = nullptr;
+  Rows log_sum_exp;  // num_rows x 1
+  Rows expected;     // num_rows x value_dim
+  Rows entropy;      // num_rows x 1, in nats
+  // num_rows: the code of the largest l, the lowest on a tie; 0 for NaN
+  int64_t* indices = nullptr;
 };
 
 void soft_assign(const SoftAssignProblem& problem, const SoftAssignResults& results,
@@ -38,7 +33,7 @@ void soft_assign_mean(const SoftAssignProblem& problem, const double* statistics
 // The gradients of the results, and where those of the arguments go; docs/soft_assign.md has the
 // formulas. What has no data is taken as zero or not computed.
 struct SoftAssignGradients {
-  const double* statistics = nullptr;             // num_rows x 2
+  const double* statistics = nullptr;             // num_rows x kSoftStatistics
   const double* grad_log_sum_exp = nullptr;       // num_rows, optional
   const double* grad_entropy = nullptr;           // num_rows, optional
   const double* grad_mean_probability = nullptr;  // num_codes, optional

@@ -102,7 +102,6 @@ const SoftAssignLoops<double> kSoftAssignFp64 = {
     nullptr,
     nullptr,
     exponentials<Fp64, Fp64>,
-    sum_terms<Fp64>,
     rescale<Fp64>,
     probabilities<Fp64, Fp64>,
     gradients<Fp64>,

@@ -122,8 +122,9 @@ std::vector<double> SoftFrame::latent_terms(const SoftAssignProblem& problem,
   std::vector<double> terms(static_cast<size_t>(problem.num_rows));
   parallel.run(0, problem.num_rows, 1024, [&](int64_t begin, int64_t end) {
     for_rows(problem.z, begin, end, problem.dim, [&](int64_t n, const double* z) {
-      const double entropy = add_entropy ? statistics[2 * n + 1] : 0.0;
-      terms[n] = row_constant(problem, z) - statistics[2 * n] + entropy;
+      const double* of_latent = statistics + kSoftStatistics * n;
+      const double entropy = add_entropy ? of_latent[1] : 0.0;
+      terms[n] = row_constant(problem, z) - of_latent[0] + entropy;
     });
   });
   return terms;

@@ -61,9 +61,6 @@ struct SoftAssignLoops {
   // added up in fp64, is returned.
   double (*exponentials)(T* row, int64_t n, T largest, T* weighted);
 
-  // The sum of row[j] ((high[j] - high_shift) + (low[j] - low_shift)).
-  T (*sum_terms)(const T* row, int64_t n, const T* high, const T* low, T high_shift, T low_shift);
-
   // row[j] *= factor
   void (*rescale)(T* row, int64_t n, T factor);
 

@@ -28,6 +28,10 @@ struct SoftAssignProblem {
   bool fp64 = false;  // computed in fp64, else in fp32
 };
 
+// Of each latent the backward pass takes from the forward pass: log_sum_exp, entropy, and the code
+// of the largest logit, all fp64.
+constexpr int64_t kSoftStatistics = 3;
+
 // The mean of the codes is an offset if its square is at least this share of their mean square:
 // what is measured from it keeps digits, where subtracting less would only round.
 constexpr double kLeastOffset = 0.25;

@@ -145,20 +145,6 @@ double exponentials(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar
 }
 
 template <class Simd>
-typename Simd::Scalar sum_terms(const typename Simd::Scalar* row, int64_t n,
-                                const typename Simd::Scalar* high, const typename Simd::Scalar* low,
-                                typename Simd::Scalar high_shift, typename Simd::Scalar low_shift) {
-  using Vector = typename Simd::Vector;
-  const Vector shift = Simd::broadcast(high_shift), rest = Simd::broadcast(low_shift);
-  Vector sum = {};
-  for (int64_t j = 0; j < n; j += Simd::kLanes) {
-    const Vector term = (Simd::load(high + j) - shift) + (Simd::load(low + j) - rest);
-    sum = Simd::multiply_add(Simd::load(row + j), term, sum);
-  }
-  return sum_of_lanes<Simd>(sum);
-}
-
-template <class Simd>
 void rescale(typename Simd::Scalar* row, int64_t n, typename Simd::Scalar factor) {
   const auto factors = Simd::broadcast(factor);
   for (int64_t j = 0; j < n; j += Simd::kLanes) Simd::store(row + j, Simd::load(row + j) * factors);
@@ -280,7 +266,6 @@ constexpr SoftAssignLoops<float> kLoops = {
     logits<Wide>,
     narrow<Wide>,
     exponentials<Simd, Wide>,
-    sum_terms<Simd>,
     rescale<Simd>,
     probabilities<Simd, Wide>,
     gradients<Simd>,

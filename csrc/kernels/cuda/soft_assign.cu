@@ -117,9 +117,12 @@ __device__ void forward(const SoftForwardArgs& args) {
   const int64_t row = own_row + lane;
   if (lane >= kSoftWarpRows || row >= problem.num_rows) return;
   const double log_sum_exp = largest + log(sum) + constant, entropy = log(sum) - weighted / sum;
-  args.statistics[2 * row] = log_sum_exp;
-  args.statistics[2 * row + 1] = entropy;
-  if (args.indices != nullptr) args.indices[row] = log_sum_exp == log_sum_exp ? index : 0;
+  if (log_sum_exp != log_sum_exp) index = 0;
+  double* of_latent = args.statistics + kSoftStatistics * row;
+  of_latent[0] = log_sum_exp;
+  of_latent[1] = entropy;
+  of_latent[2] = static_cast<double>(index);
+  if (args.indices != nullptr) args.indices[row] = index;
   if (args.entropy.data != nullptr) store_number(args.entropy, row, 0, entropy);
   if (args.log_sum_exp.data != nullptr) store_number(args.log_sum_exp, row, 0, log_sum_exp);
 }

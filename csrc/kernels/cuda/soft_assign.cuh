@@ -39,7 +39,7 @@ struct SoftForwardArgs {
   SoftAssignProblem problem;
   SoftFrame frame;
   const int64_t* seed = nullptr;
-  double* statistics = nullptr;  // num_rows x 2: log_sum_exp and entropy
+  double* statistics = nullptr;  // num_rows x kSoftStatistics
   Rows log_sum_exp;              // num_rows x 1
   Rows entropy;                  // num_rows x 1
   Rows expected;                 // num_rows x value_dim
@@ -52,14 +52,21 @@ struct SoftLatentArgs {
   SoftAssignProblem problem;
   SoftFrame frame;
   const double* statistics = nullptr;
-  Rows grad_log_sum_exp, grad_entropy;  // num_rows x 1, optional
-  Rows grad_expected, expected;         // num_rows x value_dim, optional
-  const float* value_centre = nullptr;  // value_dim, optional
-  const double* code_mean = nullptr;    // num_rows, optional
-  double* add = nullptr;                // num_rows: what makes u of a logit
-  double *excess = nullptr, *entropy = nullptr, *term = nullptr;  // num_rows, all or none
+  const double* code_terms = nullptr;            // num_codes, of the gradient
+  Rows grad_log_sum_exp, grad_entropy;           // num_rows x 1, optional
+  Rows grad_expected;                            // num_rows x value_dim, optional
+  const float* value_centre = nullptr;           // value_dim, optional
+  double* add = nullptr;                         // num_rows: what makes u of a logit
+  double *excess = nullptr, *entropy = nullptr;  // num_rows, these and what follows: all or none
+  // What the code with the largest logit has: its product of grad_expected and value, and less its
+  // term. Measured from them, what a latent is sure of does not drown the rest.
+  double *anchor = nullptr, *term = nullptr;
 };
 cudaError_t soft_latents(const SoftLatentArgs& args, cudaStream_t stream);
+
+// Completes the terms. `left`, num_rows, are the sums over the codes of the gradients by the bias
+// without entropies and with the terms as they are; null for 0.
+cudaError_t soft_balance(const SoftLatentArgs& args, const double* left, cudaStream_t stream);
 
 // terms[k] = (grad_mean[k] - their mean) / num_rows, num_codes numbers; 0 without grad_mean.
 cudaError_t soft_code_gradients(const SoftAssignProblem& problem, const Rows& grad_mean,
@@ -87,6 +94,7 @@ struct SoftSide {
   const float* weights_centre = nullptr;  // optional
   const double* add = nullptr;            // of latents; that of codes is the frame's
   const double *excess = nullptr, *term = nullptr, *entropy = nullptr;  // optional
+  const double* anchor = nullptr;  // of latents, optional: taken from products of weights
 };
 
 // The sums over all of `other`, for each of `own`. The one side is latents, the other codes.

@@ -22,13 +22,14 @@ __device__ T number_or_zero(const double* numbers, int64_t i) {
 // What a row or a column has in u and in the gradient by a logit.
 template <class T>
 struct SoftTerms {
-  T add, excess, term, entropy;
+  T add, excess, term, entropy, anchor;
 
   __device__ SoftTerms(const SoftSide& side, const double* code_terms, int64_t i)
       : add(static_cast<T>(side.add == nullptr ? code_terms[i] : side.add[i])),
         excess(number_or_zero<T>(side.excess, i)),
         term(number_or_zero<T>(side.term, i)),
-        entropy(number_or_zero<T>(side.entropy, i)) {}
+        entropy(number_or_zero<T>(side.entropy, i)),
+        anchor(number_or_zero<T>(side.anchor, i)) {}
 };
 
 // `of_weights`: the gradient of the weights, which sums probabilities; else that of the rows and of
@@ -91,7 +92,10 @@ __device__ void gradient(const SoftGradientArgs& args) {
       const T entropy = of_row(row_terms.entropy) + column_terms.entropy;
       T term = of_row(row_terms.term) + column_terms.term;
       if (!of_weights) {
-        if (weighted) term += tile.values[warp][lane][r];
+        // The first difference is exact, as one of the two is 0.
+        if (weighted) {
+          term += tile.values[warp][lane][r] - (of_row(row_terms.anchor) + column_terms.anchor);
+        }
         p *= fma(-entropy, u, term);
       }
       line = there ? p : T(0);

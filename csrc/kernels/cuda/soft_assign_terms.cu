@@ -109,6 +109,52 @@ __global__ void __launch_bounds__(kSoftThreads)
   terms[num_codes + item] = (bias - (problem.squared ? from_zero : 0.0)) / problem.temperature;
 }
 
+// The product of two rows as multiply_tile computes it, with a warp. Every lane has it.
+template <class T>
+__device__ T product_of_rows(const SoftOperand& own, int64_t row, const SoftOperand& other,
+                             int64_t column, int64_t dim) {
+  const int lane = threadIdx.x % 32;
+  T product = 0;
+#pragma unroll 1
+  for (int64_t start = 0; start < dim; start += 32) {
+    const T x = load_operand<T>(own, row, start + lane, dim);
+    const T y = load_operand<T>(other, column, start + lane, dim);
+#pragma unroll 1
+    for (int i = 0; i < 32; ++i) {
+      product = fma(__shfl_sync(kAllLanes, x, i), __shfl_sync(kAllLanes, y, i), product);
+    }
+  }
+  return product;
+}
+
+// Of grad_expected and the value of the code with the largest logit, a warp for each latent.
+template <class T>
+__device__ void set_anchor(const SoftLatentArgs& args) {
+  const SoftAssignProblem& problem = args.problem;
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kSoftWarps + threadIdx.x / 32;
+  if (soft_wide(problem, args.frame) != is_wide<T> || row >= problem.num_rows) return;
+  const auto code = static_cast<int64_t>(args.statistics[kSoftStatistics * row + 2]);
+  const SoftOperand gradient{args.grad_expected, problem.num_rows, nullptr};
+  const SoftOperand values{problem.values, problem.num_codes, centre_for<T>(args.value_centre)};
+  const T anchor = product_of_rows<T>(gradient, row, values, code, problem.value_dim);
+  if (threadIdx.x % 32 == 0) args.anchor[row] = anchor;
+}
+
+__global__ void __launch_bounds__(kSoftThreads) soft_anchors_kernel(SoftLatentArgs args) {
+  set_anchor<float>(args);
+}
+
+__global__ void __launch_bounds__(kSoftThreads) soft_anchors_double_kernel(SoftLatentArgs args) {
+  set_anchor<double>(args);
+}
+
+// What u loses by the rounding of its largest part.
+__device__ double lost_in_u(const SoftLatentArgs& args, int64_t row) {
+  if (soft_wide(args.problem, args.frame)) return 0.0;
+  const double add = args.add[row];
+  return add - static_cast<double>(static_cast<float>(add));
+}
+
 // A warp for each latent.
 __global__ void __launch_bounds__(kSoftThreads) soft_latents_kernel(SoftLatentArgs args) {
   const SoftAssignProblem& problem = args.problem;
@@ -117,27 +163,29 @@ __global__ void __launch_bounds__(kSoftThreads) soft_latents_kernel(SoftLatentAr
   const int lane = threadIdx.x % 32;
   const bool wide = soft_wide(problem, args.frame);
   const double constant = row_constant(problem, wide ? nullptr : args.frame.centre, row);
-  double weighted = 0.0;
-  for (int64_t d = lane; args.grad_expected.data != nullptr && d < problem.value_dim; d += 32) {
-    const double centre = wide || args.value_centre == nullptr ? 0.0 : args.value_centre[d];
-    weighted += load_as<double>(args.grad_expected, row, d) *
-                (load_as<double>(args.expected, row, d) - centre);
-  }
-  weighted = warp_sum(weighted);
+  const double* of_latent = args.statistics + kSoftStatistics * row;
+  const auto code = static_cast<int64_t>(of_latent[2]);
   if (lane > 0) return;
   const bool entropies = args.grad_entropy.data != nullptr;
-  const double excess = entropies ? args.statistics[2 * row + 1] : 0.0;
-  const double gradient = entropies ? load_number(args.grad_entropy, row) : 0.0;
-  const double add = constant - args.statistics[2 * row] + excess;
-  args.add[row] = add;
+  const double excess = entropies ? of_latent[1] : 0.0;
+  args.add[row] = constant - of_latent[0] + excess;
   if (args.term == nullptr) return;
   args.excess[row] = excess;
-  args.entropy[row] = gradient;
-  // What u loses by the rounding of its largest part.
-  const double lost = wide ? 0.0 : add - static_cast<double>(static_cast<float>(add));
-  double term = -weighted - gradient * lost;
+  args.entropy[row] = entropies ? load_number(args.grad_entropy, row) : 0.0;
+  if (args.grad_expected.data == nullptr) args.anchor[row] = 0.0;
+  args.term[row] = -args.code_terms[code];
+}
+
+// A thread for each latent.
+__global__ void __launch_bounds__(kSoftThreads)
+    soft_balance_kernel(SoftLatentArgs args, const double* left) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kSoftThreads + threadIdx.x;
+  if (row >= args.problem.num_rows) return;
+  const double lost = lost_in_u(args, row);
+  double term = args.term[row] - args.entropy[row] * lost;
+  // Of probabilities whose sum is exp(-lost).
+  if (left != nullptr) term -= args.problem.temperature * exp(lost) * left[row];
   if (args.grad_log_sum_exp.data != nullptr) term += load_number(args.grad_log_sum_exp, row);
-  if (args.code_mean != nullptr) term -= args.code_mean[row];
   args.term[row] = term;
 }
 
@@ -200,8 +248,19 @@ cudaError_t soft_frame(const SoftAssignProblem& problem, double* memory, SoftFra
 
 cudaError_t soft_latents(const SoftLatentArgs& args, cudaStream_t stream) {
   if (args.problem.num_rows == 0) return cudaSuccess;
-  return launch(soft_latents_kernel, ceil_div(args.problem.num_rows, kSoftWarps), 1, kSoftThreads,
-                stream, args);
+  const int64_t blocks = ceil_div(args.problem.num_rows, kSoftWarps);
+  if (args.grad_expected.data != nullptr) {
+    for (const auto kernel : {soft_anchors_kernel, soft_anchors_double_kernel}) {
+      const cudaError_t error = launch(kernel, blocks, 1, kSoftThreads, stream, args);
+      if (error != cudaSuccess) return error;
+    }
+  }
+  return launch(soft_latents_kernel, blocks, 1, kSoftThreads, stream, args);
+}
+
+cudaError_t soft_balance(const SoftLatentArgs& args, const double* left, cudaStream_t stream) {
+  return launch(soft_balance_kernel, ceil_div(args.problem.num_rows, kSoftThreads), 1, kSoftThreads,
+                stream, args, left);
 }
 
 cudaError_t soft_code_gradients(const SoftAssignProblem& problem, const Rows& grad_mean,

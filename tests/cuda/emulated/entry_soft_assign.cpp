@@ -81,31 +81,20 @@ int soft_assign(const SoftArguments* arguments, double* statistics, const Rows* 
 // All gradients but those of what is not there.
 int soft_assign_backward(const SoftArguments* arguments, const double* statistics,
                          const Rows* grad_log_sum_exp, const Rows* grad_expected,
-                         const Rows* expected, const Rows* grad_entropy, const Rows* grad_mean,
-                         const Rows* grad_z, const Rows* grad_codebook, const Rows* grad_values,
+                         const Rows* grad_entropy, const Rows* grad_mean, const Rows* grad_z,
+                         const Rows* grad_codebook, const Rows* grad_values,
                          const Rows* grad_bias) {
   const SoftAssignProblem problem = problem_of(*arguments);
   const Frame frame(problem);
   const auto num_rows = static_cast<size_t>(problem.num_rows);
-  const Scratch<double> code_term(static_cast<size_t>(problem.num_codes)), code_mean(num_rows),
-      unused(2 * num_rows), of_latents(4 * num_rows);
+  const Scratch<double> code_term(static_cast<size_t>(problem.num_codes)), of_latents(6 * num_rows);
   int error = frame.error;
   error |= cuda::soft_code_gradients(problem, *grad_mean, code_term.data(), nullptr);
-  cuda::SoftForwardArgs average;
-  average.problem = problem;
-  average.problem.values = vqgan_fast::contiguous_rows(
-      code_term.data(), vqgan_fast::DType::kFloat64, problem.num_codes, 1);
-  average.problem.value_dim = 1;
-  average.frame = frame.frame;
-  average.seed = arguments->seed;
-  average.statistics = unused.data();
-  average.expected = vqgan_fast::contiguous_rows(code_mean.data(), vqgan_fast::DType::kFloat64,
-                                                 problem.num_rows, 1);
-  error |= cuda::soft_forward(average, nullptr);
   cuda::SoftLatentArgs terms;
   terms.problem = problem;
   terms.frame = frame.frame;
   terms.statistics = statistics;
+  terms.code_terms = code_term.data();
   terms.grad_log_sum_exp = *grad_log_sum_exp;
   terms.grad_entropy = *grad_entropy;
   const Scratch<double> offset_memory(
@@ -113,16 +102,15 @@ int soft_assign_backward(const SoftArguments* arguments, const double* statistic
   const Scratch<float> value_centre(static_cast<size_t>(problem.value_dim));
   if (grad_expected != nullptr) {
     terms.grad_expected = *grad_expected;
-    terms.expected = *expected;
     error |= cuda::soft_offset(problem.values, problem.num_codes, problem.value_dim,
                                offset_memory.data(), value_centre.data(), nullptr);
     terms.value_centre = value_centre.data();
   }
-  terms.code_mean = code_mean.data();
   terms.add = of_latents.data();
   terms.excess = terms.add + num_rows;
   terms.entropy = terms.excess + num_rows;
-  terms.term = terms.entropy + num_rows;
+  terms.anchor = terms.entropy + num_rows;
+  terms.term = terms.anchor + num_rows;
   error |= cuda::soft_latents(terms, nullptr);
 
   cuda::SoftSide latents, codes;
@@ -131,8 +119,8 @@ int soft_assign_backward(const SoftArguments* arguments, const double* statistic
   latents.centred = problem.squared;
   latents.add = terms.add;
   latents.excess = terms.excess;
+  latents.anchor = terms.anchor;
   latents.term = terms.term;
-  latents.entropy = terms.entropy;
   codes.rows = problem.codebook;
   codes.count = problem.num_codes;
   codes.centred = true;
@@ -149,6 +137,13 @@ int soft_assign_backward(const SoftArguments* arguments, const double* statistic
   args.own = latents;
   args.other = codes;
   args.own_latents = true;
+  double* left = terms.term + num_rows;
+  args.grad_add =
+      vqgan_fast::contiguous_rows(left, vqgan_fast::DType::kFloat64, problem.num_rows, 1);
+  error |= cuda::soft_gradient(args, nullptr);
+  args.grad_add = Rows();
+  error |= cuda::soft_balance(terms, left, nullptr);
+  args.own.entropy = latents.entropy = terms.entropy;
   args.grad_rows = *grad_z;
   error |= cuda::soft_gradient(args, nullptr);
   args.own = codes;

@@ -63,7 +63,7 @@ Results run(const Options& o, const Inputs& inputs, bool fp64) {
   problem.fp64 = fp64;
 
   Results r;
-  r.statistics.resize(2 * o.rows);
+  r.statistics.resize(kSoftStatistics * o.rows);
   r.expected.resize(o.rows * o.value_dim);
   r.indices.resize(o.rows);
   r.mean.resize(o.codes);

@@ -50,8 +50,8 @@ def soft_assign(
     need_mean: bool,
     need_indices: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The `soft_assign` op: entropy and mean in the wide type, and so `statistics` (..., 2), which
-    are log_sum_exp and entropy."""
+    """The `soft_assign` op: entropy and mean in the wide type, and so `statistics` (..., 3), which
+    are log_sum_exp, entropy and the index."""
     check_soft_assign(z, codebook, values, bias, seed, temperature)
     wide, dtype = wide_type(z), soft_assign_type(z, codebook, values, bias)
     parts, mean = [], torch.zeros(len(codebook), dtype=wide, device=z.device)
@@ -79,7 +79,7 @@ def soft_assign(
         entropy.reshape(shape).to(wide) if need_entropy else wide_empty,
         mean / log_sum_exp.numel() if need_mean else wide_empty,
         index.reshape(shape).long() if need_indices else z.new_empty(0, dtype=torch.int64),
-        torch.stack([log_sum_exp, entropy], dim=-1).reshape(*shape, 2).to(wide),
+        torch.stack([log_sum_exp, entropy, index], dim=-1).reshape(*shape, 3).to(wide),
     )
 
 
