@@ -88,8 +88,8 @@ exactness: $(VENV)/.bench build
 gpu-wheels: $(VENV)/.tools
 	@$(BIN)/python -m pip download -q --disable-pip-version-check --no-deps -d wheels \
 	  $(if $(GPU_PYTHON),--only-binary=:all: --python-version $(GPU_PYTHON)) \
-	  cmake ninja pybind11 setuptools pytest pytest-benchmark hypothesis iniconfig pluggy sortedcontainers \
-	  py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
+	  'setuptools>=77' 'cmake>=3.25' ninja 'pybind11>=2.13' pytest pytest-benchmark pytest-timeout hypothesis \
+	  iniconfig pluggy sortedcontainers py-cpuinfo tqdm flash-kmeans scikit-image lazy-loader imageio tifffile
 	@ls wheels
 
 build: $(VENV)/.built

@@ -57,6 +57,33 @@ def read_steps(folder: Path) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines)
 
 
+def merge(results: list[dict[str, Any]], more: list[dict[str, Any]]) -> None:
+    """Measurements take the place of earlier ones; an error does not, and stands beside them. The
+    contenders of a shape stay together."""
+
+    def shape(row: dict[str, Any]) -> tuple:
+        return tuple(row[part] for part in ("N", "K", "D", "dtype"))
+
+    for new in more:
+        same = [place for place, row in enumerate(results) if shape(row) == shape(new)]
+        here = next((place for place in same if results[place]["name"] == new["name"]), None)
+        if here is None:
+            results.insert(same[-1] + 1 if same else len(results), new)
+        elif "error" not in new or "error" in results[here]:
+            results[here] = new
+        else:
+            results[here]["later_error"] = new["error"]
+
+
+def failed(row: dict[str, Any]) -> bool:
+    """Whether ours is not what it promises. What peers do is told alone, and so is a later error:
+    behind an illegal access of a peer, everyone has one."""
+    exact = row["name"].split()[0] == "exact"
+    if not exact and row["name"] != "fast":
+        return False
+    return "error" in row or (exact and row["wrong"] > 0)
+
+
 def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
     """Of gpu_speed.py."""
     lines = [
@@ -73,6 +100,10 @@ def table(results: list[dict[str, Any]], peaks: dict[str, float]) -> str:
         if row["name"] == "exact":
             exact[key] = row["ms"]
         notes = [] if row["graph"] else ["no graph"]
+        if row.get("alone"):
+            notes.append("not in turn with the others")
+        if "later_error" in row:
+            notes.append(f"later {row['later_error']}")
         if "goal_ms" in row:
             notes.append(
                 f"goal {row['goal_ms']}: {'met' if row['ms'] <= row['goal_ms'] else 'missed'}"
@@ -96,6 +127,15 @@ def kernels(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def told_of_ways(ways: dict[str, dict[str, Any]]) -> list[str]:
+    """Of gpu_exactness.py: what each way found for each type, beside the rows of all."""
+    return [
+        f"by {name}: {found['wrong']} of {found['rows']:,}"
+        + (f", then {found['error']}" if "error" in found else "")
+        for name, found in ways.items()
+    ]
+
+
 def markdown(report: dict[str, Any]) -> str:
     about = report["card"]
     lines = [
@@ -113,6 +153,7 @@ def markdown(report: dict[str, Any]) -> str:
     for name, what in (("random", "fp64"), ("hard", "the CPU")):
         if found := exactness.get(name):
             lines += ["", f"{found['rows']:,} {name} rows against {what}: {found['wrong']} differ."]
+            lines += [f"- {line}" for line in told_of_ways(found.get("ways", {}))]
     if speed := report["speed"]:
         peaks = speed["peaks"]
         lines += [

@@ -1,6 +1,6 @@
 """Times nearest_code on a GPU beside torch and flash-kmeans, and what the card can do at most.
 
-    python benchmarks/gpu_speed.py [--quick] [--output FILE]
+    python benchmarks/gpu_speed.py [--quick] [--ways WAY...] [--last WAY...] [--output FILE]
 
 Each contender is captured in a CUDA graph and replayed, so that launches cost what they cost a
 training step; one that cannot be is called. Some milliseconds of replays, one behind the other, are
@@ -8,7 +8,12 @@ timed between two events; contenders take turns, and the figure is the median. I
 in every round, so that what fits the L2 is warm there, for all. Indices are compared with the fp64
 search before anything is timed, and every contender's share of wrong ones stands beside its time.
 
-The output is written anew after every shape. Ends with status 1 if "exact" was wrong or failed.
+Ours are timed alone for all shapes first, way by way: an illegal access, of a peer too, ends what
+this process can do on the GPU. Then ours and the peers take turns, and those figures take the place
+of the first ones. "exact" searches as VQGAN_FAST_CUDA_SEARCH says, "exact by WAY" goes that way.
+
+The output is written anew after every shape. Ends with status 1 if an exact one of ours was wrong,
+or one of ours failed.
 """
 
 from __future__ import annotations
@@ -21,11 +26,12 @@ import statistics
 import sys
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_report import commit, kernels, table, write
+from gpu_report import commit, failed, kernels, merge, table, write
 from torch import Tensor
 
 from vqgan_fast import ops
@@ -47,7 +53,10 @@ MORE_SHAPES = [
 ROUNDS = 15
 ROUND_MS = 2.0  # of one contender: more of the short ones
 GRAPH_MS = 0.2  # of one graph: launching it takes some microseconds, as long as a short search
+WAYS = ("exact", "direct", "mma", "wgmma")  # the order of vqgan_fast::SearchWay
+Shape = tuple[int, int, int]
 Search = Callable[[], Tensor]
+Contenders = Callable[[Tensor, Tensor], dict[str, Search]]
 
 
 def milliseconds(run: Callable[[], Any], times: int = 1) -> float:
@@ -90,7 +99,7 @@ def captured(run: Search) -> tuple[Callable[[], Any], int]:
     return replay, searches
 
 
-def kernel_times(shape: tuple[int, int, int], dtype: torch.dtype) -> dict[str, float]:
+def kernel_times(shape: Shape, dtype: torch.dtype) -> dict[str, float]:
     """Milliseconds that each kernel of "exact" takes, by torch's profiler; {} where that fails.
 
     Where it has looked once, launches may cost more: to be called behind all other measurements.
@@ -129,7 +138,7 @@ def card_peaks() -> dict[str, float]:
     }
 
 
-def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def inputs(shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     n, k, d = shape
     z, codebook = (torch.randn(m, d, device="cuda").to(dtype) for m in (n, k))
     return z, codebook
@@ -158,12 +167,34 @@ def addmm(z: Tensor, codebook: Tensor) -> Tensor:
     return torch.addmm(0.5 * codebook.square().sum(1), z, codebook.t(), alpha=-1).argmin(1)
 
 
-def contenders(z: Tensor, codebook: Tensor) -> dict[str, Search]:
-    n, k = len(z), len(codebook)
-    found: dict[str, Search] = {
+def can_go(way: str, z: Tensor, codebook: Tensor) -> bool:
+    """Whether the search of these goes the way that it is asked to."""
+    try:
+        with search_way(way):
+            return WAYS[torch.ops.vqgan_fast._nearest_code_way(z, codebook)] == way
+    except Exception as error:
+        print(f"whether {way} can be gone is not known: {told(error)}", file=sys.stderr)
+        return False
+
+
+def ours(z: Tensor, codebook: Tensor) -> dict[str, Search]:
+    return {
         "exact": lambda: ops.nearest_code(z, codebook, "exact", False),
         "fast": lambda: ops.nearest_code(z, codebook, "fast", False),
     }
+
+
+def by_ways(ways: list[str], z: Tensor, codebook: Tensor) -> dict[str, Search]:
+    def search(way: str) -> Tensor:
+        with search_way(way):
+            return ops.nearest_code(z, codebook, "exact", False)
+
+    return {f"exact by {way}": partial(search, way) for way in ways if can_go(way, z, codebook)}
+
+
+def peers(z: Tensor, codebook: Tensor) -> dict[str, Search]:
+    n, k = len(z), len(codebook)
+    found: dict[str, Search] = {}
     if n * k * 4 <= torch.cuda.mem_get_info()[0] // 4:
         found |= {
             "torch addmm + argmin": lambda: addmm(z, codebook),
@@ -177,61 +208,75 @@ def contenders(z: Tensor, codebook: Tensor) -> dict[str, Search]:
             found["torch cdist + argmin"] = lambda: torch.cdist(z, codebook).argmin(1)
     try:
         from flash_kmeans.assign_euclid_triton import euclid_assign_triton
-    except ImportError:
-        print("flash-kmeans is not installed (make gpu-wheels)", file=sys.stderr)
-    else:
+
         squares = z.float().square().sum(1)[None]
+    except Exception as error:  # not installed (make gpu-wheels), or not for this triton
+        print(f"no flash-kmeans: {told(error)}", file=sys.stderr)
+    else:
         found["flash-kmeans"] = lambda: euclid_assign_triton(z[None], codebook[None], squares)[0]
     return found
 
 
-def measure(shape: tuple[int, int, int], dtype: torch.dtype) -> list[dict[str, Any]]:
+def told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def row_of(shape: Shape, dtype: torch.dtype, name: str) -> dict[str, Any]:
+    n, k, d = shape
+    return {"N": n, "K": k, "D": d, "dtype": str(dtype).removeprefix("torch."), "name": name}
+
+
+def measure(
+    shape: Shape,
+    dtype: torch.dtype,
+    contenders: Contenders,
+) -> list[dict[str, Any]]:
     n, k, d = shape
     z, codebook = inputs(shape, dtype)
     with search_way("exact"):
         rows = torch.randperm(n, device="cuda")[:8192]
         expected = ops.nearest_code(z[rows], codebook, "exact", False)
     replays: dict[str, tuple[Callable[[], Any], int, int]] = {}
-    results = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, run in contenders(z, codebook).items():
-        row = {"N": n, "K": k, "D": d, "dtype": str(dtype).removeprefix("torch."), "name": name}
-        results[name] = row
+        row = results[name] = row_of(shape, dtype, name)
         try:
             wrong = (run().long()[rows] != expected).float().mean().item()
             replay, searches = captured(run)
             milliseconds(replay)
             times = max(1, min(200, round(ROUND_MS / milliseconds(replay))))
         except Exception as error:  # what cannot is told, and the others go on
-            first_line = (str(error).splitlines() or [""])[0]
-            row["error"] = f"{type(error).__name__}: {first_line}"
+            row["error"] = told(error)
             continue
         replays[name] = replay, times, max(1, searches)
         row |= {"wrong": wrong, "graph": searches > 0, "times_ms": []}
     for _ in range(ROUNDS):
-        for name, (replay, times, searches) in replays.items():
-            results[name]["times_ms"].append(milliseconds(replay, times) / searches)
+        for name, (replay, times, searches) in list(replays.items()):
+            try:
+                results[name]["times_ms"].append(milliseconds(replay, times) / searches)
+            except Exception as error:  # it takes part no longer
+                results[name]["error"] = told(error)
+                del replays[name], results[name]["times_ms"]
     for name in replays:
-        times_ms = sorted(results[name].pop("times_ms"))
-        middle = statistics.median(times_ms)
-        results[name] |= {"ms": middle, "min_ms": times_ms[0], "max_ms": times_ms[-1]}
-    if "exact" in replays:
-        ours = results["exact"]
-        if shape in GOALS:
-            ours["goal_ms"] = GOALS[shape][dtype == torch.bfloat16]
-        ours["flops"] = 2.0 * n * k * d / (ours["ms"] / 1e3)
+        row = results[name]
+        times_ms = sorted(row.pop("times_ms"))
+        row |= {"ms": statistics.median(times_ms), "min_ms": times_ms[0], "max_ms": times_ms[-1]}
+        if name.startswith("exact"):
+            row["flops"] = 2.0 * n * k * d / (row["ms"] / 1e3)
+            if name == "exact" and shape in GOALS:
+                row["goal_ms"] = GOALS[shape][dtype == torch.bfloat16]
     return list(results.values())
-
-
-def failed(row: dict[str, Any]) -> bool:
-    """Whether ours is not what it promises; what peers do is told alone."""
-    if row["name"] not in ("exact", "fast"):
-        return False
-    return "error" in row or (row["name"] == "exact" and row["wrong"] > 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the shapes with goals, fp32 alone")
+    parser.add_argument(
+        "--ways", nargs="*", default=WAYS[1:], choices=WAYS, help="to be timed besides"
+    )
+    parser.add_argument(
+        "--last", nargs="*", default=[], choices=WAYS, help="ways that may end this process"
+    )
     parser.add_argument("--output", type=Path, help="a JSON file")
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
@@ -254,18 +299,34 @@ def main() -> None:
         if args.output:
             write(args.output, report)
 
-    for shape, dtype in itertools.product(shapes, dtypes):
-        torch.cuda.empty_cache()
-        of_shape = measure(shape, dtype)
-        results += of_shape
-        print(table(of_shape, peaks), flush=True)
-        save()
-    torch.cuda.empty_cache()
-    ours = [row for row in results if row["name"] == "exact"]
-    for row, (shape, dtype) in zip(ours, itertools.product(shapes, dtypes), strict=True):
-        if "error" not in row:
+    def time_all(contenders: Contenders, alone: bool) -> None:
+        for shape, dtype in itertools.product(shapes, dtypes):
+            try:
+                torch.cuda.empty_cache()
+                of_shape = measure(shape, dtype, contenders)
+            except Exception as error:  # in what all need, such as the expected indices
+                of_shape = [row_of(shape, dtype, "exact") | {"error": told(error)}]
+            for row in of_shape:
+                row["alone"] = alone
+            merge(results, of_shape)
+            save()
+            if of_shape:
+                print(table(of_shape, peaks), flush=True)
+
+    def everyone(z: Tensor, codebook: Tensor) -> dict[str, Search]:
+        return ours(z, codebook) | by_ways(args.ways, z, codebook) | peers(z, codebook)
+
+    time_all(ours, alone=True)
+    for way in args.ways:
+        time_all(partial(by_ways, [way]), alone=True)
+    time_all(everyone, alone=False)
+    for row in results:
+        if row["name"] == "exact" and "error" not in row:
+            shape, dtype = (row["N"], row["K"], row["D"]), getattr(torch, row["dtype"])
             row["kernels_ms"] = kernel_times(shape, dtype)
             save()
+    for way in args.last:
+        time_all(partial(by_ways, [way]), alone=True)
     print(*kernels(results), sep="\n")
     sys.exit(any(map(failed, results)))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "benchmarks"))
@@ -61,120 +60,101 @@ def test_the_report_names_card_commit_steps_and_mismatches():
     assert "256 float32: wgmma_kernel<8> 0.7100, finish_kernel 0.0500" in text
     nothing_measured = markdown(report | {"exactness": None, "speed": None})
     assert "| build | passed (3 s) |" in nothing_measured
+    ways = {
+        "auto float32": {"rows": 100, "wrong": 0},
+        "wgmma float16": {"rows": 12, "wrong": 1, "error": "AcceleratorError: illegal access"},
+    }
+    random = {"random": {"rows": 100, "wrong": 1, "ways": ways}}
+    assert "- by wgmma float16: 1 of 12, then Accelerator" in markdown(
+        report | {"exactness": random}
+    )
     cut_off = markdown(report | {"exactness": {"random": {"rows": 10**8, "wrong": 0}}})
     assert "0 differ." in cut_off and "the CPU" not in cut_off
 
 
-def test_without_a_gpu_the_script_says_so(tmp_path):
-    script = ROOT / "benchmarks" / "gpu_check.sh"
-    (tmp_path / "dirname").symlink_to(shutil.which("dirname"))  # and no nvidia-smi
-    environment = {"PATH": str(tmp_path)}
-    done = subprocess.run(["/bin/bash", script], env=environment, capture_output=True, text=True)
-    assert done.returncode == 1 and "this needs an NVIDIA GPU" in done.stderr
-    done = subprocess.run(["/bin/bash", script, "--fast"], capture_output=True, text=True)
-    assert done.returncode == 2 and "--quick" in done.stderr
+def test_later_measurements_take_the_place_of_earlier_ones_and_errors_do_not():
+    from gpu_report import failed, merge, table
 
-
-NVIDIA_SMI = "#!/bin/bash\necho 'Made up, 580.1, 9.0, 1980 MHz, 700 W'\n"
-# Stands for Python: runs the report alone; of the steps it tells how they search, and how they end.
-PYTHON = f"""#!/bin/bash
-case "$*" in
-  *gpu_report*) exec {sys.executable} "$@" ;;
-  *torch.cuda.is_available*) exit 0 ;;
-  *build_ext*) rm -f unbuilt ;;
-  *load_libraries*) [ -z "$NO_LIBRARY" ] && [ ! -e unbuilt ]; exit ;;
-  *"-k wgmma"*) exit 3 ;;
-  *"soft_assign_on_gpu.py -k"*) exit 124 ;;  # as timeout ends what lasts too long
-  *) echo "searches by ${{VQGAN_FAST_CUDA_SEARCH-auto}}: $*" ;;
-esac
-"""
+    alone = RESULTS[0] | {"alone": True}
+    other = alone | {"N": 1}
+    results = [alone, other]
+    merge(results, [SHAPE | {"name": "exact", "error": "an illegal access"}, RESULTS[1]])
+    assert [row["ms"] for row in results] == [1.0, 12.5, 1.0], "a shape's contenders together"
+    assert "not in turn with the others, later an illegal access" in table(results, PEAKS)
+    assert not any(map(failed, results)), "behind a peer's illegal access everyone has an error"
+    merge(results, [RESULTS[0] | {"ms": 2.0, "alone": False}])
+    assert results[0]["ms"] == 2.0 and "later_error" not in results[0]
+    assert "in turn" not in table(results[:1], PEAKS)
+    assert failed(SHAPE | {"name": "exact by mma", "wrong": 0.1}) and failed(
+        SHAPE | {"name": "fast", "error": "no memory"}
+    )
+    assert not failed(SHAPE | {"name": "fast", "wrong": 0.1})
 
 
 @pytest.fixture
-def run_check(tmp_path):
-    """gpu_check.sh in a folder of its own, on a machine that has nothing but what is made up."""
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("gpu_check.sh", "gpu_report.py"):
-        shutil.copy(ROOT / "benchmarks" / name, tmp_path / "benchmarks")
-    (tmp_path / "bin").mkdir()
-    for name, text in (("nvidia-smi", NVIDIA_SMI), ("python", PYTHON)):
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
-    environment = {
-        "PATH": f"{tmp_path}/bin:/usr/bin:/bin",
-        "CUDA_HOME": "/nowhere",
-        "PYTHON": str(tmp_path / "bin" / "python"),
+def speed(monkeypatch):
+    """gpu_speed.py on CPU tensors, each call timed as a millisecond."""
+    import gpu_speed
+
+    def milliseconds(run, times=1):
+        run()
+        return 1.0
+
+    arange = torch.arange
+    monkeypatch.setattr(torch, "randperm", lambda n, device: arange(n))
+    monkeypatch.setattr(gpu_speed, "inputs", lambda shape, dtype: torch.randn(2, 9, 4).unbind())
+    monkeypatch.setattr(gpu_speed, "captured", lambda run: (run, 1))
+    monkeypatch.setattr(gpu_speed, "milliseconds", milliseconds)
+    return gpu_speed
+
+
+def test_a_contender_that_fails_in_a_late_round_costs_its_own_time_alone(speed):
+    def contenders(z, codebook):
+        calls = iter(range(6))
+
+        def late():
+            if next(calls, None) is None:
+                raise RuntimeError("no memory\nin a peer")
+            return speed.ours(z, codebook)["exact"]()
+
+        return {"late": late} | speed.ours(z, codebook)
+
+    late, exact, fast = speed.measure((9, 9, 4), torch.float32, contenders)
+    assert late["error"] == "RuntimeError: no memory" and "ms" not in late
+    assert exact["ms"] == fast["ms"] == 1.0 and exact["wrong"] == 0
+
+
+def test_each_way_is_timed_that_can_be_gone(speed, monkeypatch):
+    monkeypatch.setattr(speed, "can_go", lambda way, *_: way != "wgmma")
+    found = speed.by_ways(["mma", "wgmma"], *torch.randn(2, 9, 4).unbind())
+    assert list(found) == ["exact by mma"] and len(found["exact by mma"]()) == 9
+
+
+def test_a_way_that_fails_stops_no_other(monkeypatch):
+    import gpu_exactness
+
+    original = gpu_exactness.ops.nearest_code
+
+    def search(*arguments):
+        way = os.environ["VQGAN_FAST_CUDA_SEARCH"]
+        if way == "mma":
+            raise RuntimeError("an illegal access")
+        found = original(*arguments)
+        return found + 1 if way == "wgmma" and arguments[0].dtype == torch.float16 else found
+
+    monkeypatch.setattr(gpu_exactness.ops, "nearest_code", search)
+    monkeypatch.setattr(gpu_exactness, "can_go", lambda *_: True)
+    comparison = gpu_exactness.Comparison(["direct", "mma", "wgmma"])
+    for _ in range(2):
+        comparison.block(torch.randn(40, 4), torch.randn(9, 4))
+    found = comparison.totals()
+    assert found["rows"] == 80 and found["wrong"] == found["ways"]["wgmma float16"]["wrong"] == 10
+    assert found["ways"]["mma float32"] == {
+        "rows": 0,
+        "wrong": 0,
+        "error": "RuntimeError: an illegal access",
     }
-
-    def run(*arguments, **more):
-        command = ["/bin/bash", str(tmp_path / "benchmarks" / "gpu_check.sh"), *arguments]
-        done = subprocess.run(command, env=environment | more, capture_output=True, text=True)
-        (written,) = (tmp_path / "runs" / "gpu_check").glob("gpu_*.json")
-        assert (tmp_path / "benchmarks" / "results" / written.name).is_file()
-        log = (tmp_path / "runs" / "gpu_check" / "log").read_text()
-        return done, json.loads(written.read_text()), log
-
-    return run
-
-
-def test_steps_go_on_behind_those_that_fail(run_check):
-    done, report, log = run_check("--quick")
-    assert done.returncode == 1
-    steps = report["steps"]
-    assert steps["build"].startswith("passed") and steps["search_mma"].startswith("passed")
-    assert steps["search_wgmma"].startswith("failed")
-    assert steps["soft_assign"].startswith("ended by its limit")
-    assert steps["memcheck"].startswith("not found")
-    assert steps["exactness"].startswith("passed") and "suite" not in steps
-    # What may use wgmma does not, from then on.
-    assert steps["search of the steps after"] == "mma"
-    pytest = "-m pytest -v -rs -p no:cacheprovider -o faulthandler_timeout=60"
-    assert f"searches by auto: {pytest} tests/cuda/test_search" in log
-    assert "searches by mma: benchmarks/gpu_speed.py" in log
-    assert report["card"]["name"] == "Made up"
-
-
-def test_steps_that_are_named_add_to_what_was_found(run_check):
-    run_check("--quick")
-    done, report, log = run_check("search_mma", "speed")
-    assert report["steps"]["exactness"].startswith("passed")  # of the first call
-    assert log.count("== exactness") == 1 and log.count("== speed") == 2
-    assert log.count("searches by mma: benchmarks/gpu_speed.py") == 2
-    assert done.returncode == 0
-
-
-def test_on_a_machine_that_has_nothing_named_steps_bring_what_they_need(run_check, tmp_path):
-    (tmp_path / "unbuilt").touch()
-    _, report, log = run_check("speed")
-    steps = report["steps"]
-    assert steps["build"].startswith("passed") and steps["search_mma"].startswith("passed")
-    assert steps["search_wgmma"].startswith("failed") and "ops" not in steps
-    assert "searches by mma: benchmarks/gpu_speed.py" in log
-
-
-def test_what_was_found_is_copied_after_every_step(run_check, tmp_path):
-    copies = tmp_path / "copies"
-    run_check("--copy-to", str(copies), "speed")
-    original = tmp_path / "runs" / "gpu_check"
-    names = {path.name for path in original.iterdir()}
-    assert {"log", "steps", "report", "gpu_Made_up.json", "gpu_Made_up.md"} <= names
-    assert {path.name for path in copies.iterdir()} == names
-    for name in names - {"log"}:  # its last line is written behind the last report
-        assert (copies / name).read_text() == (original / name).read_text()
-
-
-def test_tools_share_the_time_that_is_left(run_check, tmp_path):
-    limits = tmp_path / "limits"
-    told = tmp_path / "bin" / "timeout"
-    told.write_text(f'#!/bin/bash\necho "$3 $*" >>{limits}\nshift 3\nexec "$@"\n')
-    told.chmod(0o755)
-    tools = ("memcheck", "racecheck", "synccheck", "initcheck")
-    run_check("--minutes", "1", "search_mma", "search_wgmma", *tools)
-    lines = limits.read_text().splitlines()
-    shares = [int(line.split()[0]) for line in lines if "compute-sanitizer" in line]
-    # wgmma has failed, so that four are to come. Seconds pass between two looks at the clock.
-    assert len(shares) == 4 and shares[0] <= 15 and shares[1] <= 20 and shares[2] <= 30
-    assert shares == sorted(shares) and shares[3] > 30
+    assert found["ways"]["direct bfloat16"] == {"rows": 10, "wrong": 0}
 
 
 def test_a_measurement_that_is_cut_off_while_it_is_written_is_as_it_was(tmp_path):
@@ -185,15 +165,3 @@ def test_a_measurement_that_is_cut_off_while_it_is_written_is_as_it_was(tmp_path
     with pytest.raises(TypeError):
         write(path, {"results": [object()]})
     assert read(path) == {"results": []}
-
-
-def test_no_step_begins_without_time(run_check):
-    done, report, _ = run_check("--minutes", "0")
-    assert done.returncode == 1
-    assert report["steps"]["build"] == "no time was left"
-
-
-def test_tests_that_would_be_skipped_do_not_pass(run_check):
-    done, report, _ = run_check("--quick", NO_LIBRARY="1")
-    assert done.returncode == 1
-    assert report["steps"]["library"] == "does not load" and "ops" not in report["steps"]

@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 from emulated_kernels import Kernels
+from torch.overrides import TorchFunctionMode
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.append(str(HERE.parent / "ops"))  # search_cases, for when tests/ops itself is not run
+SEED = int(os.environ.get("VQGAN_FAST_TEST_SEED") or time.time_ns() % 10**9)
 
 
 @pytest.fixture(scope="session")
@@ -83,3 +86,33 @@ def poisoned():
     torch.use_deterministic_algorithms(poison, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+class OrdinaryWrites(TorchFunctionMode):
+    """Writes by index as ever: those that must be deterministic wait for the GPU in some releases
+    of torch, and so cannot be captured in a CUDA graph."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        poison = torch.are_deterministic_algorithms_enabled()
+        if func is not torch.Tensor.__setitem__ or not poison:
+            return func(*args, **(kwargs or {}))
+        torch.use_deterministic_algorithms(False)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            torch.use_deterministic_algorithms(poison, warn_only=True)
+
+
+@pytest.fixture
+def poisoned_steps(poisoned):
+    """`poisoned`, for steps that become CUDA graphs."""
+    with OrdinaryWrites():
+        yield
+
+
+@pytest.fixture
+def fresh_inputs(seeded):
+    """For tests on a GPU, where each run is to see other numbers: the seed is printed, and
+    VQGAN_FAST_TEST_SEED sets it."""
+    print(f"VQGAN_FAST_TEST_SEED={SEED}")
+    torch.manual_seed(SEED)

@@ -16,7 +16,7 @@ STATUS = {status.name: status for status in load_libraries()}[CUDA_LIBRARY]
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
     pytest.mark.skipif(not STATUS.loaded, reason=f"{CUDA_LIBRARY}: {STATUS.reason}"),
-    pytest.mark.usefixtures("poisoned"),
+    pytest.mark.usefixtures("poisoned", "fresh_inputs"),
 ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 
 import pytest
+from ring_cases import RING_PLANS
 
 MIB = 1 << 20
 ROW_TILE = {"direct": 32, "mma": 128, "wgmma": 256}
@@ -112,3 +113,19 @@ def test_classes_cut_a_tile_into_disjoint_parts(kernels, tile_codes, groups):
     assert all(ascending == sorted(ascending) for ascending in codes)
     everything = sorted(code for some in codes for code in some)
     assert everything == list(range(5 * tile_codes, 6 * tile_codes))
+
+
+@pytest.mark.parametrize("shape", RING_PLANS)
+def test_rings_wrap_where_the_tests_on_a_gpu_want_it(kernels, shape):
+    """Stages of wgmma have 64 columns and its ring 8 of them at most; of mma.sync, 32 and 3."""
+    items, least_stages, blocks, stages = RING_PLANS[shape]
+    plan = kernels.plan_search(*shape, "wgmma", 132)
+    assert plan["row_tiles"] * plan["splits"] == items
+    # The last split may have fewer tiles than the others: here none has.
+    assert plan["splits"] * plan["tiles_per_split"] == plan["code_tiles"]
+    per_item = plan["tiles_per_split"] * -(-plan["depth"] // 64)
+    assert items // min(items, 132) * per_item == least_stages > 8
+    plan = kernels.plan_search(*shape, "mma", 132)
+    assert plan["splits"] * plan["tiles_per_split"] == plan["code_tiles"]
+    assert plan["row_tiles"] * plan["splits"] == blocks
+    assert plan["tiles_per_split"] * -(-plan["depth"] // 32) == stages > 2 * 3

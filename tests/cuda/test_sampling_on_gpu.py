@@ -16,7 +16,10 @@ STATUS = {status.name: status for status in load_libraries()}[CUDA_LIBRARY]
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
     pytest.mark.skipif(not STATUS.loaded, reason=f"{CUDA_LIBRARY}: {STATUS.reason}"),
+    pytest.mark.usefixtures("fresh_inputs"),
 ]
+# Not of the tests of graphs alone, in which nothing of ours writes.
+POISONED = pytest.mark.usefixtures("poisoned_steps")
 # The second while the first is the current device.
 DEVICES = pytest.mark.parametrize(
     "device",
@@ -92,6 +95,7 @@ def randomized(model):
     return model.eval()
 
 
+@POISONED
 @DEVICES
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("more", [{}, {"weights": "bfloat16"}, {"guidance": 2.0}], ids=str)
@@ -107,6 +111,7 @@ def test_codes_are_the_cpus(network, device, more):
     assert torch.equal(found.cpu(), expected)
 
 
+@POISONED
 @DEVICES
 def test_graphs_change_no_code_of_a_convolutional_model(device, monkeypatch):
     """Its logits are torch's, and so not the CPU's to the bit."""

@@ -51,28 +51,27 @@ void copy_elements(int64_t bytes, const void* from, int64_t from_stride, int64_t
   }
 }
 
-// Packed rows of `bytes` each. A short row is one or two moves, not a call.
-void pack(const Lines& lines, int64_t num_lines, int64_t bytes, void* to) {
+template <int64_t kBytes>
+void pack_short(const Lines& lines, int64_t num_lines, char* to) {
+  for (int64_t i = 0; i < num_lines; ++i) std::memcpy(to + i * kBytes, lines.begin[i], kBytes);
+}
+
+// Packed rows of `bytes` each. A short row is one move or a few, not a call.
+void pack(const Lines& lines, int64_t num_lines, int64_t bytes, void* result) {
+  auto* to = static_cast<char*>(result);
   switch (bytes) {
     case 8:
-      for (int64_t i = 0; i < num_lines; ++i) {
-        std::memcpy(static_cast<char*>(to) + i * 8, lines.begin[i], 8);
-      }
-      return;
+      return pack_short<8>(lines, num_lines, to);
     case 16:
-      for (int64_t i = 0; i < num_lines; ++i) {
-        std::memcpy(static_cast<char*>(to) + i * 16, lines.begin[i], 16);
-      }
-      return;
+      return pack_short<16>(lines, num_lines, to);
     case 32:
-      for (int64_t i = 0; i < num_lines; ++i) {
-        std::memcpy(static_cast<char*>(to) + i * 32, lines.begin[i], 32);
-      }
-      return;
+      return pack_short<32>(lines, num_lines, to);
+    case 64:
+      return pack_short<64>(lines, num_lines, to);
+    case 128:
+      return pack_short<128>(lines, num_lines, to);
     default:
-      for (int64_t i = 0; i < num_lines; ++i) {
-        std::memcpy(static_cast<char*>(to) + i * bytes, lines.begin[i], bytes);
-      }
+      for (int64_t i = 0; i < num_lines; ++i) std::memcpy(to + i * bytes, lines.begin[i], bytes);
   }
 }
 
@@ -138,6 +137,15 @@ void write_rows(const Rows& rows, const Tile& tile, const void* from) {
     } else {
       copy_elements(bytes, row(r), 1, tile.num_columns, to, rows.element_stride);
     }
+  }
+}
+
+void ask_for_rows(const Rows& codebook, const int64_t* indices, int64_t num_rows,
+                  int64_t num_columns) {
+  const int64_t bytes = num_columns * bytes_of(codebook.dtype);
+  for (int64_t r = 0; r < num_rows; ++r) {
+    const char* row = element_at(codebook, codebook.offset(indices[r]));
+    for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b, 0, 2);
   }
 }
 

@@ -72,6 +72,9 @@ void write_rows(const Rows& rows, const Tile& tile, const void* from);
 
 // The same for the rows codebook[indices[r]]; tile.first_row has no meaning.
 void gather_rows(const Rows& codebook, const int64_t* indices, const Tile& tile, void* to);
+// Asks the memory for rows that are gathered later, elements side by side.
+void ask_for_rows(const Rows& codebook, const int64_t* indices, int64_t num_rows,
+                  int64_t num_columns);
 void gather_columns(const Rows& codebook, const int64_t* indices, const Tile& tile, void* to);
 
 }  // namespace vqgan_fast

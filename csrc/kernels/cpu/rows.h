@@ -27,6 +27,8 @@ struct Rows {
   int64_t element_stride = 1;
 
   int64_t offset(int64_t row) const {
+    // Of a matrix all rows lie in one run, and a division takes as long as a short row.
+    if (row < inner_rows) return row * inner_stride;
     return row / inner_rows * outer_stride + row % inner_rows * inner_stride;
   }
 };

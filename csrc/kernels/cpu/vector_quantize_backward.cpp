@@ -17,6 +17,8 @@ namespace {
 
 constexpr int64_t kBlockRows = 64;
 constexpr int64_t kRowTileColumns = 512;
+// Codes that take no more than this come from the nearer caches as fast as they can be asked for.
+constexpr int64_t kNearBytes = 512 << 10;
 // Rows and columns that are worth a call each.
 constexpr int64_t kLongLine = 64;
 // Of columns in place, a tile is long, so that memory is asked for in its order: these rows, and a
@@ -49,6 +51,8 @@ class GradZ {
         constant_(grad_z_q.data == nullptr ||
                   (grad_z_q.element_stride == 0 && grad_z_q.inner_stride == 0 &&
                    grad_z_q.outer_stride == 0)),
+        far_codes_(args.codebook.element_stride == 1 &&
+                   args.num_codes * args.dim * bytes_of(args.codebook.dtype) > kNearBytes),
         buffers_(std::make_unique<Buffers>()) {
     if (constant_) fill_constant();
   }
@@ -188,6 +192,11 @@ class GradZ {
     const Lines grad_z_q = constant_ ? packed(grad_z_q_, tile, &buffers_->grad_z_q)
                                      : read(grad_z_q_, tile, &buffers_->grad_z_q);
     const int64_t* indices = args_.indices + tile.first_row;
+    const int64_t next = tile.first_row + tile.num_rows;
+    if (far_codes_ && tile.num_columns == args_.dim) {
+      ask_for_rows(args_.codebook, args_.indices + next, std::min(kTileRows, args_.num_rows - next),
+                   args_.dim);
+    }
     if (by_columns_) {
       gather_columns(args_.codebook, indices, tile, buffers_->codes.bytes);
     } else {
@@ -243,6 +252,8 @@ class GradZ {
   bool by_columns_;
   bool in_place_;
   bool constant_;
+  // Those of the next tile are on their way while this one is computed.
+  bool far_codes_;
   std::unique_ptr<Buffers> buffers_;
 };
 
