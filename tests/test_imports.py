@@ -6,6 +6,7 @@ The source is read, not imported, so that imports inside functions count as well
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import sys
 from functools import cache
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from setuptools.config.pyprojecttoml import read_configuration
+
+import vqgan_fast
+from vqgan_fast import cli
 
 PACKAGE = Path(__file__).resolve().parent.parent / "vqgan_fast"
 
@@ -130,3 +134,23 @@ def test_the_rules_see_a_violation() -> None:
     assert imported_parts(relative, tree) == {("train", 1), ("models", 2)}
     assert "train" not in ALLOWED["sampling"]
     assert "sampling" not in ALLOWED["train"]
+
+
+@pytest.mark.parametrize("module", [vqgan_fast, vqgan_fast.ops])
+def test_dir_lists_what_is_public(module) -> None:
+    assert dir(module) == sorted(module.__all__)
+    assert all(hasattr(module, name) for name in dir(module))
+
+
+@pytest.mark.parametrize("extra", ["train", "demo", "evaluate"])
+def test_the_programs_say_how_to_get_a_package(extra: str, monkeypatch, capsys) -> None:
+    modules = {PACKAGE_OF.get(name, name.replace("_", "-")): name for name in cli.EXTRAS}
+    always = declared("train") if extra != "train" else {"torch", "numpy"}
+    for package in declared(extra) - always - {"vqgan_fast"}:
+        monkeypatch.setitem(sys.modules, modules[package], None)
+        monkeypatch.setattr(
+            cli.info, "run", lambda _, name=modules[package]: importlib.import_module(name)
+        )
+        assert cli.main(["info"]) == cli.USER_ERROR
+        expected = f"{modules[package]} is not installed: pip install 'vqgan_fast[{extra}]'\n"
+        assert capsys.readouterr().err == f"vqgan-fast info: {expected}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from vq_pytorch_pairs import Pair, assert_same, assert_same_state, call_alike, pair
@@ -311,5 +313,23 @@ def test_bad_masks() -> None:
         module(x, mask=torch.ones(2, 5))
     with pytest.raises(ValueError, match="mask and lens exclude each other"):
         module(x, mask=torch.ones(2, 5, dtype=torch.bool), lens=torch.tensor([1, 2]))
-    with pytest.raises(RuntimeError, match="D = 15"):
-        module(torch.randn(2, 5, 15))
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "shape", "form"),
+    [
+        (VectorQuantize, {}, (2, 5, 15), "(B, ..., dim)"),
+        (VectorQuantize, {}, (16,), "(B, ..., dim)"),
+        (VectorQuantize, {"codebook_dim": 4, "heads": 2}, (2, 5, 15), "(B, ..., dim)"),
+        (VectorQuantize, {"channel_last": False}, (2, 15, 16), "(B, dim, ...)"),
+        (VectorQuantize, {"accept_image_fmap": True}, (2, 15, 4, 16), "(B, dim, ...)"),
+        (ResidualVQ, {"num_quantizers": 2}, (2, 5, 15), "(B, ..., dim)"),
+        (ResidualVQ, {"num_quantizers": 2, "codebook_dim": 4}, (2, 5, 15), "(B, ..., dim)"),
+        (SimVQ, {}, (2, 5, 15), "(B, ..., dim)"),
+        (SimVQ, {"channel_first": True}, (2, 15, 16), "(B, dim, ...)"),
+    ],
+)
+def test_latents_of_another_length(cls: type, options: dict, shape: tuple, form: str) -> None:
+    message = f"x must be {form} with dim = 16, got {shape}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        cls(dim=16, codebook_size=32, **options)(torch.randn(shape))

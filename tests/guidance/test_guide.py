@@ -197,6 +197,11 @@ def test_crops_are_views_of_the_picture():
         ({"start": torch.full((1, 8, 8), 32)}, "indices"),
         ({"start": torch.zeros(1, 3, 15, 16)}, "multiples of the downsampling factor"),
         ({"start": torch.zeros(3, 16, 16)}, r"start must be \(B, C, H, W\) with C = 3"),
+        (
+            {"start": torch.zeros(1, 3, 16, 16, dtype=torch.uint8)},
+            r"start must be images .* floating point .* got torch.uint8 of shape \(1, 3, 16, 16\)",
+        ),
+        ({"start": torch.zeros(8, 8, dtype=torch.int64)}, r"start must be images .* \(8, 8\)"),
     ],
 )
 def test_bad_arguments(vqgan, change, message):

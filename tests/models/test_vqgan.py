@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import taming_peer
 import torch
@@ -186,6 +187,8 @@ def test_bad_arguments(change: dict, message: str) -> None:
         (torch.zeros(1, 1, 16, 16), r"x must be \(B, C, H, W\) with C = 3, got \(1, 1, 16, 16\)"),
         (torch.zeros(3, 16, 16), r"got \(3, 16, 16\)"),
         (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), r"floating point in \[-1, 1\]"),
+        (torch.zeros(1, 3, 16, 16).double(), r"x must be torch.float32, .* got torch.float64"),
+        (torch.zeros(1, 3, 16, 16).half(), r"x must be torch.float32, .* got torch.float16"),
     ],
 )
 def test_bad_images(x: Tensor, message: str) -> None:
@@ -194,6 +197,21 @@ def test_bad_images(x: Tensor, message: str) -> None:
         model.encode(x)
     with pytest.raises(ValueError, match=message):
         model.encode_indices(x)
+
+
+def test_an_array_is_no_picture() -> None:
+    with pytest.raises(TypeError, match=r"x must be a torch.Tensor, got ndarray"):
+        VQGAN(**SMALL).encode_indices(np.zeros((1, 3, 16, 16), np.float32))
+
+
+def test_autocast_takes_pictures_of_its_own_type() -> None:
+    model, x = VQGAN(**SMALL).eval(), torch.rand(1, 3, 16, 16).bfloat16()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.encode_indices(x), model.encode_indices(x.float()))
+        with pytest.raises(ValueError, match=r"x must be torch.float32, .* got torch.float64"):
+            model.encode_indices(x.double())
+    with torch.no_grad():
+        model.bfloat16().encode_indices(x)
 
 
 def test_bad_codes() -> None:

@@ -56,7 +56,8 @@ def test_each_condition_has_its_own_score_and_the_rate_is_told(monkeypatch):
 
     monkeypatch.setattr(best_module, "sample", sample)
     monkeypatch.setattr(best_module, "pack", lambda *_: None)
-    model = type("Model", (), {"transformer": None})()
+    parts = ("transformer", "first_stage_model", "cond_stage_model")
+    model = type("Model", (), dict.fromkeys(parts))()
     light = lambda images: images.mean((1, 2, 3))  # noqa: E731
     best = sample_best(
         model, torch.tensor([[0], [1]]), candidates=8, keep=2, batch=3, seeds=[0, 8],

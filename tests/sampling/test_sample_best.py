@@ -142,6 +142,7 @@ def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
     ("change", "message"),
     [
         ({"score": 3}, "score must be one function, or one for each of the 1 conditions, got 3"),
+        ({"score": "lpips"}, "score must be one function, .* got 'lpips'"),
         ({"tile": "8"}, "tile must be an integer, got '8'"),
         ({"tile": 1}, "tile must be at least 2, got 1"),
         ({"preview": "yes"}, "preview must be a function or None, got 'yes'"),
@@ -162,3 +163,8 @@ def test_an_interruption_while_a_score_is_computed_leaves_the_pictures(model):
 def test_bad_arguments_of_the_best(model, change, message):
     with pytest.raises(ValueError, match=message):
         sample_best(model, **{"window": 4, "candidates": 4, **change})
+
+
+def test_a_wrong_option_of_the_best_is_told_in_its_own_name(model):
+    with pytest.raises(TypeError, match=r"sample_best\(\) got an unexpected .* 'topk'"):
+        sample_best(model, window=4, topk=3)

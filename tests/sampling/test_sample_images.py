@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 from tiny_models import CODEBOOK_SIZE, TOKEN, tiny_gpt, tiny_window_gpt
 
+from vqgan_fast.cli.condition_input import Turn, given_condition
 from vqgan_fast.models import (
     ColourCodes,
     CoordinateCondition,
     LatentTransformer,
     SOSCondition,
 )
-from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_codes
+from vqgan_fast.sampling import SamplingInterrupted, pack, sample, sample_best, sample_codes
 from vqgan_fast.sampling.coordinates import coordinate_tokens
 
 
@@ -195,10 +198,42 @@ def test_the_last_cells_coordinate_is_a_token():
             r"num_images must be None where cond is given, got 2",
         ),
         ({"seeds": []}, "seeds must hold at least one integer where cond is None, got none"),
-        ({"num_codes": 8}, "num_codes is not an option here: the first stage"),
         ({"top_k": 21}, r"top_k must be at most the 20 codes, got 21"),
     ],
 )
 def test_bad_arguments(model, change, message):
     with pytest.raises(ValueError, match=message):
         sample(model, **{"window": 4, **change})
+
+
+@pytest.mark.parametrize("name", ["topk", "num_codes"])
+def test_a_wrong_option_is_told_in_the_functions_own_name(model, name):
+    with pytest.raises(TypeError, match=rf"sample\(\) got an unexpected keyword argument '{name}'"):
+        sample(model, window=4, **{name: 3})
+
+
+def test_the_options_are_those_of_sample_codes():
+    ours, theirs = signature(sample).parameters, signature(sample_codes).parameters
+    left = set(theirs) - {"gpt", "num_codes"}
+    assert left <= set(ours)
+    for name in left - {"cond", "grid", "window"}:  # which the model knows
+        assert ours[name].default == theirs[name].default, name
+
+
+@pytest.mark.parametrize("draw", [sample, sample_best])
+def test_what_is_no_model_of_both_stages_is_refused(model, draw):
+    with pytest.raises(TypeError, match=r"model must be a LatentTransformer.* got VQGAN"):
+        draw(model.first_stage_model)
+    with pytest.raises(TypeError, match=r"LatentTransformer.from_pretrained .* got 'runs/photos'"):
+        draw("runs/photos")
+
+
+def test_a_compiled_model_is_one(model):
+    compiled = torch.compile(model)
+    images = sample(compiled, window=4, seeds=[5])
+    assert torch.equal(images, sample(model, window=4, seeds=[5]))
+
+
+def test_the_command_refuses_a_class_for_a_model_without_classes(model):
+    with pytest.raises(ValueError, match=r"--cond must be left out: .* no classes, got owl"):
+        given_condition(model, "owl", [], (4, 4), Turn(0, 1))

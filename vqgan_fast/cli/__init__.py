@@ -55,6 +55,13 @@ OUR_USER_ERRORS = (
     ("vqgan_fast.train.agreement", "RanksDifferError"),
     ("vqgan_fast.train.checkpoint", "CheckpointError"),
 )
+# Modules that `pip install vqgan_fast` alone does not bring, and the extra that does.
+EXTRAS = {
+    **dict.fromkeys(("PIL", "lpips", "omegaconf", "safetensors", "skimage"), "train"),
+    **dict.fromkeys(("tensorboard", "torchvision", "tqdm", "yaml"), "train"),
+    **dict.fromkeys(("matplotlib", "rich"), "demo"),
+    "torch_fidelity": "evaluate",
+}
 
 EPILOG = """\
 the usual way:
@@ -87,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "traceback" in args or not _is_for_the_user(error):
             raise
-        hint = "" if _was_raised_here(error) else f" ({type(error).__name__}; {TRACEBACK_HINT})"
-        print(f"vqgan-fast {args.command}: {error}{hint}", file=sys.stderr)
+        print(f"vqgan-fast {args.command}: {_message(error)}", file=sys.stderr)
         return USER_ERROR
     return 0
 
@@ -159,6 +165,16 @@ def _is_for_the_user(error: Exception) -> bool:
         if module is not None and isinstance(error, getattr(module, kind)):
             return True
     return False
+
+
+def _message(error: Exception) -> str:
+    """What the user is told: of a missing package how to get it, else the error's own words."""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        module = error.name.split(".")[0]
+        if module in EXTRAS:
+            return f"{module} is not installed: pip install 'vqgan_fast[{EXTRAS[module]}]'"
+    hint = "" if _was_raised_here(error) else f" ({type(error).__name__}; {TRACEBACK_HINT})"
+    return f"{error}{hint}"
 
 
 def _was_raised_here(error: Exception) -> bool:

@@ -65,7 +65,8 @@ def given_condition(
     """What is told on the command line, for each part of the model's condition.
 
     Args:
-        token: of a class, its number or its name; of a model without a condition, the token itself.
+        token: of a class, its number or its name; of a model without a condition, the token that
+            it starts from.
         files: of maps, a list for each kind that the model is conditioned on, in its order.
         grid: of the picture, in codes; None takes that of the maps.
         turn: which of several maps of a kind are drawn.
@@ -204,10 +205,18 @@ def _class_number(stage: Condition, text: str) -> int:
     if text in classes:
         return classes.index(text)
     if not text.lstrip("-").isdecimal():
+        if hasattr(stage, "token"):
+            raise ValueError(f"--cond must be left out: this model has no classes, got {text}")
         more = " ..." if len(classes) > 5 else ""
         known = f"; the classes are {', '.join(classes[:5])}{more}" if classes else ""
         raise ValueError(f"--cond must be a token or the name of a class, got {text}{known}")
     number, n_classes = int(text), getattr(stage, "n_classes", None)
+    start = getattr(stage, "token", number)  # of a model without a condition, which knows no other
+    if number != start:
+        raise ValueError(
+            f"--cond must be {start}, what a model without a condition starts from, or be left "
+            f"out, got {number}"
+        )
     if n_classes is not None and not 0 <= number < n_classes:
         raise ValueError(f"--cond must be a class in [0, {n_classes}), got {number}")
     return number

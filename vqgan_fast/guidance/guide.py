@@ -74,8 +74,9 @@ def guide(
 
     Args:
         vqgan: decodes; its weights stay as they are.
-        score: images (N, C, H, W) in [-1, 1] -> a scalar or (N,), higher is better; or several of
-            them with their weights (a negative one pushes away): prompts, say.
+        score: images (N, C, H, W) in [-1, 1] -> (N,), whose mean counts, or a scalar for all of
+            them together, higher is better; or several of them with their weights (a negative one
+            pushes away): prompts, say.
         start: images (B, C, H, W) in [-1, 1], or codes (B, h, w) int64 of a quantiser that takes
             the nearest one, to start from. The first pictures are the reconstructions; random codes
             start from nothing.
@@ -252,6 +253,13 @@ def _starting_latents(vqgan: VQGAN, start: Tensor) -> Tensor:
     """
     if not isinstance(start, Tensor):
         raise ValueError(f"start must be a torch.Tensor, got {type(start).__name__}")
+    axes = 3 if vqgan.quantize.codes_per_latent == 1 else 4
+    is_codes = start.ndim == axes and start.dtype in (torch.int64, torch.int32)
+    if not start.is_floating_point() and not is_codes:
+        raise ValueError(
+            "start must be images (B, C, H, W), floating point in [-1, 1], or int64 codes "
+            f"(B, h, w), got {start.dtype} of shape {tuple(start.shape)}"
+        )
     start = start.to(vqgan.decoder.conv_out.weight.device)
     nearest = _takes_nearest(vqgan.quantize)
     with torch.no_grad():

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..quantizers import QuantizerInfo, build_quantizer
@@ -157,20 +158,24 @@ class VQGAN(nn.Module, Pretrained):
         """Quantised latents of images.
 
         Args:
-            x: (B, in_channels, H, W) floating point in [-1, 1], H and W multiples of f.
+            x: (B, in_channels, H, W) in [-1, 1] and of the weights' dtype, under autocast of any
+                that it casts; H and W multiples of f. The range is not checked: pictures in
+                [0, 1] or [0, 255] give codes too, but not those of what they show.
 
         Returns:
             z_q (B, embed_dim, H / f, W / f), the quantiser's loss, QuantizerInfo.
 
         Raises:
-            ValueError: another shape or an integer dtype.
+            TypeError: x is no tensor.
+            ValueError: another shape or dtype.
         """
         return self.quantize(self._latents(x))
 
     def encode_indices(self, x: Tensor) -> Tensor:
-        """Codes (B, H / f, W / f) int64 of images x; arguments and errors as `encode`.
+        """Codes (B, H / f, W / f) int64 of images x in [-1, 1]; arguments and errors as `encode`.
 
-        A residual quantiser's codes have a last axis, one for each stage.
+        Images of another range, such as [0, 255], give other codes, without an error. A residual
+        quantiser's codes have a last axis, one for each stage.
         """
         return self.quantize.encode(self._latents(x))
 
@@ -192,6 +197,8 @@ class VQGAN(nn.Module, Pretrained):
 
     def _latents(self, x: Tensor) -> Tensor:
         channels, factor = self.config["in_channels"], self.downsampling_factor
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"x must be (B, C, H, W) with C = {channels}, got {tuple(x.shape)}")
         if x.shape[2] % factor or x.shape[3] % factor:
@@ -201,6 +208,12 @@ class VQGAN(nn.Module, Pretrained):
             )
         if not x.is_floating_point():
             raise ValueError(f"x must be floating point in [-1, 1], got {x.dtype}")
+        weights = self.quant_conv.weight.dtype
+        # Autocast gives pictures and weights one type, but leaves fp64 as it is.
+        if x.dtype != weights and (
+            torch.float64 in (x.dtype, weights) or not torch.is_autocast_enabled(x.device.type)
+        ):
+            raise ValueError(f"x must be {weights}, as the weights are, got {x.dtype}")
         return self.quant_conv(self.encoder(x))
 
 

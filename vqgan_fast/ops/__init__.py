@@ -40,3 +40,7 @@ __all__ = [
     "vector_quantize",
     "window_attention",
 ]
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

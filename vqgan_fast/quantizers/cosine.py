@@ -14,8 +14,22 @@ class CosineVectorQuantizer(VectorQuantizer):
     """Replaces each latent by the code with the largest cosine, both scaled to length 1.
 
     Quantised latents have length 1. Gradients pass through the scaling, of latents and of codes.
-    Arguments, losses and interface: `Quantizer`; `embedding.weight` holds codes of any length,
-    drawn from N(0, 1), so that their directions are uniform.
+    Losses and interface: `Quantizer`; `embedding.weight` holds codes of any length, drawn from
+    N(0, 1), so that their directions are uniform.
+
+    Args:
+        codebook_size: K, the number of codes.
+        e_dim: D, the length of a code.
+        beta: weight of the commitment loss, or with `legacy` of the codebook loss.
+        legacy: loss = commitment_loss + beta * codebook_loss, as the reference has it, instead of
+            beta * commitment_loss + codebook_loss.
+
+    Returns:
+        Of a call with z (B, D, H, W): z_q of its shape, codes of length 1; the loss, a scalar;
+        QuantizerInfo, whose `indices` are (B, H, W).
+
+    Raises:
+        ValueError: an argument, or z, that cannot work, named.
     """
 
     def __init__(

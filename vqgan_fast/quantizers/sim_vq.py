@@ -13,7 +13,21 @@ class SimVQ(Quantizer):
 
     Every step moves all codes, so none dies of not being chosen. `embedding.weight` (C) is drawn
     from N(0, 1/D) and gets no gradient; `projection.weight` (W, D x D) starts as the identity.
-    Arguments, losses and interface: `Quantizer`. arXiv 2411.02038, eq. 6.
+    Losses and interface: `Quantizer`. arXiv 2411.02038, eq. 6.
+
+    Args:
+        codebook_size: K, the number of codes.
+        e_dim: D, the length of a code.
+        beta: weight of the commitment loss, or with `legacy` of the codebook loss.
+        legacy: loss = commitment_loss + beta * codebook_loss, as the reference has it, instead of
+            beta * commitment_loss + codebook_loss.
+
+    Returns:
+        Of a call with z (B, D, H, W): z_q of its shape, the nearest codes; the loss, a scalar;
+        QuantizerInfo, whose `indices` are (B, H, W).
+
+    Raises:
+        ValueError: an argument, or z, that cannot work, named.
     """
 
     def __init__(

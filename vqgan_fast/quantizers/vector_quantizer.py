@@ -11,7 +11,21 @@ class VectorQuantizer(Quantizer):
     """Replaces each latent by its nearest code, with straight-through gradients.
 
     The codebook is `embedding.weight`, (codebook_size, e_dim), drawn from U(-1/K, 1/K). It learns
-    by the gradient of the codebook loss. Arguments, losses and interface: `Quantizer`.
+    by the gradient of the codebook loss. Losses and interface: `Quantizer`.
+
+    Args:
+        codebook_size: K, the number of codes.
+        e_dim: D, the length of a code.
+        beta: weight of the commitment loss, or with `legacy` of the codebook loss.
+        legacy: loss = commitment_loss + beta * codebook_loss, as the reference has it, instead of
+            beta * commitment_loss + codebook_loss.
+
+    Returns:
+        Of a call with z (B, D, H, W): z_q of its shape, the nearest codes; the loss, a scalar;
+        QuantizerInfo, whose `indices` are (B, H, W).
+
+    Raises:
+        ValueError: an argument, or z, that cannot work, named.
     """
 
     restartable = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import signature
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from ..models import LatentTransformer
 from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
-from .inputs import check_tensor, condition_batch
+from .inputs import check_model, check_tensor, condition_batch
 from .interrupted import SamplingInterrupted
 from .packed import pack
 from .seeds import Seeds, image_seeds
@@ -75,17 +76,23 @@ def sample_best(
             them from torch's global CPU generator.
         batch: how many candidates are drawn at once.
         weights: as for `sample_codes`.
-        **options: everything else that `sample` takes. `known` is (H, W) for all conditions, or (B,
-            H, W) with codes for each; `uncond` has one row for all, or B.
+        **options: everything else that `sample` takes (window, size, top_k, guidance, ...).
+            `known` is (H, W) for all conditions, or (B, H, W) with codes for each; `uncond` has one
+            row for all, or B.
 
     Returns:
         `Best`, whose tensors lie on the CPU, wherever the model is: candidates would fill a device.
 
     Raises:
+        TypeError: model is no LatentTransformer, or `sample` has no such option.
         ValueError: an argument is out of range or does not fit the others; the message names it.
         SamplingInterrupted: Ctrl-C; `best` holds the best candidates that were complete, and
             `finished` what is kept for the conditions before.
     """
+    check_model(model)
+    for name in options:
+        if name not in signature(sample).parameters:
+            raise TypeError(f"sample_best() got an unexpected keyword argument {name!r}")
     for name, value in (("candidates", candidates), ("keep", keep), ("batch", batch)):
         check_integer(name, value)
     if keep > candidates:
@@ -179,8 +186,9 @@ def _scores(score: Score | None, images: Tensor, codes: Tensor, logprobs: Tensor
 def _one_for_each(score: Score | Sequence[Score] | None, number: int) -> list[Score | None]:
     if score is None or callable(score):
         return [score] * number
-    if not isinstance(score, Sequence) or len(score) != number or not all(map(callable, score)):
-        given = len(score) if isinstance(score, Sequence) else repr(score)
+    several = isinstance(score, Sequence) and not isinstance(score, str)
+    if not several or len(score) != number or not all(map(callable, score)):
+        given = len(score) if several else repr(score)
         raise ValueError(
             f"score must be one function, or one for each of the {number} conditions, got {given}"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +13,11 @@ from ..models.conditions import SOSCondition, Tokens
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
-from .inputs import check_callback
+from .draw import Guidance
+from .inputs import check_callback, check_model
 from .interrupted import SamplingInterrupted
 from .packed import Packed
-from .sampler import sample_codes
+from .sampler import Callback, sample_codes
 from .seeds import Seeds, count_seeds
 from .tiles import decode_tiled
 from .windows import height_and_width
@@ -40,7 +40,23 @@ def sample(
     preview: Preview | None = None,
     preview_every: int = 64,
     return_codes: bool = False,
-    **options: Any,
+    schedule: str | None = None,
+    order: str = "wavefront",
+    stride: int | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    greedy: bool = False,
+    guidance: Guidance = 1.0,
+    uncond: Tokens | None = None,
+    return_logprobs: bool = False,
+    known: Tensor | None = None,
+    keep: Tensor | None = None,
+    weights: str | None = None,
+    max_cache_bytes: int = 2**32,
+    callback: Callback | None = None,
+    progress: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
     """Sample images.
 
@@ -66,21 +82,22 @@ def sample(
             [-1, 1], grey where nothing is drawn yet.
         preview_every: how many steps from one preview to the next.
         return_codes: return the codes (B, H, W) behind the images.
-        **options: everything else that :func:`sample_codes` takes but `num_codes`. A guidance
-            other than 1 without `uncond` takes the model's own dropped condition, of models trained
-            with some.
+        schedule, order, stride, temperature, top_k, top_p, min_p, greedy, return_logprobs, known,
+            keep, weights, max_cache_bytes, callback, progress: as for :func:`sample_codes`.
+        guidance, uncond: as for `sample_codes`; a guidance other than 1 without `uncond` takes the
+            model's own dropped condition, of models trained with some.
 
     Returns:
         (B, 3, f H, f W) images in [-1, 1] on the model's device; with return_codes or
         return_logprobs a tuple, the codes and then the log-probabilities behind the images.
 
     Raises:
+        TypeError: model is something else, such as a VQGAN or a folder.
         ValueError: an argument is out of range or does not fit the others; the message names it.
         SamplingInterrupted: Ctrl-C; `images` holds what was drawn, grey where nothing was, or what
             was decoded, grey the pictures that were not.
     """
-    if "num_codes" in options:
-        raise ValueError("num_codes is not an option here: the first stage's codebook decides it")
+    check_model(model)
     first_stage = model.first_stage_model
     factor = first_stage.downsampling_factor
     if size is not None:
@@ -96,14 +113,14 @@ def sample(
         cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
-    if _is_guided(options) and options.get("uncond") is None:
+    if (callable(guidance) or guidance != 1) and uncond is None:
         if isinstance(model.cond_stage_model, SOSCondition):
             raise ValueError(
                 "guidance must be 1 for a model that is unconditional: there is no condition to "
                 "guide by"
             )
         if model.null_token is not None:
-            options["uncond"] = model.dropped(cond)
+            uncond = model.dropped(cond)
     if window is None:
         trained = default_grid(model, cond)
         grid, window = trained if grid is None else grid, trained[0]
@@ -113,18 +130,32 @@ def sample(
         check_integer("tile", tile, minimum=2)
     check_callback("preview", preview)
     if preview is not None:
-        options["callback"] = _previews(
-            first_stage, tile, preview, preview_every, options.get("callback")
-        )
+        callback = _previews(first_stage, tile, preview, preview_every, callback)
     try:
         result = sample_codes(
             model.transformer if transformer is None else transformer,
             cond,
             grid,
             window=window,
-            num_codes=first_stage.quantize.codebook_size,
+            schedule=schedule,
+            order=order,
+            stride=stride,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            greedy=greedy,
+            guidance=guidance,
+            uncond=uncond,
+            return_logprobs=return_logprobs,
+            num_codes=first_stage.quantize.codebook_size,  # no other code has a picture
             seeds=seeds,
-            **options,
+            known=known,
+            keep=keep,
+            weights=weights,
+            max_cache_bytes=max_cache_bytes,
+            callback=callback,
+            progress=progress,
         )
     except SamplingInterrupted as interrupted:
         interrupted.images = decode_partial(first_stage, interrupted.codes, tile)
@@ -169,11 +200,6 @@ def default_grid(model: LatentTransformer, cond: Tokens) -> tuple[int, int]:
     return side, side
 
 
-def _is_guided(options: dict[str, Any]) -> bool:
-    guidance = options.get("guidance", 1.0)
-    return callable(guidance) or guidance != 1
-
-
 @torch.no_grad()
 def decode(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor:
     """Images (B, 3, f H, f W) in [-1, 1] of codes (B, H, W), one by one."""
@@ -206,7 +232,7 @@ def _previews(
     tile: int | None,
     preview: Preview,
     every: int,
-    callback: Callable[[int, int, Tensor], object] | None,
+    callback: Callback | None,
 ) -> Callable[[int, int, Tensor], None]:
     check_integer("preview_every", every)
     step = 0

@@ -138,6 +138,20 @@ def starting_codes(
     return torch.where(kept, known.long(), codes), kept.numpy()
 
 
+def check_model(model: object) -> None:
+    """TypeError unless it has both stages, as a LatentTransformer has.
+
+    Asked of the parts, not the class: what torch.compile returns has another class.
+    """
+    parts = ("transformer", "first_stage_model", "cond_stage_model")
+    if not all(hasattr(model, part) for part in parts):
+        raise TypeError(
+            "model must be a LatentTransformer, which holds both stages and which "
+            "LatentTransformer.from_pretrained reads from a folder, got "
+            f"{repr(model) if isinstance(model, str) else type(model).__name__}"
+        )
+
+
 def check_callback(name: str, value: object) -> None:
     """ValueError if it is neither None nor a function."""
     if value is not None and not callable(value):

@@ -13,6 +13,7 @@ from .layout import Layout, check_mask
 class IndexedCodebook(nn.Module):
     """The codebook of a VectorQuantize by its indices: looking codes up, and updating them."""
 
+    dim: int
     heads: int
     separate_codebook_per_head: bool
     channel_last: bool
@@ -41,7 +42,7 @@ class IndexedCodebook(nn.Module):
     @property
     def layout(self) -> Layout:
         channel_first = not self.channel_last or self.accept_image_fmap or self.accept_3d_fmap
-        return Layout(channel_first, self.heads, self.separate_codebook_per_head)
+        return Layout(self.dim, channel_first, self.heads, self.separate_codebook_per_head)
 
     def expire_codes_(self, x: Tensor) -> None:
         """Puts dead codes onto rows of x (B, n, heads codebook_dim), if in training."""

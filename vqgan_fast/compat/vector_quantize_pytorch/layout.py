@@ -18,12 +18,18 @@ class Layout:
     codebook each they are (heads, B, n, d).
     """
 
+    dim: int
     channel_first: bool
     heads: int
     separate: bool
 
     def to_rows(self, x: Tensor) -> Tensor:
-        """Latents (B, ..., D), or (B, D, ...) with channel_first, or (B, D), as rows (B, n, D)."""
+        """Latents (B, ..., D), or (B, D, ...) with channel_first, or (B, D), as rows (B, n, D).
+
+        Raises:
+            ValueError: x has another shape.
+        """
+        check_latents(x, self.dim, self.channel_first)
         if x.ndim == 2:
             return x.unsqueeze(1)
         return x.flatten(2).transpose(1, 2) if self.channel_first else x.flatten(1, -2)
@@ -81,6 +87,15 @@ class Layout:
         if self.separate:
             return mask.expand(self.heads, *mask.shape)
         return mask.unsqueeze(1).expand(-1, self.heads, -1).unsqueeze(0)
+
+
+def check_latents(x: Tensor, dim: int, channel_first: bool) -> None:
+    """ValueError unless x is (B, ..., dim), or (B, dim, ...) with channel_first."""
+    form = "(B, dim, ...)" if channel_first else "(B, ..., dim)"
+    require(
+        x.ndim >= 2 and x.shape[1 if channel_first else -1] == dim,
+        f"x must be {form} with dim = {dim}, got {tuple(x.shape)}",
+    )
 
 
 def check_mask(rows: Tensor, mask: Tensor | None, lens: Tensor | None = None) -> Tensor | None:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ...quantizers.checks import check_indices
 from .gradients import directional_reparam
+from .layout import check_latents
 from .options import refuse, require
 from .vector_quantize import VectorQuantize
 
@@ -201,13 +202,15 @@ class ResidualVQ(nn.Module):
 
         Raises:
             NotImplementedError: an argument that is not covered is used.
-            ValueError: arguments do not fit each other.
+            ValueError: x has another shape, or arguments do not fit each other.
         """
         refuse(beam_size=beam_size, indices=indices)
         last = self.num_quantizers - 1
         if self.training and self.quantize_dropout:
             last = self._last_stage(rand_quantize_dropout_fixed_seed, x.device)
 
+        if self.has_projections:
+            check_latents(x, self.project_in.in_features, channel_first=False)
         latents = residual = self.project_in(x)
         quantized_out = torch.zeros_like(residual)
         residuals, chosen, losses = [], [], []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ... import ops
 from ...quantizers.checks import check_indices
 from .gradients import rotate_to
+from .layout import check_latents
 
 
 class SimVQ(nn.Module):
@@ -80,11 +81,14 @@ class SimVQ(nn.Module):
             quantised latents in the shape of x; indices (B, ...) int64; and the weighted loss,
             mean((e - sg(z))^2) + input_to_quantize_commit_loss_weight mean((z - sg(e))^2), where
             sg stops gradients.
+
+        Raises:
+            ValueError: x has another shape.
         """
+        codebook = self.codebook
+        check_latents(x, codebook.shape[1], self.channel_first)
         latents = x.movedim(1, -1) if self.channel_first else x
-        quantized, indices, commitment_loss, codebook_loss = ops.vector_quantize(
-            latents, self.codebook
-        )
+        quantized, indices, commitment_loss, codebook_loss = ops.vector_quantize(latents, codebook)
         if self.rotation_trick:
             quantized = rotate_to(latents, quantized.detach())
         loss = codebook_loss + commitment_loss * self.input_to_quantize_commit_loss_weight

@@ -223,7 +223,7 @@ class VectorQuantize(TrainedCodebook):
 
         Raises:
             NotImplementedError: an argument that is not covered is used.
-            ValueError: arguments do not fit each other.
+            ValueError: x has another shape, or arguments do not fit each other.
         """
         refuse(topk=topk, codebook_transform_fn=codebook_transform_fn)
         layout, codebook = self.layout, self._codebook
