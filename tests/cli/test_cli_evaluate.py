@@ -170,3 +170,31 @@ def test_more_codes_than_the_transformer_has_positions_for(
     assert "pictures must have at most 257 codes" in told
     assert "got 18 x 18" in told
     assert "--size" in told
+
+
+def test_the_likelihood_is_that_of_the_grid_that_the_transformer_was_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which may be another one than that of the VQGAN's crops."""
+    gpt = GPT(16, 257, n_layer=1, n_head=2, n_embd=8)
+    for parameter in gpt.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    vqgan = tiny_vqgan(resolution=16)
+    model = LatentTransformer(vqgan, SOSCondition(), gpt.eval(), grid=(16, 16))
+    model.save_pretrained(tmp_path / "run" / "model")
+    write_pictures(tmp_path / "photos", 3)
+    figures = {}
+    for name, size in (("trained", ()), ("smaller", ("--size", 16))):
+        file = tmp_path / name
+        argv = (tmp_path / "run", tmp_path / "photos", "--metrics", "nll", *size, "--json", file)
+        assert evaluate(*argv) == 0
+        told = capsys.readouterr().err
+        other = "nll is that of 8 x 8 codes, crops of 16 x 16 pixels; the transformer was trained"
+        assert (f"{other} on 16 x 16 codes" in told) == bool(size)
+        figures[name] = json.loads(file.read_text())
+    for name, side in (("trained", 32), ("smaller", 16)):
+        images = torch.cat(list(Pictures(sorted((tmp_path / "photos").iterdir()), side)))
+        expected = nll_per_code(model, model.encode_to_codes(to_model_range(images)))
+        assert figures[name]["figures"]["nll"] == pytest.approx(expected, rel=1e-5)
+        about = figures[name]["about"]
+        assert (about["size"], about["nll_size"]) == (16, side)

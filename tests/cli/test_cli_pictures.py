@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from commands import FACTOR, WINDOW, fails, pixels_of, run, size_of
+from PIL import Image
 
 from vqgan_fast import VQGAN
 from vqgan_fast.data import read_codes
@@ -135,3 +136,19 @@ def test_tokenize_refuses(
     message = fails(capsys, "tokenize", stage1, photos, "--output", tmp_path / "codes.pt")
     assert ".safetensors" in message
     assert not codes.exists()
+
+
+def test_reconstruct_takes_a_picture_of_one_code(
+    trained: Path, photos: Path, tmp_path: Path, vqgan: VQGAN
+) -> None:
+    """The only value of a group of the encoder's norm: as in a batch of two, its bias remains."""
+    Image.new("RGB", (1, 2), (200, 40, 90)).save(photos / "a_point.png")
+    run("reconstruct", trained / "stage1", photos, "--output", tmp_path / "out")
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    x = torch.tensor([200, 40, 90]).view(1, 3, 1, 1).expand(2, 3, 2, 2) / 127.5 - 1
+    with torch.no_grad():
+        two = vqgan(x)[0]
+        torch.testing.assert_close(vqgan(x[:1])[0], two[:1], atol=1e-5, rtol=1e-5)
+    pixel = torch.from_numpy(pixels_of(tmp_path / "out" / "a_point_reconstruction.png")[:, -1:])
+    expected = (two[0, :, :, :1].clamp(-1, 1) + 1) * 127.5
+    assert (pixel.movedim(-1, 0) - expected).abs().max() < 0.51

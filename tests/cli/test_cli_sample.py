@@ -57,6 +57,7 @@ def test_sample_larger_than_the_window(
         (("--top-p", "1.5"), "top_p"),
         (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
         (("--device", "nonsense"), "--device nonsense"),
+        (("--cond", "3"), "--cond must be 0, what a model without a condition starts from, or be"),
     ],
 )
 def test_sample_refuses(
@@ -209,6 +210,7 @@ def test_sample_reports_weights_that_diverged(
         ("--acceptance-rate=x", "expected a share in (0, 1], got x"),
         ("--guidance=1:x", "expected a number or two, FROM:TO, such as 3 or 1:4, got '1:x'"),
         ("--number=0", "expected an integer of at least 1, got 0"),
+        ("--seed=-1", "--seed: expected an integer of at least 0, got -1"),
         ("--number=x", "expected an integer of at least 1, got x"),
     ],
 )

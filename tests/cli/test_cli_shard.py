@@ -64,6 +64,18 @@ def test_shard_refuses_a_count_that_cannot_be(folder, tmp_path, capsys, count, m
     assert not list(tmp_path.glob("*.tar"))
 
 
+def test_shard_lists_the_pictures_that_are_not_there(folder, tmp_path, capsys):
+    names = tmp_path / "names.txt"
+    there = sorted(map(str, folder.iterdir()))
+    names.write_text("\n".join(["gone.png", *there, "away/too.jpg"]))
+    argv = ["shard", str(names), "--output", str(tmp_path / "photos")]
+    assert cli.main(argv) == cli.USER_ERROR
+    message = capsys.readouterr().err
+    assert "2 of the 7 pictures cannot go into a shard" in message
+    assert "\n  gone.png: no such file\n  away/too.jpg: no such file\n" in message
+    assert not list(tmp_path.glob("photos*"))
+
+
 @pytest.fixture(scope="module")
 def first_stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first_stage")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from sample_pictures import write_pictures
+from tiny_vqgan import tiny_vqgan
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
@@ -195,6 +197,41 @@ def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     assert set(whole["settings"][0]["largest_batch"]) >= {"24", "80"}
     encoded = json.loads(plan(capsys, *argv, "data.codes=codes/"))
     assert encoded["settings"][0]["parts"]["working"] <= parts["working"]
+    assert "data.codes = codes/ is not there yet: 8 x 8 codes are assumed" in encoded["codes"]
+
+
+@pytest.mark.parametrize("name", ["codes.safetensors", "codes"])
+def test_codes_that_are_there_have_the_grid(capsys, tmp_path, name):
+    vqgan = tiny_vqgan(resolution=16)
+    vqgan.save_pretrained(tmp_path / "first" / "vqgan")
+    write_pictures(tmp_path / "photos", 2)
+    codes = tmp_path / name
+    tokenize = ["tokenize", tmp_path / "first", tmp_path / "photos", "--output", codes]
+    assert cli.main([*map(str, tokenize), "--size", "32", "--device", "cpu"]) == 0
+    capsys.readouterr()
+    gpt = ("gpt.n_layer=1", "gpt.n_head=2", "gpt.n_embd=32", "data.batch_size=2")
+    argv = ("transformer.yaml", f"first_stage={tmp_path / 'first'}", *gpt)
+    fits, other = (
+        json.loads(plan(capsys, *argv, f"data.codes={codes}", f"data.size={size}", "--json"))
+        for size in (32, 13)
+    )
+    assert fits["grid"] == other["grid"] == [16, 16]
+    assert fits["settings"] == other["settings"]
+    assert fits["codes"] == f"16 x 16 codes are those of data.codes = {codes}"
+    contradicts = f"data.size = 13 contradicts data.codes = {codes}, whose 16 x 16 codes are of "
+    assert other["codes"] == f"{contradicts}crops of 32 x 32 pixels: data.size is not used"
+    first, second, *_ = render(other, PARTS).splitlines()
+    assert "2 samples of 16 x 16 codes on one card" in first and second == other["codes"]
+    given = [*argv, f"data.codes={codes}", "data.size=16", "data.validation=nowhere"]
+    assert cli.main(["plan", *given]) == cli.USER_ERROR
+    assert "are of crops of 32 x 32 pixels: the pictures of" in capsys.readouterr().err
+
+
+def test_codes_that_cannot_be_read_are_not_planned(capsys, tmp_path):
+    (tmp_path / "codes").mkdir()
+    argv = ["plan", "transformer.yaml", f"data.codes={tmp_path / 'codes'}"]
+    assert cli.main(argv) == cli.USER_ERROR
+    assert "is no finished folder of codes" in capsys.readouterr().err
 
 
 def test_codes_of_colours_are_one_for_each_pixel(capsys, tmp_path):

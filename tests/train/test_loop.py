@@ -6,6 +6,7 @@ Ranks that lose each other are in test_faults.py.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from tiny import read_metrics, transformer_run, vqgan_run
 
 from vqgan_fast.models import VQGAN
-from vqgan_fast.train import TrainingInterrupted, stage1, stopping, train_vqgan
+from vqgan_fast.train import ConfigError, TrainingInterrupted, stage1, stopping, train_vqgan
 from vqgan_fast.train.run_log import RunLog
 from vqgan_fast.train.together import RunWriteError
 
@@ -226,3 +227,44 @@ def test_where_rank_0_cannot_write_all_ranks_end_and_say_why(launched, launch, m
     assert "exitcode  : 2" in outcomes[launch], told
     for rank in (0, 1):
         assert f"rank {rank}: RunWriteError: {message.format(folder)}" in told
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_start_anew(tmp_path, pictures, undisturbed):
+    """Neither over its exported model nor over a log that is longer than up to the first one."""
+    whole = tmp_path / "run"
+    shutil.copytree(undisturbed, whole)
+    shutil.rmtree(whole / "checkpoints")
+    for gone, left in (
+        ((), "run/vqgan and .*metrics.jsonl up to step 6"),
+        (("vqgan",), r"replace .*metrics.jsonl up to step 6\."),
+    ):
+        for name in gone:
+            shutil.rmtree(whole / name)
+        before = content(whole)
+        with pytest.raises(ConfigError, match=f"run/checkpoints holds no checkpoint, .*{left}"):
+            train_vqgan(run(pictures, whole, resume=True))
+        (whole / ".lock").unlink(missing_ok=True)
+        assert content(whole) == before
+
+
+def test_a_run_without_its_first_checkpoint_yet_starts_anew(
+    tmp_path, pictures, undisturbed, monkeypatch
+):
+    """It was killed at the step of the first one, or at the last before it."""
+    killed, broken = tmp_path / "killed", tmp_path / "broken"
+    with monkeypatch.context() as patched:
+        raise_at(patched, RunLog, "advance", 3, Killed())
+        with pytest.raises(Killed):
+            train_vqgan(run(pictures, killed))
+    assert [entry["step"] for entry in read_metrics(killed)] == [2]
+    given = {"log__every": 3, "log__checkpoint_every": 3}
+    with pytest.raises(FloatingPointError):
+        train_vqgan(run(pictures, broken, **given, optim__learning_rate=1e30))
+    assert [entry["step"] for entry in read_metrics(broken)] == [3]
+    assert train_vqgan(run(pictures, broken, **given, resume=True)).step == 6
+    train_vqgan(run(pictures, killed, resume=True))
+    assert_same_run(killed, undisturbed)

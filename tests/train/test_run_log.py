@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,20 @@ def test_an_entry_before_the_first_step_has_no_speed(tmp_path):
         log.metrics(step, {"nll": 1.0})
     entries = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert ["images_per_second" in entry for entry in entries] == [False, True]
+
+
+def test_a_loss_that_is_no_number_is_written_as_json_has_it(tmp_path):
+    """Also where an older version has written it otherwise."""
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step": 1, "nll": NaN}\n')
+    with RunLog(tmp_path, QUIET, 1, 9, 4, ALONE) as log:
+        log.metrics(2, {"nll": math.inf, "lr": 1.0})
+        assert log.last["nll"] == math.inf
+    assert "NaN" not in file.read_text() and "Infinity" not in file.read_text()
+    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [entry["nll"] for entry in entries] == [None, None]
+    assert entries[1]["lr"] == 1.0
+    assert truncate_metrics(file, 1) == {"step": 1, "nll": None}
 
 
 def test_other_ranks_write_nothing(tmp_path, capsys):

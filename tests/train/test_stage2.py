@@ -98,6 +98,18 @@ def test_codes_from_a_file_train_as_the_same_pictures_do(tmp_path, first_stage, 
     assert read_metrics(tmp_path / "pictures") == read_metrics(tmp_path / "codes")
 
 
+def test_a_size_that_codes_contradict_is_told_and_not_used(tmp_path, first_stage, codes, capsys):
+    for name, size in (("same", 32), ("other", 16)):
+        assert "WARNING" not in capsys.readouterr().err
+        changes = {"data__codes": str(codes), "data__size": size, "optim__steps": 1}
+        train_transformer(transformer_run(first_stage, tmp_path / name, **changes))
+    told = capsys.readouterr().err
+    assert "WARNING: data.size = 16 contradicts data.codes = " in told
+    assert "8 x 8 codes are of crops of 32 x 32 pixels: data.size is not used" in told
+    assert read_metrics(tmp_path / "same") == read_metrics(tmp_path / "other")
+    assert LatentTransformer.from_pretrained(tmp_path / "other" / "model").grid == (8, 8)
+
+
 def test_a_run_of_stage_2_has_a_first_stage_too(tmp_path, first_stage):
     shutil.copytree(first_stage / "vqgan", tmp_path / "gpt" / "model" / "vqgan")
     loaded = load_first_stage(str(tmp_path / "gpt")).state_dict()
@@ -158,7 +170,8 @@ def test_what_does_not_fit_the_first_stage_is_named(tmp_path, first_stage, pictu
     write_codes(tmp_path / "other.safetensors", tokens, torch.zeros(32, 8))
     with pytest.raises(ConfigError, match="another VQGAN than first_stage"):
         train(data__codes=str(tmp_path / "other.safetensors"))
-    with pytest.raises(ConfigError, match=r"held-out pictures 4 x 4 codes.* are 8 x 8"):
+    contradicts = r"data\.size = 16 contradicts .* 8 x 8 codes are of crops of 32 x 32 pixels"
+    with pytest.raises(ConfigError, match=rf"{contradicts}: .* of data\.validation"):
         train(data__codes=str(codes), data__validation=str(pictures), data__size=16)
     tokens[3, 1, 2] = 32
     metadata = {"codebook_size": "32", "codebook": read_codes(codes).codebook}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from safetensors import SafetensorError
+
     from ..models import VQGAN, LatentTransformer
     from ..models.diffusers_layout import WEIGHTS_FILE, save_diffusers
     from ..models.taming import save_taming
@@ -68,7 +72,8 @@ def run(args: argparse.Namespace) -> None:
     model = _read(args)
     if args.to == "taming":
         refuse_existing([output / CHECKPOINT, output / CONFIG], args.force)
-        save_taming(model, output / CHECKPOINT, output / CONFIG)
+        with _writing(output, output / CHECKPOINT, RuntimeError):
+            save_taming(model, output / CHECKPOINT, output / CONFIG)
     elif args.to == "diffusers":
         if not isinstance(model, VQGAN):
             raise ValueError(
@@ -76,13 +81,36 @@ def run(args: argparse.Namespace) -> None:
                 "convert its VQGAN, the folder vqgan/ in it"
             )
         refuse_existing([output / "config.json", output / WEIGHTS_FILE], args.force)
-        save_diffusers(model, output)
+        with _writing(output, output / WEIGHTS_FILE, SafetensorError):
+            save_diffusers(model, output)
     else:
         refuse_existing([output / "config.json"], args.force)
-        model.save_pretrained(output)
+        with _writing(output, f"the model {output}", SafetensorError):
+            model.save_pretrained(output)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     kind = "transformer and VQGAN" if isinstance(model, LatentTransformer) else "VQGAN"
     print(f"{kind}, {parameters:,} parameters: {args.source} -> {output} ({args.to})")
+
+
+@contextmanager
+def _writing(folder: Path, weights: Path | str, raised: type[Exception]) -> Iterator[None]:
+    """Around the writing of a model: on a full disk an OSError that says what was to be written.
+
+    Args:
+        folder: of all its files.
+        weights: what torch or safetensors writes.
+        raised: what that raises instead of an OSError.
+    """
+    from ..data.naming import naming
+
+    with naming(f"the model {folder}"):
+        try:
+            yield
+        except raised as error:
+            reason = str(error).splitlines()[0]
+            raise OSError(
+                f"{weights} cannot be written: {reason} (is the disk full, or over its quota?)"
+            ) from error
 
 
 def _read(args: argparse.Namespace) -> VQGAN | LatentTransformer:

@@ -6,20 +6,20 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .held_out import held_out_maps, held_out_nll, held_out_of, is_vqgan_of_maps
+from .held_out import held_out_maps, is_vqgan_of_maps
 from .kept_pictures import PictureFolder, check_replaceable, remove_old
+from .likelihood import check_size, likelihood
 from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
 from .outputs import add_force, refuse_existing
 from .sample_files import drawn_pictures
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
 
     from ..evaluate import Pictures, ReconstructionMeasures
 
@@ -28,11 +28,12 @@ DESCRIPTION = """\
 Measures a run of either stage on pictures that it has not been trained on. Of each picture the
 centred square is taken and resized (bilinear, antialiased), as in the paper. rFID compares the
 pictures with their reconstructions, FID and the inception score take a folder of samples that
-you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats; where the
-run has a condition, on all crops that training would take of these pictures, and once more with the
-conditions shuffled between the pictures: the difference is what the condition tells. Of a VQGAN of
-maps it is how well their crops are reconstructed: the share of the pixels with the right label, or
-PSNR and mean absolute error of values in [-1, 1].
+you have drawn. With a run of stage 2, also the negative log-likelihood of a code in nats, on
+pictures as large as its training crops; where the run has a condition, on all crops that training
+would take of these pictures, and once more with the conditions shuffled between the pictures: the
+difference is what the condition tells. Of a VQGAN of maps it is how well their crops are
+reconstructed: the share of the pixels with the right label, or PSNR and mean absolute error of
+values in [-1, 1].
 
 FID below some thousands of pictures says little: it falls with their number. fid, rfid and is need
 torch-fidelity: pip install 'vqgan_fast[train,evaluate]'.
@@ -75,8 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size",
         type=int,
         metavar="PIXELS",
-        help="side (default: the resolution of the VQGAN; for nll under a condition, that of the "
-        "training crops)",
+        help="side (default: the resolution of the VQGAN; for nll, that of the training crops)",
     )
     parser.add_argument(
         "--limit",
@@ -114,7 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from ..data import list_images
-    from ..evaluate import Pictures, ReconstructionMeasures, inception_weights, nll_per_code
+    from ..evaluate import Pictures, ReconstructionMeasures, inception_weights
     from ..losses import PerceptualLoss
 
     metrics = set(args.metrics)
@@ -141,34 +141,22 @@ def run(args: argparse.Namespace) -> None:
         vqgan = transformer.first_stage_model
     else:
         vqgan = load_vqgan(args.run_folder).to(device)
-    size, factor = args.size or vqgan.config["resolution"], vqgan.downsampling_factor
-    if size % factor:
-        raise ValueError(
-            f"--size must be a multiple of the downsampling factor {factor}, got {size}"
-        )
+    size = args.size or vqgan.config["resolution"]
+    check_size(size, vqgan)
     pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
-
-    conditional = "nll" in metrics and transformer.cond_stage_model.config["name"] != "sos"
-    encode = transformer.encode_to_codes if "nll" in metrics and not conditional else None
-    of_conditions: dict[str, float] = {}
-    if conditional:  # before all else: pictures and maps that do not fit are told at once
-        held_out = held_out_of(
-            args.run_folder, transformer, args.images, args.maps, args.limit, args.size
-        )
-        of_conditions = held_out_nll(held_out, transformer, args.batch)
-        del held_out
+    nats, nll_size = {}, None
+    if "nll" in metrics:  # before all else: pictures and maps that do not fit are told at once
+        nats, nll_size = likelihood(args, transformer, files)
     with _picture_folder(args, metrics) as folder:
-        codes = _measure(pictures, measures, folder, encode)
+        _measure(pictures, measures, folder)
         figures = {
             name: value
             for name, value in measures.figures().items()
             if name not in METRICS or name in metrics
         }
-        figures |= of_conditions
-        if codes is not None:
-            figures["nll"] = nll_per_code(transformer, codes, args.batch)
+        figures |= nats
         if metrics & DISTRIBUTION:
             figures |= _distances(args, metrics, folder, size, device)
     for name in pictures.skipped:
@@ -177,7 +165,7 @@ def run(args: argparse.Namespace) -> None:
     if perceptual is not None:
         print(perceptual.description)
     lpips = None if perceptual is None else perceptual.description
-    _write_json(args, figures, size=size, skipped=pictures.skipped, lpips=lpips)
+    _write_json(args, figures, size=size, nll_size=nll_size, skipped=pictures.skipped, lpips=lpips)
 
 
 def _evaluate_maps(args: argparse.Namespace, metrics: set[str], device: torch.device) -> None:
@@ -235,32 +223,20 @@ def _picture_folder(args: argparse.Namespace, metrics: set[str]) -> Iterator[Pic
 
 
 def _measure(
-    pictures: Pictures,
-    measures: ReconstructionMeasures,
-    folder: PictureFolder | None,
-    encode: Callable[[Tensor], Tensor] | None,
-) -> Tensor | None:
-    """Adds up all pictures; returns the codes that `encode` gives them, if it is given.
-
-    A quantiser that draws has other codes in its reconstructions than those that are learned.
-    """
-    import torch
+    pictures: Pictures, measures: ReconstructionMeasures, folder: PictureFolder | None
+) -> None:
+    """Adds up all pictures."""
     from tqdm.auto import tqdm
 
-    from ..data import to_model_range
-
-    codes, done = [], 0
+    done = 0
     with tqdm(total=len(pictures.files), unit="picture", desc="measuring") as bar:
         for images in pictures:
             reconstructions = measures.add(images)
-            if encode is not None:
-                codes.append(encode(to_model_range(images, measures.device)))
             if folder is not None:
                 folder.save("real", images, done)
                 folder.save("reconstructions", reconstructions, done)
             done += len(images)
             bar.update(len(images))
-    return torch.cat(codes) if codes else None
 
 
 def _distances(
@@ -303,6 +279,7 @@ def _write_json(args: argparse.Namespace, figures: dict[str, float | int], **abo
     import torch
 
     from .. import __version__
+    from ..data.naming import naming
     from ..models.pretrained import replacing
 
     path = args.json
@@ -317,5 +294,5 @@ def _write_json(args: argparse.Namespace, figures: dict[str, float | int], **abo
     }
     content = {"figures": figures, "about": about}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    with naming(path), replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

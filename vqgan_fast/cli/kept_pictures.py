@@ -33,6 +33,7 @@ class PictureFolder:
         """Writes uint8 pictures (B, 3, H, W) as NAME/000000.png and so on, from `first` on."""
         from PIL import Image
 
+        from ..data.naming import naming
         from ..report.pictures import write_picture
 
         folder = self.path / name
@@ -40,10 +41,11 @@ class PictureFolder:
         for number, image in enumerate(images, start=first):
             picture = Image.fromarray(image.movedim(0, -1).contiguous().numpy())
             file = folder / f"{number:06d}.png"
-            if self.kept:
-                write_picture(picture, file)
-            else:  # nobody finds half a file there, and waiting for the disk would take long
-                picture.save(file)
+            with naming(file):
+                if self.kept:
+                    write_picture(picture, file)
+                else:  # nobody finds half a file there, and waiting for the disk would take long
+                    picture.save(file)
 
 
 def check_replaceable(folder: Path, sources: Iterable[Path]) -> None:

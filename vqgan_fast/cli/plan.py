@@ -12,7 +12,8 @@ DESCRIPTION = """\
 Goes through one step of CONFIG with tensors that have shapes and no memory, on any machine, and
 prints what lies on each card at its peak, the largest batch that fits, and, with a rate that was
 measured on one card (images_per_second of a short run's metrics.jsonl), how long it takes. Neither
-the pictures nor the first stage need be there; first_stage may be a stage-1 YAML file.
+the pictures nor the first stage need be there; first_stage may be a stage-1 YAML file. With
+data.codes the grid is that of the codes, or of data.size as long as they are not there.
 
 On the CPU it is within 15 % of the measured peak (docs/clusters.md has the figures). What CUDA
 needs beside the tensors, --reserve, is assumed.

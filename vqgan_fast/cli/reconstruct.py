@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
 
     from ..data import UnreadableImageError, read_image, to_model_range
     from ..data.crops import resize_shorter_side
+    from ..data.naming import naming
     from ..data.stream import channels_first
     from ..report.measures import mean_squared_error, psnr
     from ..report.pictures import beside, to_picture, write_picture
@@ -85,7 +86,8 @@ def run(args: argparse.Namespace) -> None:
         x_hat = reconstruct(model, x)
         errors.append(mean_squared_error(x, x_hat))
         sizes.append(x.numel())
-        write_picture(beside([picture, to_picture(x_hat[0])]), target)
+        with naming(target):
+            write_picture(beside([picture, to_picture(x_hat[0])]), target)
         print(f"{psnr(errors[-1]):6.2f} dB  {picture.width} x {picture.height}  {target}")
     if not errors:
         raise ValueError(f"none of the {len(sources)} pictures can be read")

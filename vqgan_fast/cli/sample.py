@@ -14,7 +14,7 @@ from .condition_input import Given, Turn, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force
 from .sample_files import SHOWN, SampleFiles, write_partial, write_pictures
-from .sample_options import add_sampling_options, positive, sampling_options
+from .sample_options import add_sampling_options, not_negative, positive, sampling_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_folder", metavar="RUN", type=Path, help=RUN_HELP + ", of stage 2")
     parser.add_argument("--number", type=positive, default=4, help="how many pictures (default: 4)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first picture (default: 0)"
+        "--seed", type=not_negative, default=0, help="seed of the first picture (default: 0)"
     )
     parser.add_argument(
         "--batch", type=positive, default=16, help="pictures drawn at once (default: 16)"

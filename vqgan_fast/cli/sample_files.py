@@ -69,12 +69,15 @@ class SampleFiles:
 
     def write_sheets(self, rows: Sequence[tuple[str, Tensor]]) -> None:
         """Rows of pictures as `comparison` takes them; the last are the samples."""
+        from ..data.naming import naming
         from ..report.pictures import comparison, picture_grid, write_picture
 
         if self.page is not None:
-            write_picture(comparison(rows), self.page)
+            with naming(self.page):
+                write_picture(comparison(rows), self.page)
         if self.grid is not None:
-            write_picture(picture_grid(rows[-1][1]), self.grid)
+            with naming(self.grid):
+                write_picture(picture_grid(rows[-1][1]), self.grid)
 
     def more(self, drawn: int) -> str:
         """What else there is to say of the folder, after so many pictures were drawn."""
@@ -89,13 +92,15 @@ def write_pictures(images: Tensor, files: Sequence[Path], unfinished: bool = Fal
     """Writes each image (3, H, W) in [-1, 1] into its file, marked where it is unfinished."""
     from PIL.PngImagePlugin import PngInfo
 
+    from ..data.naming import naming
     from ..report.pictures import to_picture, write_picture
 
     notes = PngInfo()
     if unfinished:
         notes.add_text(*UNFINISHED)
     for image, file in zip(images, files, strict=True):
-        write_picture(to_picture(image), file, notes)
+        with naming(file):
+            write_picture(to_picture(image), file, notes)
 
 
 def write_partial(interrupted: SamplingInterrupted, files: Sequence[Path]) -> None:

@@ -28,6 +28,7 @@ from .codes import (
 )
 from .fingerprint import names_fingerprint, weights_fingerprint
 from .images import DataError, PictureFile
+from .naming import naming
 from .stream import ImageStream
 
 JOB, INDEX = "job.json", "codes.index.json"
@@ -159,8 +160,23 @@ def read_codes(path: str | os.PathLike[str]) -> Codes:
     return Codes((tokens,), int(metadata["codebook_size"]), metadata["codebook"])
 
 
+def read_grid(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(h, w) of each picture's codes in what `read_codes` reads, of which it reads little.
+
+    Raises:
+        DataError: as `read_codes`, as far as it looks.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / next(iter(_filled_index(path).files))
+    tokens, metadata = read_code_file(path)
+    check_tokens(tokens[:1], int(metadata["codebook_size"]), str(path), empty=True)
+    height, width = tokens.shape[1:]
+    return height, width
+
+
 def _read_folder(folder: Path) -> Codes:
-    index = _read_index(folder)
+    index = _filled_index(folder)
     parts = []
     for name, rows in index.files.items():
         tokens, metadata = read_code_file(folder / name)
@@ -172,8 +188,6 @@ def _read_folder(folder: Path) -> Codes:
             )
         check_tokens(tokens, int(metadata["codebook_size"]), str(folder / name), empty=True)
         parts.append(tokens)
-    if not index.rows:
-        raise DataError(f"{folder} holds no codes: none of its pictures could be read")
     keep = tuple(part for part in parts if len(part))
     return Codes(keep, int(metadata["codebook_size"]), metadata["codebook"])
 
@@ -261,6 +275,13 @@ def _read_index(folder: Path) -> CodeFolder:
         raise DataError(f"{folder / INDEX} cannot be read: {error}") from error
 
 
+def _filled_index(folder: Path) -> CodeFolder:
+    index = _read_index(folder)
+    if not index.rows:
+        raise DataError(f"{folder} holds no codes: none of its pictures could be read")
+    return index
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    with replacing(path) as unfinished:
+    with naming(path), replacing(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

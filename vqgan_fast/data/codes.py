@@ -24,6 +24,7 @@ from vqgan_fast.models import VQGAN
 from vqgan_fast.models.pretrained import replacing
 
 from .images import DataError
+from .naming import naming
 from .stream import ImageStream, batches, to_model_range
 
 
@@ -93,11 +94,8 @@ def write_codes(
         "codebook": codebook_fingerprint(codebook),
         **(notes or {}),
     }
-    with replacing(path) as unfinished:
-        try:
-            _save(unfinished, tokens.to("cpu", torch.int32).contiguous(), metadata)
-        except OSError as error:  # a full disk, say: which file it is, it does not tell
-            raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+    with naming(path), replacing(path) as unfinished:
+        _save(unfinished, tokens.to("cpu", torch.int32).contiguous(), metadata)
 
 
 def _save(path: Path, tokens: Tensor, metadata: Mapping[str, str]) -> None:

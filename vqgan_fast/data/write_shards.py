@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import tarfile
@@ -13,7 +14,8 @@ import numpy as np
 
 from vqgan_fast.models.pretrained import replacing
 
-from .images import DataError, list_images
+from .images import DataError, list_images, listed, reason_of
+from .naming import naming
 from .shard_index import index_shard
 
 SHARD_BYTES = 2**28  # few enough files for a file system, small enough to copy one by one
@@ -40,7 +42,7 @@ def plan_shards(pictures: str | os.PathLike[str], count: int | None = None) -> l
         count: of shards; None makes them about SHARD_BYTES long.
 
     Raises:
-        DataError: there is no picture, or there are fewer than shards.
+        DataError: there is no picture, or there are fewer than shards, or some are not there.
     """
     folder = Path(pictures)
     files = list_images(folder)
@@ -48,7 +50,7 @@ def plan_shards(pictures: str | os.PathLike[str], count: int | None = None) -> l
         entries = [Entry(file.relative_to(folder).as_posix(), file) for file in files]
     else:
         entries = [Entry(f"{i:09d}_{file.name}", file) for i, file in enumerate(files)]
-    sizes = np.array([file.stat().st_size for file in files])
+    sizes = np.array(_sizes(files))
     total = int(sizes.sum())
     if count is None:
         count = max(1, min(len(files), round(total / SHARD_BYTES)))
@@ -61,6 +63,23 @@ def plan_shards(pictures: str | os.PathLike[str], count: int | None = None) -> l
     cuts = np.maximum.accumulate((cuts - numbers).clip(0, len(files) - count)) + numbers
     bounds = [0, *cuts.tolist(), len(files)]
     return [entries[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _sizes(files: Sequence[Path]) -> list[int]:
+    """Bytes of each file. A shard cannot hold one that is not there, as training on the files
+    themselves can skip it and name it, and one left out would move all that come behind it."""
+    sizes, problems = [], []
+    for file in files:
+        try:
+            sizes.append(file.stat().st_size)
+        except OSError as error:
+            problems.append(f"{file}: {reason_of(error)}")
+    if problems:
+        raise DataError(
+            f"{len(problems)} of the {len(files)} pictures cannot go into a shard; put them back, "
+            f"or take them out of the list:{listed(problems)}"
+        )
+    return sizes
 
 
 def write_shards(
@@ -79,7 +98,7 @@ def write_shards(
     output.parent.mkdir(parents=True, exist_ok=True)
     paths = shard_paths(output, len(plan))
     for path, entries in zip(paths, plan, strict=True):
-        with replacing(path) as unfinished, _new_tar(unfinished) as tar:
+        with naming(path), replacing(path) as unfinished, _new_tar(unfinished) as tar:
             for entry in entries:
                 _add(tar, entry)
         index_shard(path)
@@ -93,7 +112,8 @@ def _new_tar(path: Path) -> tarfile.TarFile:
 
 
 def _add(tar: tarfile.TarFile, entry: Entry) -> None:
-    with open(entry.file, "rb") as content:
-        header = tarfile.TarInfo(entry.name)
-        header.size = os.fstat(content.fileno()).st_size
-        tar.addfile(header, content)
+    with naming(entry.file, "read"):
+        content = entry.file.read_bytes()
+    header = tarfile.TarInfo(entry.name)
+    header.size = len(content)
+    tar.addfile(header, io.BytesIO(content))

@@ -6,15 +6,29 @@ checkpoints and therefore fixed.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 GROUPS = 32
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
+class GroupNorm(nn.GroupNorm):
+    """nn.GroupNorm that outside of training also takes a single value in each group.
+
+    A picture of one code has one at 32 channels, and the bias is what remains of it. torch computes
+    that for any batch but one of a single picture, which it refuses, in eval mode as well.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(channels: int) -> GroupNorm:
     """GroupNorm with 32 groups; `channels` must be a multiple of 32."""
-    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
+    return GroupNorm(GROUPS, channels, eps=1e-6)
 
 
 class ResnetBlock(nn.Module):

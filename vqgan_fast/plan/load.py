@@ -7,11 +7,23 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from vqgan_fast.data import class_names
+from vqgan_fast.data.code_folder import read_grid
 from vqgan_fast.models import ColourCodes
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
-from vqgan_fast.train.check_config import check_config, check_discriminator, check_divisible
+from vqgan_fast.train.check_config import (
+    check_config,
+    check_discriminator,
+    check_divisible,
+    codes_beside_size,
+)
 from vqgan_fast.train.check_data_config import PAIRED_MAPS
-from vqgan_fast.train.config import ConfigError, DataConfig, MapConfig, ModelConfig
+from vqgan_fast.train.config import (
+    ConfigError,
+    DataConfig,
+    MapConfig,
+    ModelConfig,
+    TransformerDataConfig,
+)
 from vqgan_fast.train.first_stage import load_first_stage
 
 HERE = "."  # a path that exists, where a run would need one
@@ -23,11 +35,15 @@ class FirstStages:
     """What a run of stage 2 finds ready: the sizes of its VQGANs, and how many classes there are.
 
     `conditions`: of each part of the condition its own VQGAN; None is the first stage, or none.
+    `grid`: of codes that are encoded already; None is that of data.size.
+    `about_codes`: which grid it is with data.codes, for the user.
     """
 
     codes: ModelConfig
     conditions: tuple[ModelConfig | None, ...] = (None,)
     classes: int = CLASSES
+    grid: tuple[int, int] | None = None
+    about_codes: str | None = None
 
 
 def load_plan(
@@ -39,7 +55,7 @@ def load_plan(
     configuration; without a `first_stage`, the paper's VQGAN is taken.
 
     Raises:
-        ConfigError: a value cannot be used.
+        ConfigError, DataError: a value cannot be used, or the codes cannot be read.
     """
     config = load_config(path, overrides, check=False)
     encoded = isinstance(config, TransformerRun) and config.data.codes is not None
@@ -59,12 +75,28 @@ def load_plan(
         _without_paths(condition), parts=[_without_paths(part) for part in condition.parts]
     )
     check_config(sound)
-    check_divisible(sound.data.size, 2 ** (len(first_stage.ch_mult) - 1))
+    grid, about_codes = _grid(config.data, 2 ** (len(first_stage.ch_mult) - 1))
     parts = condition.parts or [condition]
     own = [_sizes(part.vqgan, "condition.vqgan") if part.vqgan else None for part in parts]
     labelled = any(part.kind == "label" for part in parts)
     classes = _classes(config.data) if labelled else CLASSES
-    return sound, FirstStages(first_stage, tuple(own), classes)
+    return sound, FirstStages(first_stage, tuple(own), classes, grid, about_codes)
+
+
+def _grid(data: TransformerDataConfig, factor: int) -> tuple[tuple[int, int] | None, str | None]:
+    """`grid` and `about_codes` of FirstStages; of data.codes that are not there yet no grid."""
+    if data.codes is not None and Path(data.codes).exists():
+        grid = read_grid(data.codes)
+        unused = codes_beside_size(data, grid, factor)
+        return grid, unused or f"{grid[0]} x {grid[1]} codes are those of data.codes = {data.codes}"
+    check_divisible(data.size, factor)
+    if data.codes is None:
+        return None, None
+    side = data.size // factor
+    return None, (
+        f"data.codes = {data.codes} is not there yet: {side} x {side} codes are assumed, those of "
+        f"data.size = {data.size}"
+    )
 
 
 def _without_paths(maps: MapConfig) -> MapConfig:

@@ -94,13 +94,14 @@ class Rehearsal:
                 self.vqgan = VQGAN(**vars(stages.codes)).requires_grad_(False)
                 self.condition = PlannedCondition(config, self.vqgan, stages)
                 side = config.data.size // self.vqgan.downsampling_factor
-                self.grid = (side, side)
+                self.grid = stages.grid or (side, side)
+                cells = self.grid[0] * self.grid[1]
                 needed = max(self.vqgan.quantize.codebook_size, self.condition.vocab_size)
-                known = self.condition.length(side * side)
+                known = self.condition.length(cells)
                 check_unmasked(config.gpt.n_unmasked, known)
                 self.transformer = build_transformer(
                     config.transformer, config.gpt, needed + bool(config.cond_drop_prob),
-                    known + side * side,
+                    known + cells,
                 )  # fmt: skip
                 self._trained = [self.transformer]
                 others = [self.vqgan, *self.condition.stages]

@@ -31,7 +31,7 @@ def make_plan(
     """What `vqgan-fast plan` prints, in bytes and seconds; the arguments are the command's.
 
     Raises:
-        ConfigError: a value of the configuration cannot be used.
+        ConfigError, DataError: a value of the configuration, or its codes, cannot be used.
     """
     config, stages = load_plan(path, overrides)
     config = share_batch(config, gpus)
@@ -81,6 +81,8 @@ def make_plan(
     plan = {
         "stage": config.stage,
         "size": config.data.size,
+        "grid": None if stages is None else rehearsal.grid,
+        "codes": None if stages is None else stages.about_codes,
         "gpus": gpus,
         "sharded": sharded,
         "memory_gib": memory_gib,
@@ -120,9 +122,12 @@ def render(plan: Mapping[str, Any], parts: Mapping[str, str]) -> str:
     """The plan as text; `parts` are the names of the parts of a card's memory."""
     given, *others = plan["settings"]
     where = f"each of {plan['gpus']} cards" if plan["gpus"] > 1 else "one card"
+    about_codes = plan["codes"]
+    height, width = plan["grid"] if about_codes else (plan["size"], plan["size"])
     lines = [
-        f"stage {plan['stage']}: {given['batch_size']} samples of {plan['size']} x {plan['size']} "
-        f"on {where}, {_describe(given)}",
+        f"stage {plan['stage']}: {given['batch_size']} samples of {height} x {width}"
+        f"{' codes' if about_codes else ''} on {where}, {_describe(given)}",
+        *([about_codes] if about_codes else []),
         "",
         f"{'on a card at the peak of a step':<36}{'GiB':>8}",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from .config import (
     ConfigError,
     MapConfig,
     Run,
+    TransformerDataConfig,
     TransformerRun,
     VQGANRun,
 )
@@ -109,6 +110,29 @@ def check_divisible(size: int, factor: int) -> None:
             f"data.size must be a multiple of the VQGAN's downsampling factor f = {factor}, got "
             f"{size}; the nearest is {max(factor, round(size / factor) * factor)}"
         )
+
+
+def codes_beside_size(data: TransformerDataConfig, grid: Sequence[int], factor: int) -> str | None:
+    """How data.size contradicts the grid of data.codes; None where it does not.
+
+    Training takes the codes as they are. Held-out pictures are cropped as data.size says.
+
+    Raises:
+        ConfigError: there are held-out pictures, which would give other grids.
+    """
+    height, width = (side * factor for side in grid)
+    if (height, width) == (data.size, data.size):
+        return None
+    text = (
+        f"data.size = {data.size} contradicts data.codes = {data.codes}, whose {grid[0]} x "
+        f"{grid[1]} codes are of crops of {height} x {width} pixels"
+    )
+    if data.validation is not None:
+        raise ConfigError(
+            f"{text}: the pictures of data.validation are cropped to data.size, and must have as "
+            "many codes"
+        )
+    return f"{text}: data.size is not used"
 
 
 def check_discriminator(config: VQGANRun) -> None:

@@ -27,10 +27,11 @@ from vqgan_fast.data.order import CODE_DROPOUT, counter_generator
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.conditions import Tokens, map_tokens
 
-from .check_config import check_divisible
+from .check_config import check_divisible, codes_beside_size
 from .conditioning import Conditioning
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks
+from .run_log import say
 
 
 class CodeBatch(NamedTuple):
@@ -130,6 +131,9 @@ class FileCodes(CodeSource):
             )
         count, *grid = self.codes.shape
         self.grid, self.files, self.kinds = tuple(grid), [], []
+        unused = codes_beside_size(self.data, grid, self.vqgan.downsampling_factor)
+        if unused is not None and self.ranks.is_main:
+            say(f"WARNING: {unused}")
         self.order = SampleOrder(count, self.seed)
         self.described = f"codes of {count} crops with codebook {self.codes.codebook}"
 
@@ -156,19 +160,12 @@ def held_out_codes(source: CodeSource) -> HeldOutCodes | None:
     """The held-out crops beside a source of training codes; None where there are none to be.
 
     Raises:
-        ConfigError: they have another number of codes than the training's.
         DataError: pictures or maps cannot be used.
     """
     data, vqgan, conditioning = source.data, source.vqgan, source.conditioning
-    grid, ranks = source.grid, source.ranks
+    ranks = source.ranks
     if data.validation is None:
         return None
-    side = data.size // vqgan.downsampling_factor
-    if grid != (side, side):
-        raise ConfigError(
-            f"data.size = {data.size} gives held-out pictures {side} x {side} codes, the codes in "
-            f"data.codes are {grid[0]} x {grid[1]}"
-        )
     crops = conditioning.held_out()
     codes, tokens = [], []
     for number, part in enumerate(crops.images.split(data.batch_size)):

@@ -131,7 +131,7 @@ class DataConfig:
 class TransformerDataConfig(DataConfig):
     """Pictures as above, or the codes that `vqgan-fast tokenize` wrote."""
 
-    codes: str | None = None
+    codes: str | None = None  # their grid counts; size is that of held-out pictures alone
 
 
 @dataclass

@@ -16,13 +16,14 @@ from .distributed import Ranks
 from .launch import LAUNCH, is_restart, note_launch
 from .load_config import expand, save_config
 from .run_lock import LOCK
-from .run_log import say
+from .run_log import METRICS, last_step, say
 from .stopping import too_short
 from .together import ask_main, write_together
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 # What a run's folder holds before its configuration; .nfs*: files that another machine has open.
 BEGINNINGS = (LAUNCH, LOCK, f".{CONFIG}.", ".nfs")
+EXPORTS = ("vqgan", "model")  # of the stages: written behind a checkpoint
 # What the weights in a checkpoint were made for: another value is another run.
 FIXED = ("stage", "model.", "gpt.", "cond", "transformer")
 # But a condition's maps, and the VQGAN that encodes them, may move as the pictures may.
@@ -47,8 +48,8 @@ def find_checkpoint(config: Run, ranks: Ranks) -> Path | None:
 
     Raises:
         ConfigError: the folder is not empty and `resume` is off (a restart by torchrun needs none),
-            it is no run's folder, or it is the folder of a run with another model, or the time
-            allowed is shorter than the last checkpoint took.
+            it is no run's folder, or it is the folder of a run with another model, or its
+            checkpoints are gone, or the time allowed is shorter than the last one took.
         CheckpointError: there are checkpoints, and every one is damaged.
         OSError: rank 0 cannot look into the folder.
     """
@@ -69,6 +70,7 @@ def _find_checkpoint(config: Run, run_dir: Path) -> Path | None:
         say(f"resumed with {change}")
     checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
     if checkpoint is None:
+        _check_nothing_lost(run_dir)
         say(f"{run_dir} has no checkpoint yet: starting from step 0")
         return None
     say(f"resuming from {checkpoint}")
@@ -76,6 +78,25 @@ def _find_checkpoint(config: Run, run_dir: Path) -> Path | None:
     if limit is not None and seconds > 60 * limit:
         raise ConfigError(too_short(limit, seconds))
     return checkpoint
+
+
+def _check_nothing_lost(run_dir: Path) -> None:
+    """Refuse to start from step 0 in the folder of a run that has written a checkpoint.
+
+    One that was ended before its first has no exported model, and no entry behind the step that
+    the first was due at: one of that very step may be of a loss that was no longer finite.
+    """
+    left = [str(run_dir / name) for name in EXPORTS if (run_dir / name).exists()]
+    due = OmegaConf.select(OmegaConf.load(run_dir / CONFIG), "log.checkpoint_every")
+    step = last_step(run_dir / METRICS)
+    if isinstance(due, int) and step > due:
+        left.append(f"{run_dir / METRICS} up to step {step}")
+    if left:
+        raise ConfigError(
+            f"run_dir {run_dir} cannot be resumed: {run_dir / CHECKPOINTS} holds no checkpoint, "
+            f"and starting from step 0 would replace {' and '.join(left)}. Put the checkpoints "
+            "back, or choose another run_dir"
+        )
 
 
 def create_run_folder(config: Run, ranks: Ranks) -> Path:

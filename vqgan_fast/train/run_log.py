@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -112,7 +113,7 @@ class RunLog:
             values = {**values, "images_per_second": speed}
         self.last = {"step": step, **values}
         with open(self.run_dir / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(self.last) + "\n")
+            file.write(_line(self.last))
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
@@ -157,7 +158,7 @@ def truncate_metrics(file: Path, step: int) -> dict[str, float]:
     if not file.exists():
         return {}
     kept, damaged = [], 0
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+    for line in _lines(file):
         entry = _read_entry(line)
         if entry is None:
             # Without its end it is the last line of a process that was killed in the middle of it.
@@ -167,9 +168,27 @@ def truncate_metrics(file: Path, step: int) -> dict[str, float]:
     if damaged:
         say(f"WARNING: {file}: lines that are no entry of a step are dropped: {damaged}")
     with replacing(file) as unfinished:
-        lines = "".join(json.dumps(entry) + "\n" for entry in kept)
-        unfinished.write_text(lines, encoding="utf-8")
+        unfinished.write_text("".join(map(_line, kept)), encoding="utf-8")
     return kept[-1] if kept else {}
+
+
+def last_step(file: Path) -> int:
+    """The largest step with an entry in metrics.jsonl, 0 if there is none."""
+    entries = map(_read_entry, _lines(file)) if file.exists() else ()
+    return max((entry["step"] for entry in entries if entry is not None), default=0)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+
+
+def _line(entry: Mapping[str, float]) -> str:
+    """An entry as JSON, which has no NaN and no infinity: null stands for them."""
+    finite = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in entry.items()
+    }
+    return json.dumps(finite) + "\n"
 
 
 def _read_entry(line: str) -> dict[str, float] | None:
