@@ -189,7 +189,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
   args.other = codes;
   args.own_latents = true;
   double* left = nullptr;
-  if (grad_expected.has_value() || grad_mean.has_value()) {
+  // The gradient of the values is of probabilities alone.
+  const bool of_logits = need_z || grad_codebook.numel() > 0 || grad_bias.numel() > 0;
+  if (of_logits && (grad_expected.has_value() || grad_mean.has_value())) {
     left = terms.term + num_rows;
     args.grad_add = contiguous_rows(left, DType::kFloat64, num_rows, 1);
     launched(cuda::soft_gradient(args, stream));

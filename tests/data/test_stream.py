@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -85,6 +87,24 @@ def test_a_worker_that_is_killed_is_told_with_advice(files, meanwhile):
         else:
             for _ in source:
                 pass
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_a_process_ends_though_its_workers_are_still_referred_to(files, tmp_path, error):
+    """By the traceback of an error that nobody caught, for example."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from vqgan_fast.data import ImageStream, batches, list_images\n"
+        "def train(source):\n"
+        "    next(source)\n"
+        f"    assert not {error}, 'the error that nobody caught'\n"
+        "train(kept := batches(ImageStream(list_images(sys.argv[1]), size=32), 4, num_workers=2))\n"
+    )
+    command = [sys.executable, str(program), str(files[0].parent)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == error, ended.stderr
+    assert ended.stderr.count("Traceback") == error, ended.stderr
 
 
 def test_the_loader_leaves_the_random_state_of_training_alone(files):

@@ -93,3 +93,15 @@ def test_a_compiled_search_without_a_tangent_runs_within_jvp(problem):
 
     expected = ops.nearest_code(z, codebook)[1] * z.numel()
     assert torch.allclose(tangent(z), expected)
+
+
+def test_what_was_compiled_outside_of_a_level_does_not_serve_within(problem):
+    z, codebook = problem
+    torch._dynamo.reset()
+    distance = torch.compile(lambda x: ops.nearest_code(x, codebook)[1], backend="eager")
+    expected = distance(z)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(z, torch.ones_like(z))
+        with pytest.raises(NotImplementedError, match="nearest_code has no forward-mode"):
+            distance(dual)
+    assert torch.equal(distance(z), expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
@@ -27,7 +26,7 @@ from .crops import (
 )
 from .images import DataError, PictureFile, UnreadableImageError, listed, read_image, read_size
 from .order import AUGMENTATION, SampleOrder, counter_generator, rank_positions
-from .worker_errors import Collate, Told, told_by_workers
+from .worker_errors import Collate, Told, ignore_signals, told_by_workers
 
 Item = TypeVar("Item")
 
@@ -255,7 +254,7 @@ def batches(
         batch_sampler=_Positions(positions()),
         collate_fn=Collate(stream.collate) if num_workers else stream.collate,
         num_workers=num_workers,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=ignore_signals,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # otherwise the loader draws from the training's random state
     )
@@ -271,12 +270,6 @@ class _Positions:
 
     def __iter__(self) -> Iterator[range]:
         return self.positions
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and a cluster's SIGTERM reach workers too; the training process ends them itself."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def all_skipped(samples: Sequence[Sample]) -> tuple[str, ...]:

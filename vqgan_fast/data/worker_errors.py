@@ -6,9 +6,11 @@ worker that is gone a RuntimeError that does not say what to do.
 
 from __future__ import annotations
 
+import multiprocessing.util
 import re
 import signal
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -56,6 +58,7 @@ def told_by_workers(source: Iterator[Any]) -> Iterator[Any]:
         DataError: a worker is gone; or as in the worker.
     """
     _tell_of_lost_workers()
+    _end_with_the_process(source)
 
     def batches() -> Iterator[Any]:
         while True:
@@ -70,6 +73,28 @@ def told_by_workers(source: Iterator[Any]) -> Iterator[Any]:
             yield batch
 
     return batches()
+
+
+def ignore_signals(worker: int) -> None:
+    """Ctrl-C and a cluster's SIGTERM reach workers too; the training process ends them itself."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_with_the_process(source: Iterator[Any]) -> None:
+    """As the process ends, multiprocessing sends SIGTERM to the workers of a loader that something
+    still refers to, such as the traceback of an error, and waits for them: ours would ignore it."""
+    reference = weakref.ref(source)
+
+    def kill() -> None:
+        loader = reference()
+        if loader is None:
+            return
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # nobody need be told of these
+        for worker in loader._workers:
+            worker.kill()
+
+    multiprocessing.util.Finalize(source, kill, exitpriority=0)
 
 
 def _raise(error: Exception) -> NoReturn:

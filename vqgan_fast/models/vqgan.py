@@ -210,9 +210,9 @@ class VQGAN(nn.Module, Pretrained):
             raise ValueError(f"x must be floating point in [-1, 1], got {x.dtype}")
         weights = self.quant_conv.weight.dtype
         # Autocast gives pictures and weights one type, but leaves fp64 as it is.
-        if x.dtype != weights and (
-            torch.float64 in (x.dtype, weights) or not torch.is_autocast_enabled(x.device.type)
-        ):
+        device = x.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if x.dtype != weights and (torch.float64 in (x.dtype, weights) or not autocast):
             raise ValueError(f"x must be {weights}, as the weights are, got {x.dtype}")
         return self.quant_conv(self.encoder(x))
 

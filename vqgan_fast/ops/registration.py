@@ -58,9 +58,9 @@ def may_skip_autograd(z: torch.Tensor, other: torch.Tensor) -> bool:
     )
 
 
-def check_tensors(**arguments: object) -> None:
+def check_tensors(expected: str = "a torch.Tensor", /, **arguments: object) -> None:
     """Raises where an argument is an array or a list, of which the dispatcher would print all; of
-    None the kernels tell.
+    None the kernels tell. `expected` is what the message says it must be.
 
     Raises:
         TypeError: the argument is named.
@@ -72,7 +72,7 @@ def check_tensors(**arguments: object) -> None:
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             if kind.startswith("numpy."):
                 kind += "; for numpy there is only vqgan_fast.numpy.nearest_code"
-            raise TypeError(f"{name} must be a torch.Tensor, got {kind}")
+            raise TypeError(f"{name} must be {expected}, got {kind}")
 
 
 def _in_dual_level() -> bool:
@@ -90,7 +90,9 @@ def refuse_forward_mode(op: str, *tensors: torch.Tensor | None) -> None:
     Raises:
         NotImplementedError: there is a tangent; the result's would be zero, whatever the inputs'.
     """
-    if not _in_dual_level():
+    # Where a compiler traces outside of all levels, the number itself is read, and guarded then:
+    # what was compiled there must not serve within one.
+    if not _in_dual_level() and forward_ad._current_level < 0:
         return
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:

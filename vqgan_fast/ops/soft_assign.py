@@ -112,13 +112,13 @@ def soft_assign(
     elif values is not None:
         raise ValueError('values are used by the output "expected" alone, which is not asked for')
     check_tensors(z=z, codebook=codebook, values=values, bias=bias)
-    if isinstance(temperature, Tensor) and temperature.requires_grad:
+    learned = isinstance(temperature, Tensor) and temperature.requires_grad
+    if learned and torch.is_grad_enabled():
         raise ValueError("temperature must not require a gradient, as soft_assign has none by it")
     if isinstance(seed, Integral):
         # As 64 bits, of which int64 holds the upper half as negative numbers.
         seed = torch.tensor((int(seed) + 2**63) % 2**64 - 2**63, dtype=torch.int64, device=z.device)
-    elif not (seed is None or isinstance(seed, Tensor) or hasattr(seed, "__torch_function__")):
-        raise TypeError(f"seed must be an integer or a torch.Tensor, got {seed!r}")
+    check_tensors("an integer or a torch.Tensor", seed=seed)
     refuse_forward_mode("soft_assign", z, codebook, values, bias)
     found = torch.ops.vqgan_fast.soft_assign(
         z,

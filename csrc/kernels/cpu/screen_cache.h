@@ -59,7 +59,9 @@ int64_t screen_cache_limit();
 bool meet_codebook(const CodebookKey& key);
 
 // Returns what was packed for this key: null if the codebook turned out to have no such screen,
-// which is worth knowing as well, and nothing if it was not tried, or long ago.
+// which is worth knowing as well, and nothing if it was not tried, or long ago. Clusters are looked
+// for in samples that are not compared with the hash, so another thread's writing may cost time
+// there.
 std::optional<std::shared_ptr<const CodeScreen>> find_screen(const ScreenKey& key);
 
 // Keeps a screen that was just packed, or null. What was used longest ago goes first when all

@@ -149,7 +149,11 @@ void backward(const SoftAssignProblem& problem, const SoftAssignGradients& gradi
     latents.entropy.push_back(gradients.grad_entropy[n]);
     latents.excess.push_back(gradients.statistics[kSoftStatistics * n + 1]);
   }
-  balance<T>(problem, frame, gradients, codes, &latents, parallel);
+  // The gradient of the values is of probabilities alone.
+  if (gradients.grad_z.data != nullptr || codes.grad_rows.data != nullptr ||
+      codes.grad_add.data != nullptr) {
+    balance<T>(problem, frame, gradients, codes, &latents, parallel);
+  }
   latents.grad_rows = gradients.grad_z;
 
   if (latents.grad_rows.data != nullptr) {

@@ -128,6 +128,7 @@ void gradient_pass(const SoftAssignProblem& problem, const SoftFrame& frame, con
           SoftGradientRow<T> row;
           row.scale = static_cast<T>(frame.scale);
           row.add = static_cast<T>(add);
+          row.add_first = !latents_are_rows;
           row.excess = static_cast<T>(value_or_zero(own.excess, begin + r));
           const double own_term = value_or_zero(own.term, begin + r);
           row.term = static_cast<T>(own_term);

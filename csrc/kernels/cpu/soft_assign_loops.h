@@ -22,6 +22,7 @@ template <class T>
 struct SoftGradientRow {
   T scale;  // of the tile's products
   T add;
+  bool add_first;  // before column_add: what is a code's, so that u is the same bits in every pass
   T excess;
   T term, term_low;  // a number in two parts, for the terms of a row and a column may cancel
   T entropy;
@@ -69,7 +70,7 @@ struct SoftAssignLoops {
   double (*probabilities)(T* row, int64_t n, T scale, T row_add, const T* add, const T* noise,
                           const T* factor);
 
-  // With u = scale * products[j] + column_add[j] + add + noise[j] and
+  // With u = (scale * products[j] + column_add[j]) + add + noise[j], or the other one first, and
   // p = exp(u - excess - column_excess[j]), and both parts of the terms:
   // products[j] = p (term + column_term[j] + values[j] - (entropy + column_entropy[j]) u), the sum
   // of which is returned; values[j] = p. values may be null.

@@ -180,7 +180,9 @@ typename Simd::Scalar gradients(const SoftGradientRow<typename Simd::Scalar>& ro
   for (int64_t j = 0; j < n; j += Simd::kLanes) {
     Vector u = Simd::load(products + j);
     if (row.column_add != nullptr) {
-      u = Simd::multiply_add(u, factor, Simd::load(row.column_add + j)) + shift;
+      const Vector column = Simd::load(row.column_add + j);
+      u = row.add_first ? Simd::multiply_add(u, factor, shift) + column
+                        : Simd::multiply_add(u, factor, column) + shift;
       if (row.noise != nullptr) u = u + Simd::load(row.noise + j);
     }
     u = Simd::max(least, u);

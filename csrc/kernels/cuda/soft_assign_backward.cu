@@ -81,7 +81,10 @@ __device__ void gradient(const SoftGradientArgs& args) {
     for (int r = 0; r < kSoftWarpRows; ++r) {
       T& line = tile.lines[warp][lane][r];
       const auto of_row = [&](T number) { return __shfl_sync(kAllLanes, number, r); };
-      T u = fma(line, static_cast<T>(scale), column_terms.add) + of_row(row_terms.add);
+      // What is a code's first: u is the same bits in every pass.
+      const T row_add = of_row(row_terms.add);
+      T u = fma(line, static_cast<T>(scale), args.own_latents ? column_terms.add : row_add) +
+            (args.own_latents ? row_add : column_terms.add);
       if (problem.noisy) {
         // Selected by arithmetic: a branch would double the loop.
         const int64_t other_way = args.own_latents ? 0 : column - (own_row + r);

@@ -148,12 +148,7 @@ __global__ void __launch_bounds__(kSoftThreads) soft_anchors_double_kernel(SoftL
   set_anchor<double>(args);
 }
 
-// What u loses by the rounding of its largest part.
-__device__ double lost_in_u(const SoftLatentArgs& args, int64_t row) {
-  if (soft_wide(args.problem, args.frame)) return 0.0;
-  const double add = args.add[row];
-  return add - static_cast<double>(static_cast<float>(add));
-}
+__device__ double lost_in_fp32(double x) { return x - static_cast<double>(static_cast<float>(x)); }
 
 // A warp for each latent.
 __global__ void __launch_bounds__(kSoftThreads) soft_latents_kernel(SoftLatentArgs args) {
@@ -181,10 +176,14 @@ __global__ void __launch_bounds__(kSoftThreads)
     soft_balance_kernel(SoftLatentArgs args, const double* left) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kSoftThreads + threadIdx.x;
   if (row >= args.problem.num_rows) return;
-  const double lost = lost_in_u(args, row);
+  const bool wide = soft_wide(args.problem, args.frame);
+  const double lost = wide ? 0.0 : lost_in_fp32(args.add[row]);
   double term = args.term[row] - args.entropy[row] * lost;
-  // Of probabilities whose sum is exp(-lost).
-  if (left != nullptr) term -= args.problem.temperature * exp(lost) * left[row];
+  if (left != nullptr) {
+    // Of probabilities whose sum is exp(shift - lost).
+    const double shift = wide ? 0.0 : lost_in_fp32(args.excess[row]);
+    term -= args.problem.temperature * exp(lost - shift) * left[row];
+  }
   if (args.grad_log_sum_exp.data != nullptr) term += load_number(args.grad_log_sum_exp, row);
   args.term[row] = term;
 }

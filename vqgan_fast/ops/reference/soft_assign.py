@@ -110,8 +110,12 @@ def soft_assign_backward(
     wide, codes = wide_type(z), codebook.to(wide_type(z))
     num_rows = z.shape[:-1].numel()
     column = [
-        None if grad is None else grad.reshape(num_rows, -1).to(wide)
-        for grad in (grad_log_sum_exp, grad_expected, grad_entropy)
+        None if grad is None else grad.reshape(num_rows, width).to(wide)
+        for grad, width in (
+            (grad_log_sum_exp, 1),
+            (grad_expected, 0 if values is None else values.shape[1]),
+            (grad_entropy, 1),
+        )
     ]
     grad_z = []
     grad_codes, grad_bias = torch.zeros_like(codes), torch.zeros_like(codes[:, 0])
