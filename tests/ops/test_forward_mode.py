@@ -95,6 +95,10 @@ def test_a_compiled_search_without_a_tangent_runs_within_jvp(problem):
     assert torch.allclose(tangent(z), expected)
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14),
+    reason="before 2.14 torch.compile does not guard what it reads of torch.autograd.forward_ad",
+)
 def test_what_was_compiled_outside_of_a_level_does_not_serve_within(problem):
     z, codebook = problem
     torch._dynamo.reset()
