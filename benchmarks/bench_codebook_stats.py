@@ -5,7 +5,7 @@ torch, in fp32 where that is the type of our result. The bytes of all inputs and
 counted once, over the time are set beside what the machine reads from memory; beside them stands a
 plain copy of as many bytes, in the same rounds. What fits into the caches can exceed the memory.
 A copy reads in order, but rows of one code lie anywhere: what memory gives then shows a sum of
-gathered rows, torch's embedding_bag in fp32, whose rows were sorted by code before the clock starts.
+gathered rows: torch's embedding_bag in fp32, of rows that were sorted by code before.
 """
 
 from __future__ import annotations
