@@ -95,10 +95,6 @@ def test_a_compiled_search_without_a_tangent_runs_within_jvp(problem):
     assert torch.allclose(tangent(z), expected)
 
 
-@pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14),
-    reason="before 2.14 torch.compile does not guard what it reads of torch.autograd.forward_ad",
-)
 def test_what_was_compiled_outside_of_a_level_does_not_serve_within(problem):
     z, codebook = problem
     torch._dynamo.reset()
@@ -106,6 +102,9 @@ def test_what_was_compiled_outside_of_a_level_does_not_serve_within(problem):
     expected = distance(z)
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(z, torch.ones_like(z))
-        with pytest.raises(NotImplementedError, match="nearest_code has no forward-mode"):
-            distance(dual)
+        if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14):
+            with pytest.raises(NotImplementedError, match="nearest_code has no forward-mode"):
+                distance(dual)
+        else:  # which does not guard what its compiler read of forward_ad: docs/numerics.md
+            assert forward_ad.unpack_dual(distance(dual)).tangent is None
     assert torch.equal(distance(z), expected)
