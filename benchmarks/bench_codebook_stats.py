@@ -10,6 +10,8 @@ gathered rows: torch's embedding_bag in fp32, of rows that were sorted by code b
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Callable
 
 import pytest
@@ -32,12 +34,16 @@ ONE_CODE_SHAPE = (32768, 8192, 64)
 
 @pytest.fixture(scope="module", autouse=True)
 def memory_that_is_there() -> None:
-    """Results of less than 32 MiB come from memory that the process holds, as in a training run.
+    """Results come from memory that the process holds, as in a training run.
 
-    The allocator of the GNU C library gives larger ones back to the system until it has seen one
-    freed, and clearing new pages, by luck for one contender and not for another, would be measured.
+    The allocator of the GNU C library maps large ones anew and gives freed memory back to the
+    system: clearing new pages, by luck for one contender and not for another, would be measured.
     """
-    torch.ones(31 << 18)
+    if platform.libc_ver()[0] != "glibc":
+        return
+    trim_threshold, mmap_max = -1, -4  # of its malloc.h
+    libc = ctypes.CDLL(None)
+    assert libc.mallopt(mmap_max, 0) == 1 and libc.mallopt(trim_threshold, 2**31 - 1) == 1
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
     VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure avx2.json
     python benchmarks/fit_search_cost.py fit avx2.json avx2.inc
     python benchmarks/fit_search_cost.py check avx2.json
-    VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure between.json --between
+    VQGAN_FAST_ISA=avx2 python benchmarks/fit_search_cost.py measure between.json --sizes between
 
 `fit` prints a level's rows of the table and writes by how much the times differ from it, which is
 csrc/kernels/cpu/nearest_code_correction_avx2.inc. `check` tells what the op chooses now, at
-the sizes that were measured; with --between these are none that the correction knows.
+the sizes that were measured: those of the correction, others between them, or, measured longer,
+those of usual codebooks (--sizes grid, between, usual).
 
 `measure` forces every way on a grid of sizes, on one thread, with the codebook packed before and
 anew. The ways take turns, and beside them a search that is the same in every round: the median of
@@ -36,9 +37,9 @@ from tqdm import tqdm
 from vqgan_fast import _native, ops
 
 WAYS = ("direct", "fp32", "int16", "int8", "boxes")
-MOST_PRODUCTS = 6e8
+MOST_PRODUCTS = 1.7e9
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
-TURN_SECONDS, SIZE_SECONDS = 3e-4, 0.25
+TURN_SECONDS, SIZE_SECONDS = 3e-4, {"grid": 0.25, "between": 0.25, "usual": 0.6}
 LEAST_ROUNDS, MOST_ROUNDS = 5, 41
 # The search that is the same in every round, by the direct way, and its nanoseconds: any number
 # near the truth, for only ratios matter.
@@ -57,20 +58,27 @@ BOXES = {
 
 # The sizes of the correction, as nearest_code_correction.cpp has them.
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 32768)
-CODES = (64, 256, 1024, 4096, 16384, 262144)
+CODES = (64, 256, 1024, 4096, 8192, 16384, 262144)
 DIMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 # Others, at which the choice is interpolated.
 ROWS_BETWEEN, CODES_BETWEEN = (3, 6, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
 DIMS_BETWEEN = (7, 9, 11, 14, 20, 48, 100)
+# Those of usual codebooks, and K = 262144.
+ROWS_USUAL, CODES_USUAL = (1, 256, 4096, 32768), (1024, 8192, 16384, 262144)
+DIMS_USUAL = (3, 4, 8, 16, 32, 64, 128, 256)
+AXES = {
+    "grid": (ROWS, CODES, DIMS),
+    "between": (ROWS_BETWEEN, CODES_BETWEEN, DIMS_BETWEEN),
+    "usual": (ROWS_USUAL, CODES_USUAL, DIMS_USUAL),
+}
 
 Size = tuple[int, int, int]
 # Nanoseconds by way and by whether the codebook was packed before.
 Times = dict[tuple[str, bool], float]
 
 
-def sizes(between: bool = False) -> list[Size]:
-    axes = (ROWS_BETWEEN, CODES_BETWEEN, DIMS_BETWEEN) if between else (ROWS, CODES, DIMS)
-    return [(n, k, d) for n, k, d in itertools.product(*axes) if n * k * d <= MOST_PRODUCTS]
+def sizes(which: str) -> list[Size]:
+    return [(n, k, d) for n, k, d in itertools.product(*AXES[which]) if n * k * d <= MOST_PRODUCTS]
 
 
 def take(way: str, kept: bool) -> None:
@@ -97,7 +105,7 @@ def seconds_of(call: Callable[[], object], count: int) -> float:
     return (time.perf_counter() - begin) / count
 
 
-def times_of(size: Size) -> Times:
+def times_of(size: Size, seconds_of_size: float) -> Times:
     """Of every way that holds for the codebook; "call" is what a call without rows costs."""
     z, codebook = tensors_of(size)
     no_rows = z[:0]
@@ -119,7 +127,7 @@ def times_of(size: Size) -> Times:
     shares: dict[tuple, list[float]] = {of: [] for of in calls}
     start = time.perf_counter()
     for done in range(1 + MOST_ROUNDS):
-        if done > LEAST_ROUNDS and time.perf_counter() - start > SIZE_SECONDS:
+        if done > LEAST_ROUNDS and time.perf_counter() - start > seconds_of_size:
             break
         seconds = {}
         for (way, kept), call in calls.items():
@@ -134,11 +142,12 @@ def times_of(size: Size) -> Times:
     return {of: YARDSTICK_NS * statistics.median(values) for of, values in shares.items()}
 
 
-def measure(file: Path, part: str, between: bool) -> None:
+def measure(file: Path, part: str, which: str) -> None:
     number, parts = (int(x) for x in part.split("/"))
     stored = json.loads(file.read_text()) if file.exists() else []
-    for size in tqdm(sizes(between)[number - 1 :: parts], unit="size"):
-        stored += [[*size, way, kept, ns] for (way, kept), ns in times_of(size).items()]
+    for size in tqdm(sizes(which)[number - 1 :: parts], unit="size"):
+        times = times_of(size, SIZE_SECONDS[which])
+        stored += [[*size, way, kept, ns] for (way, kept), ns in times.items()]
     file.write_text(json.dumps(stored))
 
 
@@ -272,14 +281,14 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=("measure", "fit", "check"))
     parser.add_argument("file", type=Path)
     parser.add_argument("correction", type=Path, nargs="?", help="to be written, for `fit`")
-    parser.add_argument("--between", action="store_true", help="`measure` other sizes")
+    parser.add_argument("--sizes", choices=AXES, default="grid", help="that `measure` takes")
     parser.add_argument("--slice", default="1/1", help="of the sizes, for `measure`")
     parser.add_argument("--most", type=int, default=40, help="lines that `check` prints")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("SIMD level", _native.cpu_features()["selected"])
     if arguments.what == "measure":
-        measure(arguments.file, arguments.slice, arguments.between)
+        measure(arguments.file, arguments.slice, arguments.sizes)
     elif arguments.what == "fit":
         if arguments.correction is None:
             parser.error("fit needs a second file, for the correction")

@@ -20,6 +20,8 @@ class SearchCost {
   double pack_and_search(SearchWay way) const;
   // Of hashing it.
   double hash() const;
+  // Of finding clusters of codes, packing each and searching all rows.
+  double cluster_and_search() const;
 
  private:
   // What the formulas say.

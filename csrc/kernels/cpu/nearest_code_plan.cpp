@@ -18,9 +18,8 @@ namespace {
 
 // Fewer rows than this are not worth a second screen.
 constexpr int64_t kLeastRowsAgain = 96;
-// Clusters are looked for where one in so many rows is open, and at least so many, unless what is
-// found will be kept.
-constexpr int64_t kShareForClusters = 32, kLeastForClusters = 512;
+// Clusters are looked for where one in so many rows is open.
+constexpr int64_t kShareForClusters = 32;
 
 // What VQGAN_FAST_SCREEN allows.
 struct Allowed {
@@ -88,9 +87,8 @@ SearchPlan::SearchPlan(const NearestCodeArgs& args, const Parallel& parallel)
 
 std::shared_ptr<const CodeScreen> SearchPlan::next_screen(int64_t num_open) {
   if (!first_ && num_open < kLeastRowsAgain) return nullptr;
-  const bool many =
-      num_open >= args_.num_rows / kShareForClusters && (known_ || num_open >= kLeastForClusters);
-  if (clusters_ && (first_ ? ways_.empty() : products_ && many)) {
+  const bool many = num_open >= args_.num_rows / kShareForClusters;
+  if (clusters_ && (first_ ? ways_.empty() : products_ && many && clusters_pay(num_open))) {
     clusters_ = false;
     if (auto screen = pack(ScreenKind::kClusters)) {
       ++nearest_code_counters().calls_clusters;
@@ -126,6 +124,13 @@ bool SearchPlan::is_hash_worth() const {
   double packed = cost.search(ways_[0]);
   for (const SearchWay way : ways_) packed = std::min(packed, cost.search(way));
   return cost.search(SearchWay::kDirect) > packed + cost.hash();
+}
+
+// Whether the rest would take longer by the direct search. What is found of a codebook that comes
+// again is kept.
+bool SearchPlan::clusters_pay(int64_t num_rows) const {
+  const SearchCost cost(level_, num_rows, args_.num_codes, args_.dim);
+  return known_ || cost.search(SearchWay::kDirect) > cost.cluster_and_search();
 }
 
 bool SearchPlan::is_last_screen() const {

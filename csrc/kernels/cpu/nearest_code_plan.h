@@ -35,6 +35,7 @@ class SearchPlan {
 
  private:
   bool is_hash_worth() const;
+  bool clusters_pay(int64_t num_rows) const;
   SearchWay fastest(int64_t num_rows) const;
   std::shared_ptr<const CodeScreen> pack(ScreenKind kind);
 
