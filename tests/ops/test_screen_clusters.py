@@ -127,6 +127,21 @@ def test_clusters_follow_long_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counters["calls_int8"] == counters["calls_clusters"] == 1
 
 
+@pytest.mark.parametrize("level", cpu_levels())
+def test_clusters_of_a_new_codebook_where_they_pay(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few rows are searched before clusters would be found, unless these are kept."""
+    force_way("auto", level, monkeypatch)
+    codebook = torch.randn(3, 64)[torch.arange(2048) % 3] + 1e-5 * torch.randn(2048, 64)
+    z = codebook[torch.randint(2048, (4096,))] + 1e-5 * torch.randn(4096, 64)
+    check(z[:128], codebook)  # the codebook is met
+    assert check(z[:128], codebook)["calls_clusters"] == 1
+    monkeypatch.setenv("VQGAN_FAST_CACHE_MB", "0")
+    assert check(z[:128], codebook)["calls_clusters"] == 0
+    assert check(z, codebook)["calls_clusters"] == 1
+
+
 def test_no_clusters(way: str) -> None:
     """Ordinary codes are not split, whatever rows a screen leaves; nor are too few."""
     codebook = torch.randn(K, 64)

@@ -165,7 +165,8 @@ double SearchCost::hash() const { return 100.0 + 0.2 * num_codes_ * dim_; }
 double SearchCost::cluster_and_search() const {
   constexpr double kSample = 6e5, kCode = 250.0, kComparisons = 180.0;
   const double per_code = kCode + kComparisons * dim_ * cost_of(level_).direct.pair_element;
-  return kSample + num_codes_ * per_code + 0.5 * search(SearchWay::kInt16);
+  const double products = std::min(search(SearchWay::kInt16), search(SearchWay::kFp32));
+  return kSample + num_codes_ * per_code + 0.5 * products;
 }
 
 }  // namespace vqgan_fast
