@@ -11,8 +11,10 @@ from typing import Any
 LEAST_ROUNDS, MOST_ROUNDS = 3, 41
 # Each peer brings thread pools of its own, whose threads spin for a while after a call.
 PAUSE_SECONDS = 1e-2
-# A turn lasts at least this long: short calls are repeated, and warm the caches for themselves.
+# A turn lasts at least this long: short calls are repeated.
 TURN_SECONDS = 2e-3
+# What takes less is called once more before, untimed, and so warms the caches for itself.
+WARM_SECONDS = 1e-2
 WARM_UP_SECONDS = 0.3
 # What is slower than this many times the first contender may be timed once, beside its warm-up.
 FAR_BEHIND = 20
@@ -27,10 +29,10 @@ class Contender:
     prepare: Callable[[], None] | None = None
     pause: float = PAUSE_SECONDS
 
-    def turn(self, repeats: int) -> float:
-        """Seconds of a call, after one that is not timed where there are several."""
+    def turn(self, repeats: int, warm_up: bool = False) -> float:
+        """Seconds of a call, of so many; with warm_up after one that is not timed."""
         time.sleep(self.pause)
-        if repeats > 1:
+        if warm_up:
             self._seconds(1)
         return self._seconds(repeats)
 
@@ -65,10 +67,11 @@ def rotate(
         if cost[name] < WARM_UP_SECONDS:
             cost[name] = contender.turn(1)
     first = next(iter(cost.values()))
-    repeats, rounds = {}, {}
+    repeats, rounds, warm_up = {}, {}, {}
     for name, seconds in cost.items():
         repeats[name] = max(1, round(TURN_SECONDS / max(seconds, 1e-7)))
-        turn = PAUSE_SECONDS + seconds * (repeats[name] + (repeats[name] > 1))
+        warm_up[name] = seconds < WARM_SECONDS
+        turn = PAUSE_SECONDS + seconds * (repeats[name] + warm_up[name])
         least = 1 if seconds > FAR_BEHIND * first and 3 * seconds > budget else LEAST_ROUNDS
         rounds[name] = min(max(int(budget / len(cost) / turn), least), MOST_ROUNDS)
 
@@ -79,7 +82,7 @@ def rotate(
         start = i % len(names)
         for name in names[start:] + names[:start]:
             if (i + 1) * rounds[name] // most > i * rounds[name] // most:
-                times[name].append(contenders[name].turn(repeats[name]))
+                times[name].append(contenders[name].turn(repeats[name], warm_up[name]))
     return times
 
 
