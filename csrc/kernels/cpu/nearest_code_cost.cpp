@@ -159,14 +159,17 @@ double SearchCost::pack_formula(SearchWay way) const {
 
 double SearchCost::hash() const { return 100.0 + 0.2 * num_codes_ * dim_; }
 
-// A sample is looked at, then all codes are compared with the centres, once for each time that
-// clusters are split: within a third of what was measured from 1024 x 16 to 16384 x 256, with three
-// to some dozen clusters. Most rows pass over a part of them.
+// The distances of a sample, then those of all codes to the centres, once for each time that
+// clusters are split; an element of them takes so long in fp64, long where fused multiply-adds are
+// calls. Within a factor of two of what was measured from 1024 x 16 to 16384 x 256, with three to
+// some dozen clusters. Most rows pass over a part of them.
 double SearchCost::cluster_and_search() const {
-  constexpr double kSample = 6e5, kCode = 250.0, kComparisons = 180.0;
-  const double per_code = kCode + kComparisons * dim_ * cost_of(level_).direct.pair_element;
+  constexpr double kCall = 3e5, kSamples = 256, kCode = 250.0, kDistancesOfCode = 80.0;
+  const double element = level_ == SimdLevel::kBaseline ? 1.0 : 0.07;
+  const double sample = kSamples * kSamples * dim_ * element;
+  const double codes = num_codes_ * (kCode + kDistancesOfCode * dim_ * element);
   const double products = std::min(search(SearchWay::kInt16), search(SearchWay::kFp32));
-  return kSample + num_codes_ * per_code + 0.5 * products;
+  return kCall + sample + codes + 0.5 * products;
 }
 
 }  // namespace vqgan_fast
