@@ -8,7 +8,7 @@
 `fit` prints a level's rows of the table and writes by how much the times differ from it, which is
 csrc/kernels/cpu/nearest_code_correction_avx2.inc. `check` tells what the op chooses now, at
 the sizes that were measured: those of the correction, others between them, or, measured longer,
-those of usual codebooks (--sizes grid, between, usual).
+those of usual codebooks, which are among the correction's (--sizes grid, between, usual).
 
 `measure` forces every way on a grid of sizes, on one thread, with the codebook packed before and
 anew. The ways take turns, and beside them a search that is the same in every round: the median of
@@ -61,7 +61,7 @@ ROWS = (1, 2, 4, 8, 16, 64, 256, 1024, 4096, 32768)
 CODES = (64, 256, 1024, 4096, 8192, 16384, 262144)
 DIMS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 64, 128, 256)
 # Others, at which the choice is interpolated.
-ROWS_BETWEEN, CODES_BETWEEN = (3, 6, 30, 128, 500, 2048, 8192), (100, 500, 2000, 8192)
+ROWS_BETWEEN, CODES_BETWEEN = (3, 6, 30, 128, 500, 2048, 8192), (100, 500, 2000, 6000)
 DIMS_BETWEEN = (7, 9, 11, 14, 20, 48, 100)
 # Those of usual codebooks, and K = 262144.
 ROWS_USUAL, CODES_USUAL = (1, 256, 4096, 32768), (1024, 8192, 16384, 262144)
@@ -203,6 +203,8 @@ def fit(
 
 
 def fit_level(measured: dict[Size, Times], file: Path) -> None:
+    if missing := set(CODES) - {k for _, k, _ in measured}:
+        raise SystemExit(f"nothing was measured with {missing} codes: measure anew")
     call_time = statistics.median(times["call", True] for times in measured.values())
     print("call, row, row_element, pair, pair_element, code, code_element; pack_call, code, ...")
     packed, anew = {}, {}  # curves of the correction, by way

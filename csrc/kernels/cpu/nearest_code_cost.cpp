@@ -159,10 +159,9 @@ double SearchCost::pack_formula(SearchWay way) const {
 
 double SearchCost::hash() const { return 100.0 + 0.2 * num_codes_ * dim_; }
 
-// The distances of a sample, then those of all codes to the centres, once for each time that
-// clusters are split; an element of them takes so long in fp64, long where fused multiply-adds are
-// calls. Within a factor of two of what was measured from 1024 x 16 to 16384 x 256, with three to
-// some dozen clusters. Most rows pass over a part of them.
+// The distances of a sample, and those of all codes to some dozen centres, whose elements take so
+// long in fp64: very long where fused multiply-adds are calls. A rough estimate: what clusters take
+// depends on how many there are. Most rows pass over a part of them.
 double SearchCost::cluster_and_search() const {
   constexpr double kCall = 3e5, kSamples = 256, kCode = 250.0, kDistancesOfCode = 80.0;
   const double element = level_ == SimdLevel::kBaseline ? 1.0 : 0.07;

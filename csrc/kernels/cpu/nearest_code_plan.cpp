@@ -126,8 +126,8 @@ bool SearchPlan::is_hash_worth() const {
   return cost.search(SearchWay::kDirect) > packed + cost.hash();
 }
 
-// Whether the rest would take longer by the direct search. What is found of a codebook that comes
-// again is kept.
+// Whether the rest would take longer by the direct search, where codes that one screen cannot tell
+// apart mostly end, after a finer screen too. What is found of a codebook that comes again is kept.
 bool SearchPlan::clusters_pay(int64_t num_rows) const {
   const SearchCost cost(level_, num_rows, args_.num_codes, args_.dim);
   return known_ || cost.search(SearchWay::kDirect) > cost.cluster_and_search();

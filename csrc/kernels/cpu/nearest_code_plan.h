@@ -25,9 +25,10 @@ class SearchPlan {
   // The screen that open rows should pass next, or null: those that are left are searched directly.
   // The first one is that of the way which nearest_code_cost.h holds for the fastest, or which the
   // environment variable VQGAN_FAST_SCREEN names (direct, fp32, int16, int8, boxes or clusters;
-  // auto is the default). Where products left many rows, clusters follow, if there are any; and
-  // after boxes or int8, another one: data that fills no boxes may still be screened by its
-  // products, or by finer ones. Packs the codebook, unless an earlier call left it packed.
+  // auto is the default). Where products left many rows, clusters follow, if there are any and
+  // looking for them pays; and after boxes or int8, another one: data that fills no boxes may still
+  // be screened by its products, or by finer ones. Packs the codebook, unless an earlier call left
+  // it packed.
   std::shared_ptr<const CodeScreen> next_screen(int64_t num_open);
 
   // Whether no screen may follow the one that was returned last.
