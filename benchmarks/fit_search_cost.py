@@ -39,7 +39,8 @@ from vqgan_fast import _native, ops
 WAYS = ("direct", "fp32", "int16", "int8", "boxes")
 MOST_PRODUCTS = 1.7e9
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
-TURN_SECONDS, SIZE_SECONDS = 3e-4, {"grid": 0.25, "between": 0.25, "usual": 0.6}
+TURN_SECONDS = 3e-4
+SIZE_SECONDS = {"grid": 0.25, "between": 0.25, "usual": 0.6}
 LEAST_ROUNDS, MOST_ROUNDS = 5, 41
 # The search that is the same in every round, by the direct way, and its nanoseconds: any number
 # near the truth, for only ratios matter.

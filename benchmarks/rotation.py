@@ -13,8 +13,8 @@ LEAST_ROUNDS, MOST_ROUNDS = 3, 41
 PAUSE_SECONDS = 1e-2
 # A turn lasts at least this long: short calls are repeated.
 TURN_SECONDS = 2e-3
-# What takes less is called once more before, untimed, and so warms the caches for itself.
-WARM_SECONDS = 1e-2
+# A call of fewer seconds is made once before its turn, untimed, and so warms the caches for itself.
+LONGEST_WARMED = 1e-2
 WARM_UP_SECONDS = 0.3
 # What is slower than this many times the first contender may be timed once, beside its warm-up.
 FAR_BEHIND = 20
@@ -70,7 +70,7 @@ def rotate(
     repeats, rounds, warm_up = {}, {}, {}
     for name, seconds in cost.items():
         repeats[name] = max(1, round(TURN_SECONDS / max(seconds, 1e-7)))
-        warm_up[name] = seconds < WARM_SECONDS
+        warm_up[name] = seconds < LONGEST_WARMED
         turn = PAUSE_SECONDS + seconds * (repeats[name] + warm_up[name])
         least = 1 if seconds > FAR_BEHIND * first and 3 * seconds > budget else LEAST_ROUNDS
         rounds[name] = min(max(int(budget / len(cost) / turn), least), MOST_ROUNDS)
