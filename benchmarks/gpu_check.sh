@@ -244,6 +244,7 @@ done
 still=0  # to come
 for name in $runs; do ! wanted "$name" || still=$((still + 1)); done
 help=$(timeout -k 5 30 compute-sanitizer --help 2>&1 </dev/null)
+[ -z "$runs" ] || timeout -k 5 30 compute-sanitizer --version 2>&1 </dev/null | tee -a "$folder/log"
 has_option() { grep -qE -e "(^|[^-a-z])$1([^-a-z]|$)" <<<"$help"; }
 sanitize() {  # NAME TOOL ARGUMENTS...: each gets its share of the time that is left
   local name=$1 tool=$2 share=$limit options=()
@@ -256,7 +257,16 @@ sanitize() {  # NAME TOOL ARGUMENTS...: each gets its share of the time that is 
   # torch asks the driver for what an older one has not, and goes on. (Errors of our launches are exceptions.)
   ! has_option --report-api-errors || options+=(--report-api-errors no)
   # torch's kernels are not ours to check, but write memory that initcheck would then think was never written.
-  [ "$tool" = initcheck ] || ! has_option --kernel-regex || options+=(--kernel-regex kns=vqgan_fast)
+  # (The option had another name before 2023.3.)
+  if [ "$tool" != initcheck ]; then
+    for option in --kernel-name --kernel-regex; do
+      if has_option $option; then
+        options+=("$option" kns=vqgan_fast)
+        break
+      fi
+    done
+  fi
+  ! has_option --print-limit || options+=(--print-limit 50)  # a log of megabytes tells no more
   step "$name" "$share" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 VQGAN_FAST_TEST_POISON=0 \
     compute-sanitizer --tool "$tool" --error-exitcode 1 --target-processes application-only \
     ${options[@]+"${options[@]}"} "$PYTHON" -m pytest -v -p no:cacheprovider "$@"

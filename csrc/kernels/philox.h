@@ -10,21 +10,41 @@
 namespace vqgan_fast {
 namespace {
 
-// The first word that key (seed) makes of the counter (code, cell, 0, 0).
-VQGAN_FAST_MATH uint32_t philox_word(uint64_t seed, uint32_t cell, uint32_t code) {
-  uint32_t c0 = code, c1 = cell, c2 = 0, c3 = 0;
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+// The four words that key (seed) makes of a counter, in its place: of one, or of one for each lane
+// of a vector. multiply(words, factor, high, low) gives the halves of the 64-bit products.
+template <class Words, class Multiply>
+VQGAN_FAST_MATH void philox(Words counter[4], uint64_t seed, const Multiply& multiply) {
+  uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1  // ten rounds at once would take registers that soft_assign has no spare ones of
+#endif
   for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
-    const uint64_t product1 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
-    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ k0;
-    c1 = static_cast<uint32_t>(product1);
-    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
-    c3 = static_cast<uint32_t>(product0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
+    Words high[2], low[2];
+    multiply(counter[0], 0xD2511F53u, &high[0], &low[0]);
+    multiply(counter[2], 0xCD9E8D57u, &high[1], &low[1]);
+    counter[0] = high[1] ^ counter[1] ^ key0;
+    counter[1] = low[1];
+    counter[2] = high[0] ^ counter[3] ^ key1;
+    counter[3] = low[0];
+    key0 += 0x9E3779B9u;
+    key1 += 0xBB67AE85u;
   }
-  return c0;
+}
+
+struct MultiplyWords {
+  VQGAN_FAST_MATH void operator()(uint32_t word, uint32_t factor, uint32_t* high,
+                                  uint32_t* low) const {
+    const uint64_t product = static_cast<uint64_t>(word) * factor;
+    *high = static_cast<uint32_t>(product >> 32);
+    *low = static_cast<uint32_t>(product);
+  }
+};
+
+// The first word of the counter (code, cell, 0, 0).
+VQGAN_FAST_MATH uint32_t philox_word(uint64_t seed, uint32_t cell, uint32_t code) {
+  uint32_t words[4] = {code, cell, 0, 0};
+  philox(words, seed, MultiplyWords());
+  return words[0];
 }
 
 // -log(-log(u)), u = (word + 1/2) / 2^32.

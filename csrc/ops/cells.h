@@ -14,8 +14,8 @@ namespace vqgan_fast::ops {
 inline void check_range(const int64_t* values, const char* name, int64_t rows, int64_t low,
                         int64_t high) {
   for (int64_t row = 0; row < rows; ++row) {
-    STD_TORCH_CHECK(values[row] >= low && values[row] < high, name, " must lie in [", low, ", ",
-                    high, "), got ", values[row], " for row ", row);
+    VQGAN_FAST_CHECK(values[row] >= low && values[row] < high, name, " must lie in [", low, ", ",
+                     high, "), got ", values[row], " for row ", row);
   }
 }
 

@@ -17,8 +17,8 @@ std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& ind
   const Tensor rows = torch::stable::contiguous(indices);
   const auto* index = static_cast<const int64_t*>(rows.data_ptr());
   const int64_t bad = find_bad_index(index, sizes.num_rows, num_codes);
-  STD_TORCH_CHECK(bad < 0, "indices must lie in [0, ", num_codes, "), got ", index[bad],
-                  " at flat position ", bad);
+  VQGAN_FAST_CHECK(bad < 0, "indices must lie in [0, ", num_codes, "), got ", index[bad],
+                   " at flat position ", bad);
   const ScalarType sums_type = accumulation_type(z, z);
   // The large one first: the small one could take the place where the last call's large one lay,
   // and new pages would be asked of the system.

@@ -6,7 +6,6 @@
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/shim_utils.h>
 
 #include <cstddef>
@@ -18,13 +17,13 @@
 namespace vqgan_fast::ops {
 
 inline void check_cuda(cudaError_t error, const char* what) {
-  STD_TORCH_CHECK(
+  VQGAN_FAST_CHECK(
       error != cudaErrorNoKernelImageForDevice, what,
       ": this build of vqgan_fast has no code for the GPU (sm_75 or newer is needed, and "
       "VQGAN_FAST_CUDA_ARCHS must name it or an older one with PTX; `vqgan-fast info` "
       "lists both)");
-  STD_TORCH_CHECK(error == cudaSuccess, what, ": CUDA error ", static_cast<int>(error), ", ",
-                  cudaGetErrorString(error));
+  VQGAN_FAST_CHECK(error == cudaSuccess, what, ": CUDA error ", static_cast<int>(error), ", ",
+                   cudaGetErrorString(error));
 }
 
 // The device of a tensor for as long as the object lives, and the stream that torch uses there now.

@@ -15,24 +15,24 @@ namespace vqgan_fast::ops {
 struct LayerTensors {
   LayerTensors(const Tensor& x, const std::vector<Tensor>& weights,
                const std::vector<Tensor>& scales, const Tensor& k_cache) {
-    STD_TORCH_CHECK(weights.size() == 12 && (scales.empty() || scales.size() == 4),
-                    "weights must be packed by pack_layers, got ", weights.size(), " weights and ",
-                    scales.size(), " scales");
+    VQGAN_FAST_CHECK(weights.size() == 12 && (scales.empty() || scales.size() == 4),
+                     "weights must be packed by pack_layers, got ", weights.size(), " weights and ",
+                     scales.size(), " scales");
     check_floats(x, "x", "(R, C)", x, {kAnySize, kAnySize});
-    STD_TORCH_CHECK(k_cache.dim() >= 5 && k_cache.size(0) == weights[0].size(0),
-                    "k_cache must be (L, S, H, ..., Dh) with L = ", weights[0].size(0),
-                    " layers, got ", shape_text(k_cache));
+    VQGAN_FAST_CHECK(k_cache.dim() >= 5 && k_cache.size(0) == weights[0].size(0),
+                     "k_cache must be (L, S, H, ..., Dh) with L = ", weights[0].size(0),
+                     " layers, got ", shape_text(k_cache));
     args.layers = k_cache.size(0);
     args.heads = k_cache.size(2);
     args.head_dim = k_cache.size(k_cache.dim() - 1);
     const int64_t width = args.heads * args.head_dim;
-    STD_TORCH_CHECK(x.size(1) == width && weights[0].size(1) == width,
-                    "x must be (R, C) with C = ", weights[0].size(1),
-                    " as the layers have it and H * Dh = ", width, " as the caches have it, got ",
-                    shape_text(x));
-    STD_TORCH_CHECK(args.head_dim >= 8 && args.head_dim % 8 == 0,
-                    "k_cache must have heads of a multiple of 8 elements, got ",
-                    shape_text(k_cache));
+    VQGAN_FAST_CHECK(x.size(1) == width && weights[0].size(1) == width,
+                     "x must be (R, C) with C = ", weights[0].size(1),
+                     " as the layers have it and H * Dh = ", width, " as the caches have it, got ",
+                     shape_text(x));
+    VQGAN_FAST_CHECK(args.head_dim >= 8 && args.head_dim % 8 == 0,
+                     "k_cache must have heads of a multiple of 8 elements, got ",
+                     shape_text(k_cache));
     const int64_t hidden = weights[9].size(weights[9].dim() - 1);
     args.rows = x.size(0);
     const auto scale = [&](size_t i) { return scales.empty() ? nullptr : &scales[i]; };
@@ -66,8 +66,8 @@ struct LayerTensors {
   StackedLinear linear(const Tensor& x, const Tensor& weight, const Tensor& bias,
                        const Tensor* scales, int64_t dim, int64_t outputs) {
     check_packed(weight, x, args.layers, dim, outputs);
-    STD_TORCH_CHECK((scales != nullptr) == (weight.scalar_type() == ScalarType::Char),
-                    "scales must come with int8 weights, and with no others");
+    VQGAN_FAST_CHECK((scales != nullptr) == (weight.scalar_type() == ScalarType::Char),
+                     "scales must come with int8 weights, and with no others");
     StackedLinear linear;
     linear.weight = weight.data_ptr();
     linear.type = weight_type(weight);
@@ -80,7 +80,7 @@ struct LayerTensors {
 
   const float* stacked(const Tensor& x, const Tensor& t, const char* name, int64_t size) {
     check_floats(t, name, "(L, N)", x, {args.layers, size});
-    STD_TORCH_CHECK(t.is_contiguous(), name, " must be contiguous");
+    VQGAN_FAST_CHECK(t.is_contiguous(), name, " must be contiguous");
     return floats_of(t);
   }
 };

@@ -40,7 +40,7 @@ std::tuple<Tensor, Tensor> nearest_code_cpu(const Tensor& z, const Tensor& codeb
 // z (N, D) and codebook (K, D) -> indices (N) and fp64 distances (N), by the scalar definition.
 std::tuple<Tensor, Tensor> nearest_code_oracle_cpu(const Tensor& z, const Tensor& codebook) {
   const SearchSizes sizes = check_search(z, codebook);
-  STD_TORCH_CHECK(codebook.dim() == 2, "codebook must be (K, D), got ", shape_text(codebook));
+  VQGAN_FAST_CHECK(codebook.dim() == 2, "codebook must be (K, D), got ", shape_text(codebook));
   const auto as_fp64 = [](const Tensor& t) {
     return torch::stable::contiguous(torch::stable::to(t, ScalarType::Double));
   };

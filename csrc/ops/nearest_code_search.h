@@ -1,8 +1,6 @@
 // What nearest_code and vector_quantize share on CUDA: the arguments of the search.
 #pragma once
 
-#include <torch/headeronly/util/Exception.h>
-
 #include <cstdlib>
 #include <optional>
 #include <string>
@@ -22,8 +20,8 @@ inline std::optional<SearchWay> search_way_from_environment() {
   if (name == "direct") return SearchWay::kDirect;
   if (name == "mma") return SearchWay::kMma;
   if (name == "wgmma") return SearchWay::kWgmma;
-  STD_TORCH_CHECK(false, "VQGAN_FAST_CUDA_SEARCH must be auto, exact, direct, mma or wgmma, got ",
-                  name);
+  VQGAN_FAST_CHECK(false, "VQGAN_FAST_CUDA_SEARCH must be auto, exact, direct, mma or wgmma, got ",
+                   name);
 }
 
 // Sizes and types of a search for each head; its pointers are the caller's to set.

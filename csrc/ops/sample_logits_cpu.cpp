@@ -28,9 +28,9 @@ std::tuple<Tensor, Tensor> sample_logits_cpu(const Tensor& logits, const Tensor&
   args.logprobs = floats_of(logprobs);
   sample_logits(args, simd_level(), torch_parallel());
   for (int64_t row = 0; row < args.rows; ++row) {
-    STD_TORCH_CHECK(args.codes[row] >= 0,
-                    "logits must hold no NaN or +inf, and a finite value in each row: row ", row,
-                    " does not");
+    VQGAN_FAST_CHECK(args.codes[row] >= 0,
+                     "logits must hold no NaN or +inf, and a finite value in each row: row ", row,
+                     " does not");
   }
   return {codes, logprobs};
 }

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <cmath>
 #include <cstdint>
@@ -33,8 +32,8 @@ inline void check_vector(const Tensor& t, const char* name, const char* size_nam
                          const Tensor& z) {
   check_float(t, name);
   check_same_device(t, name, z);
-  STD_TORCH_CHECK(t.dim() == 1 && t.size(0) == size, name, " must be (", size_name, ",) with ",
-                  size_name, " = ", size, ", got ", shape_text(t));
+  VQGAN_FAST_CHECK(t.dim() == 1 && t.size(0) == size, name, " must be (", size_name, ",) with ",
+                   size_name, " = ", size, ", got ", shape_text(t));
 }
 
 // One number for each row of z; `columns` of them if that is not 0.
@@ -44,9 +43,9 @@ inline void check_per_row(const Tensor& t, const char* name, int64_t columns, co
   bool same = t.dim() == z.dim() - (columns > 0 ? 0 : 1);
   for (int64_t i = 0; same && i + 1 < z.dim(); ++i) same = t.size(i) == z.size(i);
   if (same && columns > 0) same = t.size(t.dim() - 1) == columns;
-  STD_TORCH_CHECK(same, name, " must have the leading sizes of z ", shape_text(z),
-                  columns > 0 ? " and last " : " alone", columns > 0 ? std::to_string(columns) : "",
-                  ", got ", shape_text(t));
+  VQGAN_FAST_CHECK(same, name, " must have the leading sizes of z ", shape_text(z),
+                   columns > 0 ? " and last " : " alone",
+                   columns > 0 ? std::to_string(columns) : "", ", got ", shape_text(t));
 }
 
 // The arguments as the kernels take them. `holders` own copies where strides need them; seed is
@@ -61,11 +60,11 @@ inline SoftAssignArguments check_soft_assign(const Tensor& z, const Tensor& code
                                              const OptionalTensor& values,
                                              const OptionalTensor& bias, const OptionalTensor& seed,
                                              double temperature, bool squared) {
-  STD_TORCH_CHECK(!codebook.defined() || codebook.dim() == 2, "codebook must be (K, D), got ",
-                  shape_text(codebook));
+  VQGAN_FAST_CHECK(!codebook.defined() || codebook.dim() == 2, "codebook must be (K, D), got ",
+                   shape_text(codebook));
   const SearchSizes sizes = check_search(z, codebook);
-  STD_TORCH_CHECK(temperature > 0 && std::isfinite(temperature),
-                  "temperature must be positive and finite, got ", temperature);
+  VQGAN_FAST_CHECK(temperature > 0 && std::isfinite(temperature),
+                   "temperature must be positive and finite, got ", temperature);
   SoftAssignArguments arguments;
   SoftAssignProblem& problem = arguments.problem;
   arguments.type = accumulation_type(z, codebook);
@@ -79,9 +78,10 @@ inline SoftAssignArguments check_soft_assign(const Tensor& z, const Tensor& code
   if (values.has_value()) {
     check_float(*values, "values");
     check_same_device(*values, "values", z);
-    STD_TORCH_CHECK(values->dim() == 2 && values->size(0) == sizes.num_codes && values->size(1) > 0,
-                    "values must be (K, C) with K = ", sizes.num_codes, " and C >= 1, got ",
-                    shape_text(*values));
+    VQGAN_FAST_CHECK(
+        values->dim() == 2 && values->size(0) == sizes.num_codes && values->size(1) > 0,
+        "values must be (K, C) with K = ", sizes.num_codes, " and C >= 1, got ",
+        shape_text(*values));
     problem.values = head_rows(*values, 0);
     problem.value_dim = values->size(1);
     if (values->scalar_type() == ScalarType::Double) arguments.type = ScalarType::Double;
@@ -92,9 +92,9 @@ inline SoftAssignArguments check_soft_assign(const Tensor& z, const Tensor& code
     if (bias->scalar_type() == ScalarType::Double) arguments.type = ScalarType::Double;
   }
   if (seed.has_value()) {
-    STD_TORCH_CHECK(seed->scalar_type() == ScalarType::Long && seed->numel() == 1,
-                    "seed must be one int64, got ", seed->scalar_type(), " of shape ",
-                    shape_text(*seed));
+    VQGAN_FAST_CHECK(seed->scalar_type() == ScalarType::Long && seed->numel() == 1,
+                     "seed must be one int64, got ", seed->scalar_type(), " of shape ",
+                     shape_text(*seed));
     check_same_device(*seed, "seed", z);
     problem.noisy = true;
   }
@@ -110,13 +110,13 @@ inline void check_soft_assign_gradients(const SoftAssignProblem& problem, const 
                                         const OptionalTensor& grad_mean, const Tensor& expected,
                                         const Tensor& statistics) {
   check_per_row(statistics, "statistics", kSoftStatistics, z);
-  STD_TORCH_CHECK(statistics.scalar_type() == ScalarType::Double,
-                  "statistics must be float64, got ", statistics.scalar_type());
+  VQGAN_FAST_CHECK(statistics.scalar_type() == ScalarType::Double,
+                   "statistics must be float64, got ", statistics.scalar_type());
   if (grad_log_sum_exp.has_value()) {
     check_per_row(*grad_log_sum_exp, "grad_log_sum_exp", 0, z);
   }
   if (grad_expected.has_value()) {
-    STD_TORCH_CHECK(problem.value_dim > 0, "values must be given with grad_expected, got None");
+    VQGAN_FAST_CHECK(problem.value_dim > 0, "values must be given with grad_expected, got None");
     check_per_row(*grad_expected, "grad_expected", problem.value_dim, z);
     check_per_row(expected, "expected", problem.value_dim, z);
   }

@@ -4,7 +4,6 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 #include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 #include <torch/headeronly/util/shim_utils.h>
 
@@ -16,6 +15,7 @@
 
 #include "kernels/cpu/large_pages.h"
 #include "kernels/cpu/rows.h"
+#include "ops/check.h"
 
 namespace vqgan_fast::ops {
 
@@ -34,7 +34,7 @@ inline DType dtype_of(ScalarType type) {
     case ScalarType::Half:
       return DType::kFloat16;
     default:
-      STD_TORCH_CHECK(false, "no kernel for ", type);
+      VQGAN_FAST_CHECK(false, "no kernel for ", type);
   }
 }
 

@@ -73,8 +73,8 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cpu(std::optional<Tensor> gr
   const Tensor flat = torch::stable::contiguous(indices);
   const auto* index = static_cast<const int64_t*>(flat.data_ptr());
   const int64_t bad = find_bad_index(index, flat.numel(), sizes.num_codes);
-  STD_TORCH_CHECK(bad < 0, "indices must lie in [0, ", sizes.num_codes, "), got ", index[bad],
-                  " at flat position ", bad);
+  VQGAN_FAST_CHECK(bad < 0, "indices must lie in [0, ", sizes.num_codes, "), got ", index[bad],
+                   " at flat position ", bad);
 
   Tensor grad_codebook = need_grad_codebook ? on_large_pages(torch::stable::empty_like(codebook))
                                             : torch::stable::new_empty(codebook, {0});

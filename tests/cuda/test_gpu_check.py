@@ -52,6 +52,7 @@ HUNG = "+++++++++++++ Timeout +++++++++++++"
 # Stands for compute-sanitizer: of the options that the script may take, it has those in HELP.
 SANITIZER = """#!/bin/bash
 [ "$1" != --help ] || { echo "$HELP"; exit; }
+[ "$1" != --version ] || { echo "Version 2026.9.9"; exit; }
 echo "sanitized: $*"
 """
 
@@ -168,10 +169,13 @@ def test_the_tools_get_options_that_they_have(run_check, sanitizer):
     have = "  --report-api-errors arg (=explicit)\n  --kernel-regex arg"
     _, _, log = run_check("racecheck", "initcheck", HELP=have)
     race, init = (line for line in log.splitlines() if line.startswith("sanitized: "))
+    assert "Version 2026.9.9" in log
     assert "--tool racecheck" in race and own in race and api in race
     assert "--tool initcheck" in init and own not in init and api in init
     _, _, log = run_check("synccheck", HELP="--kernel-regex-exclude arg")
     assert own not in log.splitlines()[-1] and api not in log.splitlines()[-1]
+    _, _, log = run_check("synccheck", HELP="  --kernel-name arg\n  --print-limit arg (=100)")
+    assert "--kernel-name kns=vqgan_fast --print-limit 50" in log.splitlines()[-1]
 
 
 def test_steps_that_are_named_add_to_what_was_found(run_check):

@@ -123,6 +123,27 @@ def test_equal_codes_give_the_lowest(kernels, capability):
 
 
 @KERNELS
+@pytest.mark.parametrize("near", [2, 3, 4, 12])
+def test_codes_that_a_class_gave_up(kernels, near, capability):
+    """Of several codes at almost one distance, some share a class, in other tiles.
+
+    Few of them leave a row crowded, many leave it open.
+    """
+    torch.manual_seed(near)
+    for multiprocessors, dtype in ((1, torch.float32), (3, torch.float32), (2, torch.float16)):
+        z, codebook = 3 * torch.randn(40, 36), 3 * torch.randn(2900, 36)
+        steps = torch.nn.functional.normalize(torch.randn(40, near, 36), dim=-1)
+        places = torch.randperm(2900)[: 40 * near]
+        codebook[places] = (z[:, None] + steps).flatten(0, 1)
+        codebook[-1] = z[-1] + steps[0, 0] * (1 - 1e-5)  # in a tile that is not full
+        kernels.emulate(multiprocessors, 2, capability)
+        assert_same_search(kernels, z.to(dtype), codebook.to(dtype), capability)
+    # So few rows that each has a warp, and one multiprocessor, so that a split has many tiles.
+    kernels.emulate(1, 2, capability)
+    assert_same_search(kernels, z[:7], codebook, capability)
+
+
+@KERNELS
 def test_fast_finds_what_no_rounding_decides(kernels, capability):
     torch.manual_seed(0)
     kernels.emulate(capability=capability)

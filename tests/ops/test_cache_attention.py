@@ -228,3 +228,11 @@ def test_bad_input_of_grid_attention_is_named(change: dict, message: str) -> Non
     arguments |= {"width": 4, "up": 2, "left": 2, "right": 1}
     with pytest.raises(RuntimeError, match=message):
         ops.grid_attention(**(arguments | change))
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    q, cache, zero = torch.zeros(1, 2, 8), torch.zeros(2, 2, 4, 8), torch.zeros(1).long()
+    with pytest.raises(TypeError, match=r"ends must be a torch\.Tensor, got builtins\.list"):
+        ops.window_attention(q, q, q, cache, cache, zero, zero, [1])
+    with pytest.raises(TypeError, match=r"q must be a torch\.Tensor, got numpy\.ndarray"):
+        ops.grid_attention(q.numpy(), q, q, cache[None], cache[None], zero, zero, zero, 4)

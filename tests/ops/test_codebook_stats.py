@@ -84,6 +84,7 @@ SPREADS = {
     "eight columns": (6000, 5000, 8),
     "more codes than rows": (700, 50000, 33),
     "many open sums": (40000, 60000, 6),
+    "rows that threads share out": (70000, 3000, 5),
 }
 
 
@@ -97,7 +98,9 @@ def test_the_same_bits_at_every_thread_count_and_layout(spread: str, collapsed: 
     if collapsed:
         indices[torch.rand(indices.shape) < 0.9] = num_codes // 3
     columns = images.movedim(1, -1)
-    for z in (columns, columns.contiguous(), columns.float(), columns.float().contiguous()):
+    rows = columns.contiguous()
+    gapped = torch.cat([rows, rows[:, :3]], dim=1)[:, : n // 2]
+    for z in (columns, rows, gapped, columns.float(), rows.float()):
         for threads in (1, 2, 3, 7):
             torch.set_num_threads(threads)
             torch.full((num_codes, d), torch.nan)  # memory that comes again is not all zeros

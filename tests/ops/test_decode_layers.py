@@ -159,3 +159,28 @@ def test_bad_input_is_named(gpt: GPT) -> None:
     with pytest.raises(ValueError, match="blocks must have one eps"):
         gpt.blocks[1].ln2.eps = 1e-3
         ops.pack_layers(gpt.blocks)
+
+
+def test_what_is_no_tensor_or_not_packed_is_named(gpt: GPT) -> None:
+    layers, cache = ops.pack_layers(gpt.blocks), caches(1, HEADS, LENGTH)
+    x, zero = torch.zeros(1, WIDTH), torch.zeros(1, dtype=torch.int64)
+    for change, message in (
+        ({"layers": gpt.blocks}, "layers must be PackedLayers, as pack_layers .* got ModuleList"),
+        ({"x": x.numpy()}, r"x must be a torch\.Tensor, got numpy\.ndarray"),
+        ({"k_cache": None}, r"k_cache must be a torch\.Tensor, got None"),
+        ({"slots": [0]}, r"slots must be a torch\.Tensor, got builtins\.list"),
+    ):
+        arguments = {"x": x, "layers": layers, "slots": zero, "positions": zero, "ends": zero + 1}
+        arguments |= {"k_cache": cache[0], "v_cache": cache[1]}
+        with pytest.raises(TypeError, match=message):
+            ops.decode_layers(**arguments | change)
+    where = grid_arguments(zero, zero, 4, WIDTH // HEADS)
+    with pytest.raises(TypeError, match=r"layers must be PackedLayers, .* got ModuleList"):
+        ops.decode_grid_layers(x, gpt.blocks, *caches(1, HEADS, 3, 4), *where)
+    for blocks, message in (
+        (gpt, "blocks must be the layers of a GPT, got GPT"),
+        ([torch.nn.Linear(2, 2)], "blocks must have ln1 with a weight and a bias, .* got Linear"),
+        ([x.numpy()], "blocks must have ln1 .* got ndarray"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ops.pack_layers(blocks)

@@ -44,3 +44,12 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(RuntimeError, match="eps must be >= 0, got -1"):
         ops.layer_norm(x, one, one, -1.0)
     assert ops.layer_norm(x[:0], one, one).shape == (0, 8)
+
+
+def test_what_is_no_tensor_is_named() -> None:
+    x, one = torch.zeros(2, 8), torch.ones(8)
+    with pytest.raises(TypeError, match=r"x must be a torch\.Tensor, got numpy\.ndarray"):
+        ops.layer_norm(x.numpy(), one, one)
+    with pytest.raises(TypeError, match=r"bias must be a torch\.Tensor, got builtins\.list"):
+        ops.layer_norm(x, one, one.tolist())
+    assert not ops.layer_norm(x, one.requires_grad_(), one).requires_grad

@@ -137,3 +137,25 @@ def test_bad_weights_are_named() -> None:
             ops.pack_linear(weight)
     with pytest.raises(ValueError, match="weight must be finite to be held in int8"):
         ops.pack_linear(torch.full((2, 2), float("nan")), "int8")
+
+
+def test_what_is_no_tensor_or_not_packed_is_named() -> None:
+    x, packed = torch.zeros(2, 8), ops.pack_linear(torch.zeros(5, 8))
+    for arguments, message in (
+        ((x.numpy(), packed), r"x must be a torch\.Tensor, got numpy\.ndarray"),
+        ((x, packed, [0.0] * 5), r"bias must be a torch\.Tensor, got builtins\.list"),
+        ((x, torch.zeros(3, 8)), "packed must be a PackedWeight, as pack_linear .* got Tensor"),
+        ((x, torch.nn.Linear(8, 5)), "packed must be a PackedWeight, .* got Linear"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            ops.packed_linear(*arguments)
+    with pytest.raises(TypeError, match=r"packed must be a PackedWeight, .* got Tensor"):
+        ops.unpack_linear(torch.zeros(5, 8))
+    for weight, kind in ((x.numpy(), "numpy.ndarray"), (x.tolist(), "list"), (None, "None")):
+        with pytest.raises(TypeError, match=rf"weight must be a torch\.Tensor, got .*{kind}"):
+            ops.pack_linear(weight)
+
+
+def test_results_have_no_gradients() -> None:
+    x = torch.randn(2, 8, requires_grad=True)
+    assert not ops.packed_linear(x, ops.pack_linear(torch.zeros(5, 8))).requires_grad

@@ -188,20 +188,36 @@ def test_rows_that_cannot_be_drawn_from(bad: float | str, greedy: bool, level: s
             r"cells must lie in \[0, 4294967296\), got -1 for row 1",
         ),
         ({"cells": torch.tensor([2**32, 0])}, "cells must lie in .*, got 4294967296 for row 0"),
-        ({"temperature": -1.0}, "temperature must be finite and >= 0, got -1"),
-        ({"temperature": NAN}, "temperature must be finite and >= 0, got nan"),
+        ({"temperature": -1.0}, "temperature must be a finite number >= 0, got -1"),
+        ({"temperature": NAN}, "temperature must be a finite number >= 0, got nan"),
         ({"top_k": 0}, "top_k must be an integer >= 1 or None, got 0"),
         ({"top_k": 2.0}, "top_k must be an integer >= 1 or None, got 2.0"),
         ({"top_k": 9}, "top_k must be at most the 8 codes, got 9"),
         ({"top_p": 0.0}, r"top_p must be in \(0, 1\] or None, got 0"),
         ({"top_p": 1.1}, r"top_p must be in \(0, 1\] or None, got 1.1"),
         ({"min_p": -0.1}, r"min_p must be in \(0, 1\] or None, got -0.1"),
-        ({"guidance": INF}, "guidance must be finite, got inf"),
+        ({"temperature": torch.tensor(2.0)}, "temperature must be a finite number >= 0, got ten"),
+        ({"guidance": INF}, "guidance must be a finite number, got inf"),
+        ({"guidance": torch.tensor(2.0)}, "guidance must be a finite number, got tensor"),
         ({"uncond_logits": torch.zeros(2, 7)}, "uncond_logits must be like logits, float32"),
         ({"seeds": torch.zeros(3, dtype=torch.int64)}, "seeds must be int64, one for each of the"),
         ({"cells": torch.zeros(2)}, "cells must be int64, one for each of the 2 rows"),
         ({"logits": torch.zeros(8)}, r"logits must be \(B, V\) float32, got \(8,\)"),
         ({"logits": torch.zeros(2, 0)}, r"logits must be \(B, V\) with V >= 1"),
+        (
+            {"logits": torch.zeros(2, 1).expand(2, 2**22 + 1)},
+            r"logits must be \(B, V\) with V at most 4194304, got \(2, 4194305\)",
+        ),
+        (
+            {"forbidden": torch.zeros(8, dtype=torch.int64)},
+            r"forbidden must be bool, \(V,\) or \(B, V\) like logits \(2, 8\), got \(8,\) of",
+        ),
+        ({"forbidden": torch.zeros(7, dtype=torch.bool)}, r"forbidden must be .* got \(7,\)"),
+        ({"forbidden": torch.zeros(2, 1, dtype=torch.bool)}, r"forbidden must .* got \(2, 1\)"),
+        (
+            {"forbidden": torch.zeros(8, dtype=torch.bool, device="meta")},
+            "forbidden must be on cpu like logits, got meta",
+        ),
     ],
 )
 def test_bad_input_is_named(options: dict, message: str) -> None:
@@ -209,3 +225,34 @@ def test_bad_input_is_named(options: dict, message: str) -> None:
     arguments = {"logits": torch.zeros(2, 8), "seeds": zeros, "cells": zeros} | options
     with pytest.raises((RuntimeError, ValueError), match=message):
         ops.sample_logits(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logits": torch.zeros(2, 8).numpy()}, "logits must be a torch.Tensor, got numpy.ndarray"),
+        ({"logits": None}, "logits must be a torch.Tensor, got None"),
+        ({"seeds": [1, 2]}, "seeds must be a torch.Tensor, got builtins.list"),
+        ({"cells": None}, "cells must be a torch.Tensor, got None"),
+        ({"uncond_logits": [[0.0]]}, "uncond_logits must be a torch.Tensor, got builtins.list"),
+        ({"forbidden": [True] * 8}, "forbidden must be a torch.Tensor, got builtins.list"),
+    ],
+)
+def test_what_is_no_tensor_is_named(options: dict, message: str) -> None:
+    zeros = torch.zeros(2, dtype=torch.int64)
+    arguments = {"logits": torch.zeros(2, 8), "seeds": zeros, "cells": zeros} | options
+    with pytest.raises(TypeError, match=message):
+        ops.sample_logits(**arguments)
+
+
+def test_log_probabilities_have_no_gradients() -> None:
+    logits = torch.zeros(2, 8, requires_grad=True)
+    _, logprobs = ops.sample_logits(logits, *seeds_and_cells(2))
+    assert not logprobs.requires_grad
+
+
+def test_the_op_itself_refuses_more_codes_than_its_sums_hold() -> None:
+    logits = torch.zeros(1, 1).expand(1, 2**22 + 1)
+    arguments = (*seeds_and_cells(1), None, 1.0, 1.0, 0, 1.0, -torch.inf)
+    with pytest.raises(RuntimeError, match=r"^logits must be .* with V at most 4194304"):
+        torch.ops.vqgan_fast.sample_logits(logits, *arguments)

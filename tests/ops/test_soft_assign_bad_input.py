@@ -52,7 +52,11 @@ def bad_inputs() -> dict[str, tuple[dict, type, str]]:
         "bias": ({"bias": torch.zeros(9, 1)}, RuntimeError, r"bias must be \(K,\) with K = 9"),
         "bias type": ({"bias": torch.zeros(9).long()}, RuntimeError, "bias must be float16"),
         "seed": ({"seed": torch.zeros(2).long()}, RuntimeError, r"seed must be one int64, got"),
-        "seed type": ({"seed": torch.zeros(())}, RuntimeError, "seed must be one int64, got Float"),
+        "seed type": (
+            {"seed": torch.zeros(())},
+            RuntimeError,
+            "seed must be one int64, got torch.float32",
+        ),
     }
     return {name: ({**default, **args}, *rest) for name, (args, *rest) in cases.items()}
 

@@ -136,5 +136,5 @@ def test_bad_backward_arguments_are_named() -> None:
         backward(z[0], zero, zero, z, codebook, indices, True, True)
     with pytest.raises(RuntimeError, match="grad_commitment must have one element, got"):
         backward(None, z, zero, z, codebook, indices, True, True)
-    with pytest.raises(RuntimeError, match="indices must be int64, got Int"):
+    with pytest.raises(RuntimeError, match=r"indices must be int64, got torch\.int32"):
         backward(None, zero, zero, z, codebook, indices.int(), True, True)

@@ -15,6 +15,7 @@ from torch import Tensor
 from .packed_weight import PANEL, WEIGHT_TYPES
 
 CACHE_TYPES = (torch.float32, torch.bfloat16)
+MOST_CODES = 2**22  # whose probabilities, multiples of 2^-40, have a sum in int64
 
 
 def check_rows(tensor: Tensor, name: str, shape: str, sizes: tuple[int | None, ...]) -> None:
@@ -148,7 +149,7 @@ def check_layers(
 def check_draw(temperature: object, top_k: object, top_p: object, min_p: object) -> None:
     """ValueError if an option of `sample_logits` is out of its range."""
     if not (_is_finite(temperature) and temperature >= 0):
-        raise ValueError(f"temperature must be finite and >= 0, got {temperature!r}")
+        raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}")
     is_integer = isinstance(top_k, Integral) and not isinstance(top_k, bool)
     if top_k is not None and not (is_integer and top_k >= 1):
         raise ValueError(f"top_k must be an integer >= 1 or None, got {top_k!r}")
@@ -160,7 +161,7 @@ def check_draw(temperature: object, top_k: object, top_p: object, min_p: object)
 def check_guidance(guidance: object) -> None:
     """ValueError if it is no finite number."""
     if not _is_finite(guidance):
-        raise ValueError(f"guidance must be finite, got {guidance!r}")
+        raise ValueError(f"guidance must be a finite number, got {guidance!r}")
 
 
 def _is_finite(value: object) -> bool:
@@ -170,13 +171,36 @@ def _is_finite(value: object) -> bool:
     return is_number and -math.inf < value < math.inf
 
 
+def check_codes(logits: Tensor) -> None:
+    """logits (B, V) float32, V in [1, MOST_CODES]."""
+    check_rows(logits, "logits", "(B, V)", (None, None))
+    if logits.shape[1] < 1:
+        raise RuntimeError(f"logits must be (B, V) with V >= 1, got {tuple(logits.shape)}")
+    if logits.shape[1] > MOST_CODES:
+        raise RuntimeError(
+            f"logits must be (B, V) with V at most {MOST_CODES}, got {tuple(logits.shape)}"
+        )
+
+
+def check_forbidden(forbidden: Tensor, logits: Tensor) -> None:
+    """forbidden (V,) or (B, V) bool, on the device of logits (B, V)."""
+    shapes = (logits.shape[1:], logits.shape)
+    if forbidden.dtype != torch.bool or forbidden.shape not in shapes:
+        raise RuntimeError(
+            f"forbidden must be bool, (V,) or (B, V) like logits {tuple(logits.shape)}, got "
+            f"{tuple(forbidden.shape)} of {forbidden.dtype}"
+        )
+    if forbidden.device != logits.device:
+        raise RuntimeError(
+            f"forbidden must be on {logits.device} like logits, got {forbidden.device}"
+        )
+
+
 def check_logits(
     logits: Tensor, seeds: Tensor, cells: Tensor, uncond_logits: Tensor | None, top_k: int
 ) -> None:
     """logits (B, V), and uncond_logits alike; seeds and cells (B,) int64; top_k at most V."""
-    check_rows(logits, "logits", "(B, V)", (None, None))
-    if logits.shape[1] < 1:
-        raise RuntimeError(f"logits must be (B, V) with V >= 1, got {tuple(logits.shape)}")
+    check_codes(logits)
     check_integers(seeds, "seeds", logits.shape[0])
     check_integers(cells, "cells", logits.shape[0])
     if uncond_logits is not None:

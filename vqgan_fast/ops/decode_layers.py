@@ -7,10 +7,11 @@ from torch import Tensor
 
 from . import reference
 from .decode_checks import check_layers
-from .packed_layers import PackedLayers
-from .registration import register_fallback
+from .packed_layers import PackedLayers, check_packed_layers
+from .registration import register_fallback, require_tensors
 
 
+@torch.no_grad()
 def decode_layers(
     x: Tensor,
     layers: PackedLayers,
@@ -38,14 +39,19 @@ def decode_layers(
         (R, C) float32, without gradients.
 
     Raises:
+        TypeError: layers are not packed, or an argument is no tensor.
         RuntimeError: sizes, types or devices do not fit; on the CPU also an integer out of range.
     """
+    check_packed_layers(layers)
+    require_tensors(x=x, k_cache=k_cache, v_cache=v_cache)
+    require_tensors(slots=slots, positions=positions, ends=ends)
     weights, scales = layers.tensors()
     return torch.ops.vqgan_fast.decode_layers(
         x, weights, scales, layers.eps, k_cache, v_cache, slots, positions, ends
     )
 
 
+@torch.no_grad()
 def decode_grid_layers(
     x: Tensor,
     layers: PackedLayers,
@@ -78,8 +84,12 @@ def decode_grid_layers(
         (R, C) float32, without gradients.
 
     Raises:
+        TypeError: layers are not packed, or an argument is no tensor.
         RuntimeError: sizes, types or devices do not fit; on the CPU also an integer out of range.
     """
+    check_packed_layers(layers)
+    require_tensors(x=x, k_cache=k_cache, v_cache=v_cache)
+    require_tensors(slots=slots, rows=rows, columns=columns, cos=cos, sin=sin)
     weights, scales = layers.tensors()
     caches = (k_cache, v_cache)
     return torch.ops.vqgan_fast.decode_grid_layers(

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from . import reference
 from .decode_checks import check_cache, check_heads, check_integers, check_ring
-from .registration import register_fallback
+from .registration import check_tensors, register_fallback, require_tensors
 
 _OP = "vqgan_fast::grid_attention"
 
 
+@torch.no_grad()
 def grid_attention(
     q: Tensor,
     k: Tensor,
@@ -50,9 +51,12 @@ def grid_attention(
         y (R, H, Dh) float32: batch-invariant, without gradients.
 
     Raises:
+        TypeError: an argument is no tensor.
         RuntimeError: sizes, types or devices do not fit; on the CPU also an integer out of range.
             CUDA kernels do not write and return NaN for such a row.
     """
+    check_tensors(q=q, k=k, v=v)
+    require_tensors(k_cache=k_cache, v_cache=v_cache, slots=slots, rows=rows, columns=columns)
     return torch.ops.vqgan_fast.grid_attention(
         q, k, v, k_cache, v_cache, slots, rows, columns, width, up, left, right
     )

@@ -7,11 +7,12 @@ from torch import Tensor
 
 from . import reference
 from .decode_checks import check_layer_norm
-from .registration import register_fallback
+from .registration import check_tensors, register_fallback
 
 _OP = "vqgan_fast::layer_norm"
 
 
+@torch.no_grad()
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimension, batch-invariant.
 
@@ -27,8 +28,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
         (R, C) float32, without gradients.
 
     Raises:
+        TypeError: an argument is no tensor.
         RuntimeError: sizes, types or devices do not fit.
     """
+    check_tensors(x=x, weight=weight, bias=bias)
     return torch.ops.vqgan_fast.layer_norm(x, weight, bias, eps)
 
 

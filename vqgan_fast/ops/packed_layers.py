@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from .packed_weight import PackedWeight, pack_linear
 
+# What is packed of a block.
+PARTS = ("ln1", "ln2", "attn.query", "attn.key", "attn.value", "attn.proj", "mlp.0", "mlp.2")
+
 
 class StackedLinear(NamedTuple):
     """One linear layer of each of the L transformer layers.
@@ -74,11 +77,16 @@ def pack_layers(blocks: Iterable[nn.Module], dtype: str = "float32") -> PackedLa
             :func:`vqgan_fast.ops.pack_linear`. Biases and LayerNorms stay float32.
 
     Raises:
+        TypeError: blocks are no modules with those names.
         ValueError: no blocks; blocks that differ in size; what `pack_linear` raises.
     """
+    if not isinstance(blocks, Iterable):
+        raise TypeError(f"blocks must be the layers of a GPT, got {type(blocks).__name__}")
     blocks = list(blocks)
     if not blocks:
         raise ValueError("blocks must hold at least one layer, got none")
+    for block in blocks:
+        _check_block(block)
     eps = blocks[0].ln1.eps
     if any(norm.eps != eps for block in blocks for norm in (block.ln1, block.ln2)):
         raise ValueError(f"blocks must have one eps in all LayerNorms, got others than {eps}")
@@ -96,6 +104,28 @@ def pack_layers(blocks: Iterable[nn.Module], dtype: str = "float32") -> PackedLa
         out=_linears(((b.mlp[2].weight, b.mlp[2].bias) for b in blocks), dtype),
         eps=eps,
     )
+
+
+def check_packed_layers(layers: object) -> None:
+    """TypeError if it is something else, such as a transformer's blocks."""
+    if not isinstance(layers, PackedLayers):
+        raise TypeError(
+            f"layers must be PackedLayers, as pack_layers makes them, got {type(layers).__name__}"
+        )
+
+
+def _check_block(block: object) -> None:
+    """TypeError unless a layer has all the parts that are packed."""
+    for name in PARTS:
+        try:
+            part = block.get_submodule(name)
+        except AttributeError:
+            part = None
+        if not isinstance(getattr(part, "bias", None), Tensor):
+            raise TypeError(
+                f"blocks must have {name} with a weight and a bias, as the layers of a GPT have, "
+                f"got {type(block).__name__}"
+            )
 
 
 def _norms(norms: list[nn.Module]) -> StackedNorm:

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from . import reference
 from .decode_checks import check_packed_linear
-from .packed_weight import PackedWeight
-from .registration import register_fallback
+from .packed_weight import PackedWeight, check_packed_weight
+from .registration import check_tensors, register_fallback
 
 _OP = "vqgan_fast::packed_linear"
 
 
+@torch.no_grad()
 def packed_linear(
     x: Tensor, packed: PackedWeight, bias: Tensor | None = None, activation: str | None = None
 ) -> Tensor:
@@ -32,12 +33,15 @@ def packed_linear(
         (R, N) float32. No gradients: training has `torch.nn.Linear`.
 
     Raises:
+        TypeError: x or bias is no tensor, or packed is no packed weight.
         ValueError: activation is neither.
         RuntimeError: sizes, types or devices do not fit.
     """
     if activation not in (None, "gelu"):
         raise ValueError(f'activation must be None or "gelu", got {activation!r}')
+    check_packed_weight(packed)
     weight, scales, out_features = packed
+    check_tensors(x=x, weight=weight, scales=scales, bias=bias)
     return torch.ops.vqgan_fast.packed_linear(
         x, weight, scales, bias, out_features, activation == "gelu"
     )

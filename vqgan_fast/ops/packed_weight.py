@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .registration import require_tensors
+
 PANEL = 32  # outputs that lie side by side
 WEIGHT_TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
 
@@ -39,11 +41,13 @@ def pack_linear(weight: Tensor, dtype: str = "float32") -> PackedWeight:
         The packed weight, on weight's device.
 
     Raises:
+        TypeError: weight is no tensor.
         ValueError: weight is not (N, K) of a floating dtype with N, K >= 1; dtype is none of the
             three; for int8, a weight that is not finite.
     """
     if dtype not in WEIGHT_TYPES:
         raise ValueError(f'dtype must be "float32", "bfloat16" or "int8", got {dtype!r}')
+    require_tensors(weight=weight)
     if weight.dim() != 2 or weight.numel() == 0 or not weight.is_floating_point():
         raise ValueError(
             "weight must be (N, K) of a floating dtype with N, K >= 1, got "
@@ -56,12 +60,21 @@ def pack_linear(weight: Tensor, dtype: str = "float32") -> PackedWeight:
 
 
 def unpack_linear(packed: PackedWeight) -> Tensor:
-    """The weight (N, K) in float32 that a packed weight stands for."""
+    """The weight (N, K) in float32 that a packed weight stands for; TypeError if it is none."""
+    check_packed_weight(packed)
     panels = packed.weight
     if panels.dtype == torch.bfloat16:
         panels = panels.unflatten(-1, (PANEL // 2, 2)).transpose(-1, -2).flatten(-2)
     weight = panels.transpose(-1, -2).flatten(0, 1)[: packed.out_features].float()
     return weight if packed.scales is None else weight * packed.scales[:, None]
+
+
+def check_packed_weight(packed: object) -> None:
+    """TypeError if it is something else, such as a weight that was not packed."""
+    if not isinstance(packed, tuple) or len(packed) != 3:
+        raise TypeError(
+            f"packed must be a PackedWeight, as pack_linear makes it, got {type(packed).__name__}"
+        )
 
 
 def _panels(weight: Tensor) -> Tensor:

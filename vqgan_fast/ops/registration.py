@@ -75,6 +75,19 @@ def check_tensors(expected: str = "a torch.Tensor", /, **arguments: object) -> N
             raise TypeError(f"{name} must be {expected}, got {kind}")
 
 
+def require_tensors(**arguments: object) -> None:
+    """`check_tensors` of arguments that Python looks into, or that hold integers: of None there, no
+    kernel tells.
+
+    Raises:
+        TypeError: an argument is no tensor, and is named.
+    """
+    for name, value in arguments.items():
+        if value is None:
+            raise TypeError(f"{name} must be a torch.Tensor, got None")
+    check_tensors(**arguments)
+
+
 def _in_dual_level() -> bool:
     return forward_ad._current_level >= 0  # nearly never
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from . import reference
-from .decode_checks import check_draw, check_guidance, check_logits
-from .registration import register_fallback
+from .decode_checks import check_codes, check_draw, check_forbidden, check_guidance, check_logits
+from .registration import check_tensors, register_fallback, require_tensors
 
 _OP = "vqgan_fast::sample_logits"
 
 
+@torch.no_grad()
 def sample_logits(
     logits: Tensor,
     seeds: Tensor,
@@ -43,7 +44,8 @@ def sample_logits(
     fixed point, so no order of summation enters: equal logits give equal codes on every device.
 
     Args:
-        logits: (B, V) float32; -inf forbids a code. Rows may be strided.
+        logits: (B, V) float32; -inf forbids a code. Rows may be strided. V is at most 2^22: the
+            sums in fixed point have no room for more.
         seeds: (B,) int64, the 64 bits of each image's seed.
         cells: (B,) int64 in [0, 2^32), index of each row's cell in its grid.
         temperature: finite, >= 0; 0 is greedy.
@@ -58,9 +60,11 @@ def sample_logits(
 
     Returns:
         codes (B,) int64 and logprobs (B,) float32, the log-probability of each code under
-        softmax(l): at temperature 1 and before the filters, what the model gives it.
+        softmax(l): at temperature 1 and before the filters, what the model gives it. Without
+        gradients.
 
     Raises:
+        TypeError: an argument is no tensor.
         ValueError: an option out of range.
         RuntimeError: sizes, types or devices do not fit; on the CPU also a row that holds NaN,
             +inf, or nothing but -inf. CUDA cannot raise without waiting: such a row has code -1 and
@@ -68,7 +72,11 @@ def sample_logits(
     """
     check_draw(temperature, top_k, top_p, min_p)
     check_guidance(guidance)
+    require_tensors(logits=logits, seeds=seeds, cells=cells)
+    check_tensors(uncond_logits=uncond_logits, forbidden=forbidden)
+    check_codes(logits)
     if forbidden is not None:
+        check_forbidden(forbidden, logits)
         logits = logits.masked_fill(forbidden, -math.inf)
     return torch.ops.vqgan_fast.sample_logits(
         logits,

@@ -31,7 +31,7 @@ class SumOfRows {
   SumOfRows(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
             const SumSink& sink)
       : groups_(groups),
-        offsets_(offsets_of_groups(groups, z)),
+        offsets_(offsets_of_groups(groups, z, parallel)),
         z_(z),
         dim_(dim),
         sink_(sink),
@@ -149,7 +149,7 @@ class SumOfColumns {
   SumOfColumns(const CodeGroups& groups, const Rows& z, int64_t dim, const Parallel& parallel,
                const SumSink& sink)
       : groups_(groups),
-        group_(group_of_rows(groups)),
+        group_(group_of_rows(groups, parallel)),
         z_(z),
         dim_(dim),
         sink_(sink),
@@ -289,7 +289,7 @@ void clear_rows(const Rows& rows, int64_t begin, int64_t end, int64_t dim) {
 void codebook_stats(const Rows& z, const int64_t* indices, int64_t num_rows, int64_t num_codes,
                     int64_t dim, int64_t* counts, DType sums_dtype, void* sums,
                     const Parallel& parallel) {
-  const CodeGroups groups = group_codes(indices, num_rows, num_codes, counts);
+  const CodeGroups groups = group_codes(indices, num_rows, num_codes, counts, parallel);
   const auto store = code_sums(simd_level()).store_sums[as_int(sums_dtype)];
   SumSink sink;
   sink.take = [&](int64_t first_group, int64_t last_group, int64_t first_column,

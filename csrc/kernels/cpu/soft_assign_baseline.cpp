@@ -70,7 +70,7 @@ void fp64_noise_of_codes(uint64_t seed, uint64_t row, uint64_t first, int64_t n,
     Vectors16::Words words[4] = {lane_numbers<Vectors16>() + group,
                                  zero + static_cast<uint32_t>(row),
                                  zero + static_cast<uint32_t>(row >> 32), zero};
-    philox<Vectors16>(words, seed);
+    philox(words, seed, Vectors16::multiply_words);
     for (int i = 0; i < 16; ++i) out[j + i] = scale * gumbel_of(words[i % 4][i / 4]);
   }
 }
@@ -82,7 +82,7 @@ void fp64_noise_of_rows(uint64_t seed, uint64_t first, uint64_t row, int64_t n, 
     Vectors16::Words words[4] = {zero + static_cast<uint32_t>(first / 4),
                                  lane_numbers<Vectors16>() + static_cast<uint32_t>(row + j),
                                  zero + static_cast<uint32_t>(row >> 32), zero};
-    philox<Vectors16>(words, seed);
+    philox(words, seed, Vectors16::multiply_words);
     for (int i = 0; i < 16; ++i) {
       out[i % 4 * kSoftBlockColumns + j + i / 4] = scale * gumbel_of(words[i % 4][i / 4]);
     }

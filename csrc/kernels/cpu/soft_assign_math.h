@@ -130,26 +130,5 @@ inline typename Simd::Vector gumbel(typename Simd::Words words) {
   return -log_of_parts<Simd>(parts.f, parts.exponent);
 }
 
-constexpr int kPhiloxRounds = 10;
-constexpr uint32_t kPhiloxMultipliers[2] = {0xD2511F53u, 0xCD9E8D57u};
-constexpr uint32_t kPhiloxIncrements[2] = {0x9E3779B9u, 0xBB67AE85u};
-
-// Philox 4x32-10 (Salmon et al., SC 2011) of one counter a lane, in place.
-template <class Simd>
-inline void philox(typename Simd::Words counter[4], uint64_t seed) {
-  using Words = typename Simd::Words;
-  uint32_t key[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  for (int round = 0; round < kPhiloxRounds; ++round) {
-    Words high[2] = {}, low[2] = {};
-    Simd::multiply_words(counter[0], kPhiloxMultipliers[0], &high[0], &low[0]);
-    Simd::multiply_words(counter[2], kPhiloxMultipliers[1], &high[1], &low[1]);
-    counter[0] = high[1] ^ counter[1] ^ key[0];
-    counter[1] = low[1];
-    counter[2] = high[0] ^ counter[3] ^ key[1];
-    counter[3] = low[0];
-    for (int i = 0; i < 2; ++i) key[i] += kPhiloxIncrements[i];
-  }
-}
-
 }  // namespace
 }  // namespace vqgan_fast

@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/soft_assign_loops.h"
 #include "kernels/cpu/soft_assign_math.h"
+#include "kernels/philox.h"
 
 namespace vqgan_fast {
 namespace {
@@ -227,7 +228,7 @@ void noise_of_codes(uint64_t seed, uint64_t row, uint64_t first, int64_t n, floa
     typename Simd::Words words[4] = {lane_numbers<Simd>() + group,
                                      zero + static_cast<uint32_t>(row),
                                      zero + static_cast<uint32_t>(row >> 32), zero};
-    philox<Simd>(words, seed);
+    philox(words, seed, Simd::multiply_words);
     Vector g[4];
     for (int i = 0; i < 4; ++i) g[i] = gumbel<Simd>(words[i]) * scale;
     const Vector even[2] = {interleave<Simd, 0>(g[0], g[2], kAll),
@@ -250,7 +251,7 @@ void noise_of_rows(uint64_t seed, uint64_t first, uint64_t row, int64_t n, float
     typename Simd::Words words[4] = {zero + static_cast<uint32_t>(first / 4),
                                      lane_numbers<Simd>() + static_cast<uint32_t>(row + j),
                                      zero + static_cast<uint32_t>(row >> 32), zero};
-    philox<Simd>(words, seed);
+    philox(words, seed, Simd::multiply_words);
     for (int i = 0; i < 4; ++i) {
       Simd::store(out + i * kSoftBlockColumns + j, gumbel<Simd>(words[i]) * scale);
     }

@@ -274,7 +274,8 @@ void vector_quantize_grad_z(const VectorQuantizeBackwardArgs& args, const Rows& 
 void vector_quantize_grad_codebook(const VectorQuantizeBackwardArgs& args, double scale,
                                    const Rows& grad_codebook, const Parallel& parallel) {
   const std::unique_ptr<int64_t[]> counts(new int64_t[args.num_codes]);
-  const CodeGroups groups = group_codes(args.indices, args.num_rows, args.num_codes, counts.get());
+  const CodeGroups groups =
+      group_codes(args.indices, args.num_rows, args.num_codes, counts.get(), parallel);
   const Rows& codebook = args.codebook;
   const auto store = code_sums(simd_level()).store_gradients[static_cast<int>(codebook.dtype)];
   const bool in_place = codebook.element_stride == 1 && grad_codebook.element_stride == 1;

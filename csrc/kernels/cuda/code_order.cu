@@ -26,18 +26,42 @@ __device__ int digit_of(int64_t index, int64_t num_codes, int shift) {
   return static_cast<int>(sort_key(index, num_codes) >> shift) & (kRadix - 1);
 }
 
+// The rows of a lane at `first` + lane, 32 further, ..., and their digits, kRadix behind the last
+// row. All are asked for before one is waited for: a warp is alone with how long that takes.
+struct Batch {
+  static constexpr int kSteps = 8;
+  static constexpr int kRows = kSteps * kWarp;
+  int64_t rows[kSteps];
+  int digits[kSteps];
+
+  __device__ Batch(const int64_t* indices, const int64_t* order, int64_t first, int64_t num_rows,
+                   int64_t num_codes, int shift) {
+    const int64_t position = first + threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      rows[i] = position + i * kWarp < num_rows ? row_at(order, position + i * kWarp) : -1;
+    }
+#pragma unroll
+    for (int i = 0; i < kSteps; ++i) {
+      digits[i] = rows[i] < 0 ? kRadix : digit_of(indices[rows[i]], num_codes, shift);
+    }
+  }
+};
+static_assert(kSortTile % Batch::kRows == 0, "a tile is whole batches");
+
 // places[digit * num_tiles + tile] = how many rows of the tile have the digit.
 __global__ void __launch_bounds__(kWarp)
     count_kernel(const int64_t* indices, const int64_t* order, int64_t num_rows, int64_t num_codes,
                  int shift, int64_t* places) {
-  __shared__ int counts[kRadix];
+  __shared__ int counts[kRadix + 1];  // one more for lanes behind the last row
   const int lane = threadIdx.x;
   for (int digit = lane; digit < kRadix; digit += kWarp) counts[digit] = 0;
   __syncwarp();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kSortTile;
-  for (int i = lane; i < kSortTile; i += kWarp) {
-    if (first + i >= num_rows) continue;
-    atomicAdd(&counts[digit_of(indices[row_at(order, first + i)], num_codes, shift)], 1);
+  for (int i = 0; i < kSortTile; i += Batch::kRows) {
+    const Batch batch(indices, order, first + i, num_rows, num_codes, shift);
+#pragma unroll
+    for (int step = 0; step < Batch::kSteps; ++step) atomicAdd(&counts[batch.digits[step]], 1);
   }
   __syncwarp();
   for (int digit = lane; digit < kRadix; digit += kWarp) {
@@ -82,18 +106,19 @@ __global__ void __launch_bounds__(kWarp)
   if (lane == 0) next[kRadix] = 0;
   __syncwarp();
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kSortTile;
-  for (int step = 0; step < kSortTile; step += kWarp) {
-    const int64_t position = first + step + lane;
-    const bool inside = position < num_rows;
-    const int64_t row = inside ? row_at(order, position) : 0;
-    const int digit = inside ? digit_of(indices[row], num_codes, shift) : kRadix;
-    const unsigned equals = __match_any_sync(kAllLanes, digit);
-    const int rank = __popc(equals & ((1u << lane) - 1));  // lower lanes with this digit
-    const int64_t place = next[digit] + rank;
-    __syncwarp();
-    if (rank == 0) next[digit] += __popc(equals);
-    __syncwarp();
-    if (inside) sorted[place] = row;
+  for (int i = 0; i < kSortTile; i += Batch::kRows) {
+    const Batch batch(indices, order, first + i, num_rows, num_codes, shift);
+#pragma unroll
+    for (int step = 0; step < Batch::kSteps; ++step) {
+      const int digit = batch.digits[step];
+      const unsigned equals = __match_any_sync(kAllLanes, digit);
+      const int rank = __popc(equals & ((1u << lane) - 1));  // lower lanes with this digit
+      const int64_t place = next[digit] + rank;
+      __syncwarp();
+      if (rank == 0) next[digit] += __popc(equals);
+      __syncwarp();
+      if (digit != kRadix) sorted[place] = batch.rows[step];
+    }
   }
 }
 

@@ -23,15 +23,11 @@ __device__ inline double take_column(double acc, double x, double e) {
   return fma(x - e, x - e, acc);
 }
 
-// Four elements from `offset` on; `data` and offset allow one aligned load of them.
-__device__ inline void load_four(const void* data, DType dtype, int64_t offset, double (&x)[4]) {
-  if (dtype == DType::kFloat32) {
-    const float4 four = *reinterpret_cast<const float4*>(static_cast<const float*>(data) + offset);
-    x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
-    return;
-  }
-  const ushort4 four =
-      *reinterpret_cast<const ushort4*>(static_cast<const uint16_t*>(data) + offset);
+// Four elements that one load brings, as doubles.
+__device__ inline void widen(const float4& four, DType, double (&x)[4]) {
+  x[0] = four.x, x[1] = four.y, x[2] = four.z, x[3] = four.w;
+}
+__device__ inline void widen(const ushort4& four, DType dtype, double (&x)[4]) {
   if (dtype == DType::kBFloat16) {
     x[0] = load_bfloat16(four.x), x[1] = load_bfloat16(four.y);
     x[2] = load_bfloat16(four.z), x[3] = load_bfloat16(four.w);
@@ -41,19 +37,59 @@ __device__ inline void load_four(const void* data, DType dtype, int64_t offset, 
   }
 }
 
-// `fours`: both rows lie in memory so that load_four may read them (fours_allowed).
-__device__ inline double squared_distance(const Rows& z, int64_t z_offset, const Rows& codebook,
-                                          int64_t e_offset, int64_t dim, bool fours) {
+template <class Four>
+__device__ const Four* fours_at(const Rows& rows, int64_t offset) {
+  return reinterpret_cast<const Four*>(static_cast<const char*>(rows.data) +
+                                       offset * static_cast<int64_t>(sizeof(Four) / 4));
+}
+
+// The sum over the first 4 `fours` columns, of which 4 kFours are asked for before the first of
+// them is waited for: a code comes from far away.
+template <class ZFour, class EFour, int kFours>
+__device__ double sum_fours(const Rows& z, int64_t z_offset, const Rows& codebook, int64_t e_offset,
+                            int64_t fours) {
+  const ZFour* x = fours_at<ZFour>(z, z_offset);
+  const EFour* e = fours_at<EFour>(codebook, e_offset);
+  double acc = 0.0;
+#pragma unroll 1
+  for (int64_t at = 0; at < fours; at += kFours) {
+    ZFour x_fours[kFours] = {};
+    EFour e_fours[kFours] = {};
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      if (at + i < fours) x_fours[i] = x[at + i], e_fours[i] = e[at + i];
+    }
+#pragma unroll
+    for (int i = 0; i < kFours; ++i) {
+      double xs[4];
+      double es[4];
+      widen(x_fours[i], z.dtype, xs);
+      widen(e_fours[i], codebook.dtype, es);
+#pragma unroll
+      for (int k = 0; k < 4; ++k) acc = take_column(acc, xs[k], es[k]);  // of zeros at the end: acc
+    }
+  }
+  return acc;
+}
+
+// `fours`: both rows lie in memory so that four elements may be loaded at once (fours_allowed).
+// kFours: how many such loads of each are on their way at a time.
+template <int kFours>
+__device__ double squared_distance(const Rows& z, int64_t z_offset, const Rows& codebook,
+                                   int64_t e_offset, int64_t dim, bool fours) {
   double acc = 0.0;
   int64_t d = 0;
   if (fours) {
-    for (; d + 4 <= dim; d += 4) {
-      double x[4];
-      double e[4];
-      load_four(z.data, z.dtype, z_offset + d, x);
-      load_four(codebook.data, codebook.dtype, e_offset + d, e);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) acc = take_column(acc, x[i], e[i]);
+    d = dim / 4 * 4;
+    const bool z_wide = z.dtype == DType::kFloat32, e_wide = codebook.dtype == DType::kFloat32;
+    if (z_wide && e_wide) {
+      acc = sum_fours<float4, float4, kFours>(z, z_offset, codebook, e_offset, dim / 4);
+    } else if (z_wide) {
+      acc = sum_fours<float4, ushort4, kFours>(z, z_offset, codebook, e_offset, dim / 4);
+    } else if (e_wide) {
+      acc = sum_fours<ushort4, float4, kFours>(z, z_offset, codebook, e_offset, dim / 4);
+    } else {
+      acc = sum_fours<ushort4, ushort4, kFours>(z, z_offset, codebook, e_offset, dim / 4);
     }
   }
   for (; d < dim; ++d) {

@@ -58,17 +58,36 @@ __device__ inline uint16_t store_float16(float value) {
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
 }
 
-__device__ inline double load_element(const void* data, DType dtype, int64_t offset) {
+// An element in two steps, so that what loads it has not to wait for it: its bits, and what they
+// stand for.
+__device__ inline uint64_t load_bits(const void* data, DType dtype, int64_t offset) {
   switch (dtype) {
     case DType::kFloat64:
-      return static_cast<const double*>(data)[offset];
-    case DType::kBFloat16:
-      return load_bfloat16(static_cast<const uint16_t*>(data)[offset]);
-    case DType::kFloat16:
-      return load_float16(static_cast<const uint16_t*>(data)[offset]);
+      return static_cast<const uint64_t*>(data)[offset];
+    case DType::kFloat32:
+      return static_cast<const uint32_t*>(data)[offset];
     default:
-      return static_cast<const float*>(data)[offset];
+      return static_cast<const uint16_t*>(data)[offset];
   }
+}
+__device__ inline double element_of_bits(uint64_t bits, DType dtype) {
+  switch (dtype) {
+    case DType::kFloat64: {
+      double value;
+      memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+    case DType::kBFloat16:
+      return load_bfloat16(static_cast<uint16_t>(bits));
+    case DType::kFloat16:
+      return load_float16(static_cast<uint16_t>(bits));
+    default:
+      return float_of_bits(static_cast<uint32_t>(bits));
+  }
+}
+
+__device__ inline double load_element(const void* data, DType dtype, int64_t offset) {
+  return element_of_bits(load_bits(data, dtype, offset), dtype);
 }
 
 // The same as fp32, for types that fit: not for fp64.
@@ -83,39 +102,53 @@ __device__ inline float load_float(const void* data, DType dtype, int64_t offset
   }
 }
 
-// Eight of them. `aligned`: one or two loads of 16 bytes may take them (eights_allowed).
-__device__ inline void load_eight_floats(const Rows& rows, int64_t offset, bool aligned,
-                                         float (&x)[8]) {
-  if (!aligned) {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      x[i] = load_float(rows.data, rows.dtype, offset + i * rows.element_stride);
-    }
-    return;
-  }
+// Eight elements as they lie in memory, in as many words as they take: what loads them has not to
+// wait for them. `aligned`: one or two loads of 16 bytes may take them (eights_allowed).
+__device__ inline void load_eight_words(const Rows& rows, int64_t offset, bool aligned,
+                                        uint32_t (&words)[8]) {
   if (rows.dtype == DType::kFloat32) {
-    const float4* four =
-        reinterpret_cast<const float4*>(static_cast<const float*>(rows.data) + offset);
-    const float4 a = four[0];
-    const float4 b = four[1];
-    x[0] = a.x, x[1] = a.y, x[2] = a.z, x[3] = a.w;
-    x[4] = b.x, x[5] = b.y, x[6] = b.z, x[7] = b.w;
+    const float* data = static_cast<const float*>(rows.data) + offset;
+    if (aligned) {
+      const uint4 a = reinterpret_cast<const uint4*>(data)[0];
+      const uint4 b = reinterpret_cast<const uint4*>(data)[1];
+      words[0] = a.x, words[1] = a.y, words[2] = a.z, words[3] = a.w;
+      words[4] = b.x, words[5] = b.y, words[6] = b.z, words[7] = b.w;
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) words[i] = bits_of_float(data[i * rows.element_stride]);
     return;
   }
-  const uint4 bits =
-      *reinterpret_cast<const uint4*>(static_cast<const uint16_t*>(rows.data) + offset);
-  const uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+  const uint16_t* data = static_cast<const uint16_t*>(rows.data) + offset;
+  if (aligned) {
+    const uint4 bits = *reinterpret_cast<const uint4*>(data);
+    words[0] = bits.x, words[1] = bits.y, words[2] = bits.z, words[3] = bits.w;
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const bool brain = rows.dtype == DType::kBFloat16;
-    x[2 * i] = brain ? float_of_bits(words[i] << 16)
-                     : ptx::from_half(static_cast<uint16_t>(words[i] & 0xffffu));
-    x[2 * i + 1] = brain ? float_of_bits(words[i] & 0xffff0000u)
-                         : ptx::from_half(static_cast<uint16_t>(words[i] >> 16));
+    words[i] = data[2 * i * rows.element_stride] |
+               static_cast<uint32_t>(data[(2 * i + 1) * rows.element_stride]) << 16;
   }
 }
 
-// Whether every row begins where load_eight_floats may be told `aligned`.
+// Element i of them.
+__device__ inline float float_of_words(const uint32_t (&words)[8], int i, DType dtype) {
+  if (dtype == DType::kFloat32) return float_of_bits(words[i]);
+  const uint32_t word = words[i / 2];
+  if (dtype == DType::kBFloat16) return float_of_bits(i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+  return ptx::from_half(static_cast<uint16_t>(i % 2 == 0 ? word & 0xffffu : word >> 16));
+}
+
+__device__ inline void load_eight_floats(const Rows& rows, int64_t offset, bool aligned,
+                                         float (&x)[8]) {
+  uint32_t words[8];
+  load_eight_words(rows, offset, aligned, words);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] = float_of_words(words, i, rows.dtype);
+}
+
+// Whether every row begins where those loads may be told `aligned`.
 inline bool eights_allowed(const Rows& rows) {
   const int64_t per_16_bytes = rows.dtype == DType::kFloat32 ? 4 : 8;
   return rows.dtype != DType::kFloat64 && rows.element_stride == 1 &&

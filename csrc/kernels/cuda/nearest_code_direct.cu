@@ -46,21 +46,27 @@ struct Place {
   }
 };
 
-// Columns first_column + 8 unit and on of a row; 0 outside, which adds nothing.
+// Columns `column` .. column + 7 of a row, as load_eight_words has them; 0 outside, which adds
+// nothing.
 __device__ void load_unit(const Rows& rows, bool aligned, int64_t row, int64_t end_row,
-                          int64_t column, int64_t dim, float (&x)[8]) {
+                          int64_t column, int64_t dim, uint32_t (&words)[8]) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) x[i] = 0.0f;
+  for (int i = 0; i < 8; ++i) words[i] = 0;
   if (row >= end_row || column >= dim) return;
   const int64_t offset = row_offset(rows, row) + column * rows.element_stride;
   if (column + kUnitColumns <= dim) {
-    load_eight_floats(rows, offset, aligned, x);
+    load_eight_words(rows, offset, aligned, words);
     return;
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    if (column + i < dim) {
-      x[i] = load_float(rows.data, rows.dtype, offset + i * rows.element_stride);
+    if (column + i >= dim) continue;
+    const auto bits =
+        static_cast<uint32_t>(load_bits(rows.data, rows.dtype, offset + i * rows.element_stride));
+    if (rows.dtype == DType::kFloat32) {
+      words[i] = bits;
+    } else {
+      words[i / 2] |= bits << (i % 2 * 16);
     }
   }
 }
@@ -72,7 +78,10 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int thread = threadIdx.x;
   const int tx = thread % kCodeThreads;
   const int ty = thread / kCodeThreads;
-  if (blockIdx.x == 0 && thread == 0) args.facts->open_rows = 0;
+  if (blockIdx.x == 0 && thread == 0) {
+    args.facts->open_rows = 0;
+    args.facts->crowded_rows = 0;
+  }
 
   const int64_t row_tile = blockIdx.x % args.plan.row_tiles;
   const int64_t split = blockIdx.x / args.plan.row_tiles;
@@ -82,7 +91,7 @@ __global__ void __launch_bounds__(kThreads, 3)
   const int64_t code_tiles = rest < args.plan.tiles_per_split ? rest : args.plan.tiles_per_split;
   const int64_t per_tile = ceil_div(args.dim, kDepth);
 
-  float loaded[kLoads][8];
+  uint32_t loaded[kLoads][8];
   const auto load = [&](int64_t stage) {
     const int64_t column = stage % per_tile * kDepth;
     const int64_t first_code = (first_tile + stage / per_tile) * kDirectCodes;
@@ -113,9 +122,9 @@ __global__ void __launch_bounds__(kThreads, 3)
       for (int j = 0; j < 8; ++j) {
         const int d = at.unit * kUnitColumns + j;
         if (is_row) {
-          tile.rows[d][at.row] = loaded[i][j];
+          tile.rows[d][at.row] = float_of_words(loaded[i], j, args.z.dtype);
         } else {
-          tile.codes[d][at.row] = loaded[i][j];
+          tile.codes[d][at.row] = float_of_words(loaded[i], j, args.codebook.dtype);
         }
       }
     }

@@ -241,7 +241,10 @@ __device__ void pack_rows(const SearchArgs& args, bool aligned, int64_t panel) {
 // The first `code_panels` blocks pack codes, the others rows.
 __global__ void __launch_bounds__(kPackThreads)
     pack_kernel(SearchArgs args, int64_t code_panels, bool codes_aligned, bool rows_aligned) {
-  if (blockIdx.x == 0 && threadIdx.x == 0) args.facts->open_rows = 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0) {
+    args.facts->open_rows = 0;
+    args.facts->crowded_rows = 0;
+  }
   const int64_t panel = blockIdx.x;
   if (panel < code_panels) {
     pack_codes(args, codes_aligned, panel);

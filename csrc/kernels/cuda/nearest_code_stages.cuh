@@ -22,7 +22,8 @@ struct CodebookFacts {
   unsigned low2;
   unsigned any_finite;  // code
   unsigned overflow;    // an e - c left fp32: no score can be trusted
-  int open_rows;        // of this chunk, in the list
+  int open_rows;        // of this chunk: at the front of the list, for the fp64 search
+  int crowded_rows;     // and at its end, of which it is known in which classes they can be nearest
 };
 
 // ImageError of a row, and 2^r, by which its image is larger than the codes'. Of a row that is not
@@ -52,7 +53,8 @@ struct SearchArgs {
   unsigned char* row_image = nullptr;
   RowFacts* row_facts = nullptr;
   ClassBest* records = nullptr;  // [split][row][class]
-  float* losers = nullptr;       // [split][row]: smallest score that no class kept
+  // [split][row]: smallest score that no class kept; later, of a crowded row, the limit of scores.
+  float* losers = nullptr;
   int* open = nullptr;
   Nearest* partials = nullptr;
 
@@ -88,7 +90,8 @@ inline bool wgmma_is_compiled() { return false; }
 // Measures the codes that can be nearest; lists the rows of which not enough is known.
 cudaError_t finish_search(const SearchArgs& args, cudaStream_t stream);
 
-// The definition, over the listed rows of the chunk, or over all of them if `open` is null.
+// The definition, over the listed rows of the chunk and the codes that they can be nearest to, or
+// over all rows and codes if `open` is null.
 cudaError_t search_exact(const SearchArgs& args, cudaStream_t stream);
 
 }  // namespace cuda

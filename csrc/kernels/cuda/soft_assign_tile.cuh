@@ -10,6 +10,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/soft_assign.cuh"
 #include "kernels/cuda/tiling.h"
+#include "kernels/philox.h"
 
 namespace vqgan_fast {
 namespace cuda {
@@ -255,22 +256,11 @@ cudaError_t launch_soft(Kernel* fp32, Kernel* fp64, int64_t blocks, int64_t widt
 // The Gumbel noise of a latent and a code: docs/soft_assign.md.
 template <class T>
 __device__ T gumbel_noise(uint64_t seed, int64_t row, int64_t code) {
-  uint32_t c0 = static_cast<uint32_t>(code / 4), c1 = static_cast<uint32_t>(row);
-  uint32_t c2 = static_cast<uint32_t>(row >> 32), c3 = 0;
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-#pragma unroll 1
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = static_cast<uint64_t>(c0) * 0xD2511F53u;
-    const uint64_t product1 = static_cast<uint64_t>(c2) * 0xCD9E8D57u;
-    c0 = static_cast<uint32_t>(product1 >> 32) ^ c1 ^ k0;
-    c1 = static_cast<uint32_t>(product1);
-    c2 = static_cast<uint32_t>(product0 >> 32) ^ c3 ^ k1;
-    c3 = static_cast<uint32_t>(product0);
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
+  uint32_t words[4] = {static_cast<uint32_t>(code / 4), static_cast<uint32_t>(row),
+                       static_cast<uint32_t>(row >> 32), 0};
+  philox(words, seed, MultiplyWords());
   const int word = static_cast<int>(code % 4);
-  const uint32_t x = word == 0 ? c0 : word == 1 ? c1 : word == 2 ? c2 : c3;
+  const uint32_t x = word == 0 ? words[0] : word == 1 ? words[1] : word == 2 ? words[2] : words[3];
   // Close to 1 the distance to it counts, which u itself is too coarse for in fp32.
   const T u = fma(static_cast<T>(x), T(0x1p-32), T(0x1p-33));
   const T distance = fma(static_cast<T>(~x), T(0x1p-32), T(0x1p-33));
