@@ -103,3 +103,8 @@ def test_latents_of_another_shape_are_refused(draws_as_reference: bool, shape: t
     ours.draws_as_reference = draws_as_reference
     with pytest.raises(ValueError, match=r"z must be \(B, C, H, W\) with C = 4, got"):
         ours(latents(*shape))
+
+
+def test_a_shape_that_is_missing() -> None:
+    with pytest.raises(ValueError, match=r"shape must be \(B, H, W, C\), got None"):
+        taming.GumbelQuantize(4, D, K).get_codebook_entry(torch.tensor([0]), None)

@@ -189,6 +189,15 @@ def test_ties_of_the_peer_are_decided_by_the_fp64_distance(record_property) -> N
     assert differing_share(rows, ours.embedding.weight.detach(), *indices) < 0.01
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_perplexity_in_every_precision(dtype: torch.dtype) -> None:
+    """With a code that nothing chooses, whose logarithm fp16 cannot hold."""
+    indices = torch.tensor([0, 0, 1, 2])
+    spread, _ = usage_of(indices, K, torch.zeros(1, dtype=dtype), False)
+    assert spread.dtype == dtype
+    torch.testing.assert_close(spread, torch.tensor(2**1.5, dtype=dtype))
+
+
 def test_without_the_one_hot_matrix() -> None:
     ours = spread_codes(taming.VectorQuantizer(K, D, 0.25))
     z = latents(2, D, 3, 3)
@@ -291,6 +300,13 @@ def test_indices_out_of_range(bad: int, tmp_path) -> None:
     remapped = taming.VectorQuantizer2(K, D, 0.25, remap=remap_file(tmp_path))
     with pytest.raises(ValueError, match=r"indices must lie in \[0, 6\), got 6"):
         remapped.get_codebook_entry(torch.tensor([6]), (1, 1, 1, D))
+
+
+@pytest.mark.parametrize("z", [None, [1.0]])
+@pytest.mark.parametrize("build", [taming.VectorQuantizer, taming.EMAVectorQuantizer])
+def test_latents_that_are_no_tensor(build, z: object) -> None:
+    with pytest.raises(TypeError, match=r"z must be a torch\.Tensor, got"):
+        build(K, D, 0.25)(z)
 
 
 def test_bad_calls() -> None:

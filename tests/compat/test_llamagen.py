@@ -124,6 +124,12 @@ def test_codebook_entries(l2_norm: bool) -> None:
             ours.get_codebook_entry(indices, shape, channel_first=False)
 
 
+@pytest.mark.parametrize("z", [None, [1.0]])
+def test_latents_that_are_no_tensor(z: object) -> None:
+    with pytest.raises(TypeError, match=r"z must be a torch\.Tensor, got"):
+        VectorQuantizer(K, D, 0.25, 0.0, True, True)(z)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.1])
 def test_compile_and_autocast(ratio: float) -> None:
     ours = spread_codes(VectorQuantizer(K, D, 0.25, ratio, True, True))

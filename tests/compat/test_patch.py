@@ -222,6 +222,8 @@ def test_an_unknown_version_is_left(model) -> None:
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         vqgan_fast.patch("model.ckpt")
+    with pytest.raises(TypeError, match="also must be a dict of class names, got list"):
+        vqgan_fast.patch(nn.Linear(2, 2), also=["my_model.VectorQuantizer"])
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got str"):
         vqgan_fast.unpatch("model.ckpt")
 

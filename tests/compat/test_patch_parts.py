@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 import vector_quantize_pytorch as peer
+from diffusers.models.autoencoders.vae import VectorQuantizer
 from parity import latents
 from taming.modules.vqvae import quantize
 from torch import nn
@@ -172,3 +173,105 @@ def test_hooks_on_an_embedding_that_is_not_called_are_not_lost(register) -> None
     register(model.embedding, lambda *_: None)
     assert "hooks on its embedding" in vqgan_fast.patch(model).left[""][1]
     assert type(model) is quantize.VectorQuantizer2
+
+
+class Doubled(nn.Embedding):
+    """Looks up another thing than its weight."""
+
+    def forward(self, indices):
+        return 2 * super().forward(indices)
+
+
+class Adapted(nn.Module):
+    """As adapters wrap an embedding: its weight is still to be had."""
+
+    def __init__(self, base: nn.Embedding) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self):
+        return self.base.weight
+
+    def forward(self, indices):
+        return 2 * self.base(indices)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda embedding: Doubled(16, 8), "its embedding is a Doubled"),
+        (Adapted, "its embedding is a Adapted"),
+        (lambda embedding: nn.Embedding(16, 8, max_norm=0.1), "max_norm or padding_idx"),
+        (lambda embedding: nn.Embedding(16, 8, padding_idx=0), "max_norm or padding_idx"),
+    ],
+)
+@pytest.mark.parametrize("build", [quantize.VectorQuantizer2, VectorQuantizer])
+def test_an_embedding_that_looks_up_something_else_is_left(build, change, reason: str) -> None:
+    model = build(16, 8, 0.25)
+    model.embedding = change(model.embedding)
+    assert reason in vqgan_fast.patch(model).left[""][1]
+    assert type(model) is build
+
+
+def test_a_parametrized_embedding_is_read_as_its_weight() -> None:
+    model, x = quantize.VectorQuantizer2(16, 8, 0.25), latents(2, 8, 3, 3)
+    nn.utils.parametrizations.weight_norm(model.embedding)
+    expected = model(x)[0]
+    vqgan_fast.patch(model, strict=True)
+    torch.testing.assert_close(model(x)[0], expected)
+
+
+class Loud(peer.vector_quantize_pytorch.Codebook):
+    def forward(self, *args, **kwargs):
+        quantized, *rest = super().forward(*args, **kwargs)
+        return 2 * quantized, *rest
+
+
+def transform_thrice(model: nn.Module) -> None:
+    model.layers[1]._codebook.transform_input = lambda x: 3 * x
+
+
+def give_codes(model: nn.Module) -> None:
+    model.layers[1].get_codes_from_indices = lambda indices: indices
+
+
+def give_outputs(model: nn.Module) -> None:
+    model.get_output_from_indices = lambda indices: indices
+
+
+def be_loud(model: nn.Module) -> None:
+    model.layers[1]._codebook.__class__ = Loud
+
+
+def expire_nothing(model: nn.Module) -> None:
+    model.layers[1]._codebook.expire_codes_ = lambda *_, **__: None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (be_loud, "its _codebook is a Loud"),
+        (transform_thrice, "transform_input was replaced on the instance"),
+        (expire_nothing, "its expire_codes_ was replaced on the instance"),
+        (give_codes, "its get_codes_from_indices was replaced on the instance"),
+        (give_outputs, "its get_output_from_indices was replaced on the instance"),
+    ],
+)
+def test_what_was_changed_on_a_module_is_left(change, reason: str) -> None:
+    model = residual()
+    change(model)
+    assert reason in vqgan_fast.patch(model).left[""][1]
+    assert type(model) is peer.ResidualVQ
+
+
+def test_options_that_ours_refuses_leave_the_rest_to_be_swapped() -> None:
+    """The package takes them, or they were changed since."""
+    heads = single(heads=2, codebook_dim=4, separate_codebook_per_head=True)
+    heads.orthogonal_reg_active_codes_only = True
+    bad = single()
+    bad.learnable_codebook = True
+    report = vqgan_fast.patch(nn.ModuleList([heads, bad, single()]))
+    assert set(report.swapped) == {"0", "2"}
+    assert "learnable_codebook needs ema_update=False" in report.left["1"][1]
+    assert type(bad) is peer.VectorQuantize

@@ -59,6 +59,14 @@ def test_compile_and_autocast() -> None:
     assert ours.embedding.weight.dtype == torch.float32
 
 
+def test_a_codebook_that_asks_for_a_gradient_gets_none() -> None:
+    ours = EMAVectorQuantizer(K, D, 0.25).requires_grad_()
+    scale = torch.ones((), requires_grad=True)
+    z_q, loss, _ = ours(latents(2, D, 4, 5))
+    (scale * (z_q.sum() + loss)).backward()
+    assert ours.embedding.weight.grad is None
+
+
 def test_what_is_not_covered() -> None:
     with pytest.raises(NotImplementedError, match="remap is not covered by EMAVectorQuantizer"):
         EMAVectorQuantizer(K, D, 0.25, remap="used.npy")

@@ -159,6 +159,7 @@ def test_same_weighted_and_accumulated_updates() -> None:
     modules = quantizers()
     x = torch.randn(2, 48, DIM)
     weights = [torch.rand(CODES), torch.rand(1, CODES), lambda sums, counts: 1 / (1 + counts)]
+    weights += [0.5, lambda sums, counts: 2]
     for weight in weights:
         assert_same(*reversed(call_alike(modules, 0, x, ema_update_weight=weight)))
         call_alike(modules, 0, x + 0.1, accum_ema_update=True)
@@ -169,6 +170,14 @@ def test_same_weighted_and_accumulated_updates() -> None:
         call_alike(modules, 0, x, ema_update=False)
         call_alike(modules, 0, x, freeze_codebook=True)
         assert_same_state(modules)
+
+
+@pytest.mark.parametrize("weight", [torch.ones(7), lambda sums, counts: torch.ones(2, CODES)])
+def test_a_weight_of_updates_that_does_not_fit(weight) -> None:
+    _, module = quantizers()
+    with pytest.raises(ValueError, match=r"^ema_update_weight must be .* H, K = \(1, 32\), got"):
+        module(torch.randn(2, 48, DIM), ema_update_weight=weight)
+    assert torch.equal(module._codebook.cluster_size, torch.ones(1, CODES))
 
 
 def test_same_manual_updates() -> None:
@@ -301,6 +310,20 @@ def test_codes_that_came_with_their_buffers_are_not_placed_again(way: str) -> No
     averaged.eval()(torch.randn(2, 48, DIM))
     assert module.codebook.any()
     assert torch.equal(averaged.module.codebook, module.codebook)
+
+
+def test_codes_that_were_placed_in_other_buffers_are_placed_again() -> None:
+    """functional_call runs k-means on the buffers that it is given: the module's stay empty."""
+    modules = quantizers(kmeans_init=True, kmeans_iters=2)
+    x = torch.randn(2, 48, DIM)
+    for module in modules:
+        given = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        torch.func.functional_call(module, given, (x,))
+        assert given["_codebook.initted"] and not module._codebook.initted
+    theirs, own = call_alike(modules, 0, x)
+    assert_same(own, theirs)
+    assert modules[1]._codebook.initted
+    assert_same_state(modules)
 
 
 def test_a_module_between_codebook_and_codes() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import pytest
@@ -149,6 +150,21 @@ def test_groups(name: str) -> None:
     assert_same(own, theirs)
     assert_same(*(module.get_codes_from_indices(own[1]) for module in modules))
     assert_same(*(module.get_output_from_indices(own[1]) for module in modules))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_compiled_dropout_keeps_the_same_stages(groups: int) -> None:
+    """A graph for each number of stages, which is chosen outside of them."""
+    name, options = ("GroupedResidualVQ", {"groups": groups}) if groups > 1 else ("ResidualVQ", {})
+    _, module = pair(name, 0, **SIZES, quantize_dropout=True, **options)
+    compiled = torch.compile(copy.deepcopy(module), backend="eager")
+    numbers = set()
+    for step in range(5):
+        x = torch.randn(2, 9, DIM)
+        expected, own = call_alike((module, compiled), step, x)
+        assert_same(own, expected)
+        numbers.add(int((own[1] >= 0).flatten(0, -2).all(0).sum()))
+    assert len(numbers) > 1
 
 
 SIM_OPTIONS = {

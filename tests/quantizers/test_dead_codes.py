@@ -98,3 +98,15 @@ def test_latents_that_are_not_finite_are_left_out() -> None:
 def test_bad_input(codebook, dead, latents, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         restart_dead_codes(codebook, dead, latents, generator())
+
+
+@pytest.mark.parametrize("name", ["codebook", "dead", "latents", "generator"])
+def test_arguments_of_another_type(name: str) -> None:
+    arguments = {
+        "codebook": torch.zeros(3, 2),
+        "dead": torch.ones(3, dtype=torch.bool),
+        "latents": torch.zeros(4, 2),
+        "generator": generator(),
+    }
+    with pytest.raises(TypeError, match=rf"^{name} must be a torch\.\w+, got None"):
+        restart_dead_codes(**arguments | {name: None})

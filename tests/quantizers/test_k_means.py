@@ -54,6 +54,13 @@ def test_as_many_codes_as_rows_is_exact_and_more_are_refused():
         k_means(data[None], 2)
     with pytest.raises(TypeError, match=r"rows must be a torch.Tensor, got builtins.list"):
         k_means([[1.0]], 1)
+    for options, message in [
+        ({"iterations": 1.5}, "iterations must be an integer, got 1.5"),
+        ({"iterations": -1}, "iterations must be at least 0, got -1"),
+        ({"seed": "a"}, "seed must be an integer, got 'a'"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            k_means(data, 2, **options)
     data[3, 0] = torch.nan
     with pytest.raises(ValueError, match="rows must be finite"):
         k_means(data, 2)

@@ -27,3 +27,9 @@ def test_nothing_counted() -> None:
     counts = torch.zeros(4, dtype=torch.int64)
     assert perplexity(counts).isnan()
     assert usage(counts) == 0
+
+
+@pytest.mark.parametrize("measure", [perplexity, usage])
+def test_what_is_no_tensor_is_refused(measure) -> None:
+    with pytest.raises(TypeError, match=r"counts must be a torch.Tensor, got builtins.list"):
+        measure([1, 2])

@@ -128,6 +128,32 @@ def test_dead_codes_move_onto_latents() -> None:
     assert (used[10:] > 0).all()
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_dead_codes_move_in_half_precision(half: torch.dtype) -> None:
+    """The averages are wider than the codes, and their quotient stays the code."""
+    torch.manual_seed(0)
+    quantizer = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.3).to(half)
+    quantizer.codebook[10:] += 1000  # never chosen
+    quantizer.embed_avg.copy_(quantizer.codebook)
+    z = latents(4, D, 8, 8).to(half)
+    for _ in range(2):
+        quantizer(z)
+    assert (quantizer.codebook[10:].abs() < 100).all()
+    quotient = quantizer.embed_avg / quantizer.cluster_size[:, None]
+    torch.testing.assert_close(quotient[10:], quantizer.codebook[10:].float())
+    assert quantizer.embed_avg.dtype == torch.float32
+
+
+def test_a_codebook_that_asks_for_a_gradient_gets_none() -> None:
+    """As after `requires_grad_()` of a whole model: the update is in place, and no graph minds."""
+    quantizer = EMAVectorQuantizer(K, D).requires_grad_()
+    scale = torch.ones((), requires_grad=True)
+    for z in (latents(1, D, 3, 3), latents(1, D, 3, 3) * scale):
+        z_q, loss, _ = quantizer(z)
+        (scale * (z_q.sum() + loss)).backward()
+    assert quantizer.codebook.grad is None
+
+
 def test_a_resumed_run_goes_on_alike() -> None:
     first = EMAVectorQuantizer(K, D, decay=0.5, restart_below=0.4)
     first(latents(1, D, 4, 4))

@@ -128,6 +128,8 @@ def test_equals_its_definition(name: str, legacy: bool, channels_last: bool) -> 
         gradients.append(
             {n: p.grad for n, p in quantizer.named_parameters() if p.requires_grad} | {"z": z.grad}
         )
+    if name != "hierarchical":  # whose networks choose
+        assert results[0][0].is_contiguous(memory_format=layout)
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
@@ -235,6 +237,33 @@ def test_cosine_does_not_see_lengths() -> None:
     scaled = z * latents(2, 1, 4, 5, seed=4).abs().add(0.1)
     assert torch.equal(quantizer.encode(z), quantizer.encode(scaled))
     torch.testing.assert_close(quantizer(z)[0].norm(dim=1), torch.ones(2, 4, 5))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_cosines_of_half_precision_are_not_rounded(half: torch.dtype) -> None:
+    torch.manual_seed(0)
+    quantizer = build_quantizer("cosine", 512, 16, 0.4, False).to(half)
+    z = latents(2, 16, 16, 16).to(half)
+    rows = F.normalize(z.movedim(1, -1).double(), dim=-1)
+    codes = F.normalize(quantizer.embedding.weight.double(), dim=-1)
+    z_q, loss, info = quantizer(z)
+    assert torch.equal(info.indices, (rows @ codes.T).argmax(-1))
+    assert torch.equal(quantizer.encode(z), info.indices)
+    torch.testing.assert_close(loss.double(), 1.4 * F.mse_loss(rows, codes[info.indices]))
+    assert z_q.dtype == quantizer.lookup(info.indices).dtype == half
+    torch.testing.assert_close(z_q, quantizer.lookup(info.indices))
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_cosine_of_zero_vectors(half: torch.dtype) -> None:
+    quantizer = build("cosine").to(half)
+    z = latents(2, D, 4, 5).to(half)
+    z[0, :, 0, 0] = 0
+    quantizer.embedding.weight.data[3] = 0
+    z_q, loss, info = quantizer(z)
+    assert z_q.isfinite().all() and loss.isfinite()
+    assert torch.equal(quantizer.encode(z), info.indices)
+    assert quantizer.codebook.isfinite().all()
 
 
 def test_simvq_moves_codes_that_were_not_chosen() -> None:

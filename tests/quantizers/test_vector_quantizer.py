@@ -87,6 +87,14 @@ def test_lookup_puts_channels_second(shape: tuple[int, ...]) -> None:
     assert torch.equal(codes.movedim(1, -1), quantizer.embedding.weight[indices])
 
 
+def test_lookup_under_vmap() -> None:
+    """Where nobody can see the indices, so that they are not checked."""
+    quantizer = VectorQuantizer(7, 3)
+    indices = torch.randint(7, (4, 2, 5))
+    codes = torch.vmap(quantizer.lookup)(indices)
+    assert torch.equal(codes.movedim(2, -1), quantizer.embedding.weight[indices])
+
+
 def test_bf16_latents() -> None:
     quantizer = spread(VectorQuantizer(50, 12))
     z = latents(2, 12, 4, 4).bfloat16().requires_grad_()
@@ -120,6 +128,8 @@ def test_bad_indices() -> None:
             quantizer.lookup(torch.tensor([0, bad]))
     with pytest.raises(ValueError, match=r"indices must be int64 or int32, got torch\.float32"):
         quantizer.lookup(torch.zeros(2))
+    with pytest.raises(ValueError, match=r"indices must be \(B, \.\.\.\), got \(\)"):
+        quantizer.lookup(torch.tensor(3))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +139,7 @@ def test_bad_indices() -> None:
         ({"e_dim": -1}, "e_dim must be at least 1, got -1"),
         ({"e_dim": 4.0}, r"e_dim must be an integer, got 4\.0"),
         ({"beta": -0.1}, "beta must not be negative, got -0.1"),
+        ({"legacy": "no"}, "legacy must be True or False, got 'no'"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:

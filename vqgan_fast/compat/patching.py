@@ -79,13 +79,15 @@ def patch(
         What was swapped and what was left, with the reason.
 
     Raises:
-        TypeError: model is no module.
+        TypeError: model is no module, or `also` no mapping.
         RuntimeError: a quantiser lies in a compiled module; nothing is changed.
         NotImplementedError: strict, and a known quantiser cannot be swapped.
         ValueError: strict, and there is no quantiser; or `also` names an unknown class.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if also is not None and not isinstance(also, Mapping):
+        raise TypeError(f"also must be a dict of class names, got {type(also).__name__}")
     swaps = _swaps(also or {})
     report = PatchReport()
     plan = _plan(model, swaps, report)
@@ -203,7 +205,10 @@ def _replacement(
             raise NotImplementedError(
                 "its forward was replaced on the instance (accelerate's hooks do so: patch first)"
             )
-    replacement = swap(module)
+    try:
+        replacement = swap(module)
+    except ValueError as error:  # options, perhaps changed since, that ours does not take
+        raise NotImplementedError(str(error)) from error
     before, after = _tensors(module), _tensors(replacement)
     missing = after.keys() - before.keys()
     if missing or not all(_same(before[name], after[name]) for name in after):

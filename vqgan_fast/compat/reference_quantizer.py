@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from ..quantizers.checks import check_indices, check_integer
+from ..quantizers.checks import check_indices, check_integer, check_tensor
 from .remap import RemapsIndices
 
 
@@ -31,7 +31,8 @@ def quantize_image(z: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor, Tensor,
 
 
 def check_image(z: Tensor, dim: int) -> None:
-    """Makes sure that latents are (B, D, H, W) with D = `dim`."""
+    """ValueError unless latents are (B, D, H, W) with D = `dim`; TypeError if no tensor."""
+    check_tensor("z", z)
     if z.ndim != 4 or z.shape[1] != dim:
         raise ValueError(f"z must be (B, D, H, W) with D = {dim}, got {tuple(z.shape)}")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import ops
-from .checks import check_indices, check_integer, check_latents, check_number
+from .checks import check_bool, check_indices, check_integer, check_latents, check_number
 
 
 class QuantizerInfo(NamedTuple):
@@ -70,9 +70,12 @@ class CodebookQuantizer(nn.Module):
         """The codes (B, D, ...) that indices (B, ...) name.
 
         Raises:
-            ValueError: an index outside [0, codebook_size), on the CPU; elsewhere torch reports it.
+            ValueError: a single number; an index outside [0, codebook_size), on the CPU; elsewhere
+                torch reports it.
         """
         check_indices("indices", indices, self.codebook_size)
+        if indices.ndim == 0:
+            raise ValueError("indices must be (B, ...), got ()")
         return F.embedding(indices, self.codebook).movedim(-1, 1).contiguous()
 
     def _count(self, indices: Tensor) -> Tensor:
@@ -112,6 +115,7 @@ class Quantizer(CodebookQuantizer):
         check_number("beta", beta)
         if beta < 0:
             raise ValueError(f"beta must not be negative, got {beta}")
+        check_bool("legacy", legacy)
         self.beta = beta
         self.legacy = legacy
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses import FakeTensor
 
-from ..ops.registration import check_tensors
+from ..ops.registration import require_tensors
 
 
 def check_integer(name: str, value: int, minimum: int = 1, maximum: float = math.inf) -> None:
@@ -36,11 +37,15 @@ def check_number(name: str, value: float) -> None:
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
+def check_bool(name: str, value: bool) -> None:
+    """ValueError unless an argument is True or False, Python's or numpy's."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
 def check_tensor(name: str, value: object) -> None:
     """TypeError unless an argument is a tensor."""
-    if value is None:
-        raise TypeError(f"{name} must be a torch.Tensor, got None")
-    check_tensors(**{name: value})
+    require_tensors(**{name: value})
 
 
 def check_latents(z: Tensor, symbol: str, channels: int) -> None:
@@ -73,6 +78,8 @@ def check_indices(
         raise ValueError(f"{name} must be int64 or int32, got {indices.dtype}")
     if torch.compiler.is_compiling() or isinstance(indices, FakeTensor) or indices.numel() == 0:
         return  # there are no values
+    if torch._C._are_functorch_transforms_active():
+        return  # torch.vmap lets nobody see them
     if synchronize or indices.device.type == "cpu":
         low, high = (int(bound) for bound in indices.aminmax())
         if low < least or high >= size:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
+from ..ops.checks import accumulation_type
 from .base import QuantizerInfo
 from .vector_quantizer import VectorQuantizer
 
@@ -45,13 +46,25 @@ class CosineVectorQuantizer(VectorQuantizer):
     @property
     def codebook(self) -> Tensor:
         """The codes (K, D), of length 1."""
-        return F.normalize(self.embedding.weight, dim=-1)
+        weight = self.embedding.weight
+        return F.normalize(weight.to(accumulation_type(weight)), dim=-1).to(weight.dtype)
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         self._check_latents(z)
-        return self._quantize(F.normalize(z, dim=1), self.codebook)
+        z_q, loss, info = self._quantize(*self._of_unit_length(z))
+        return z_q.to(z.dtype), loss, info
 
     def encode(self, z: Tensor) -> Tensor:
         self._check_latents(z)
-        unit = F.normalize(z, dim=1).movedim(1, -1)
-        return ops.nearest_code(unit, self.codebook, return_distance=False)
+        unit, codebook = self._of_unit_length(z)
+        return ops.nearest_code(unit.movedim(1, -1), codebook, return_distance=False)
+
+    def _of_unit_length(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """z (B, D, H, W) and the codes (K, D) that are compared, in fp32 at least.
+
+        Half precision has no number small enough to keep a zero vector from being divided by zero,
+        and rounds unit vectors by more than cosines differ.
+        """
+        weight = self.embedding.weight
+        wide = accumulation_type(z, weight)
+        return F.normalize(z.to(wide), dim=1), F.normalize(weight.to(wide), dim=-1)

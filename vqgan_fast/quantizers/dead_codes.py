@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_tensor
+
 
 @torch.no_grad()
 def restart_dead_codes(
@@ -28,8 +30,13 @@ def restart_dead_codes(
         int64 indices of the replaced codes, ascending.
 
     Raises:
+        TypeError: an argument is no tensor, or generator none.
         ValueError: a shape or dtype that does not fit.
     """
+    for name, tensor in (("codebook", codebook), ("dead", dead), ("latents", latents)):
+        check_tensor(name, tensor)
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if codebook.ndim != 2:
         raise ValueError(f"codebook must be (K, D), got {tuple(codebook.shape)}")
     num_codes, dim = codebook.shape

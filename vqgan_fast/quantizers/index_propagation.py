@@ -97,7 +97,9 @@ class IndexPropagationQuantizer(VectorQuantizer):
         info = QuantizerInfo(
             assigned.indices, counts, commitment_loss, codebook_loss, sample, average
         )
-        return z_q.to(z.dtype).movedim(-1, 1).contiguous(), loss, info
+        z_q = z_q.to(z.dtype).movedim(-1, 1)
+        # Codes are looked up with their entries side by side, as channels_last has them.
+        return z_q if z.stride(1) == 1 else z_q.contiguous(), loss, info
 
     def encode(self, z: Tensor) -> Tensor:
         """Indices (B, H, W) int64 of the codes with the largest dot products."""

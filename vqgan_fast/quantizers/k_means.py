@@ -25,10 +25,13 @@ def k_means(rows: Tensor, num_codes: int, *, iterations: int = 50, seed: int = 0
 
     Raises:
         TypeError: rows is no tensor.
-        ValueError: fewer than K different rows, one that is not finite, or another shape.
+        ValueError: fewer than K different rows, one that is not finite, or another shape; another
+            argument that is no such integer.
     """
     check_tensor("rows", rows)
     check_integer("num_codes", num_codes)
+    check_integer("iterations", iterations, minimum=0)
+    check_integer("seed", seed, minimum=-(2**63), maximum=2**64 - 1)  # what torch takes
     if rows.ndim != 2:
         raise ValueError(f"rows must be (N, D), got {tuple(rows.shape)}")
     if not rows.isfinite().all():

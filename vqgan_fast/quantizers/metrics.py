@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .checks import check_tensor
+
 
 def perplexity(counts: Tensor) -> Tensor:
     """exp of the entropy of the codes' frequencies: 1 (one code) to K (all codes alike).
@@ -15,6 +17,7 @@ def perplexity(counts: Tensor) -> Tensor:
     Returns:
         A float32 scalar on the device of `counts`; NaN where nothing was counted.
     """
+    check_tensor("counts", counts)
     frequencies = counts.float() / counts.sum()
     return torch.special.entr(frequencies).sum().exp()
 
@@ -28,4 +31,5 @@ def usage(counts: Tensor) -> Tensor:
     Returns:
         A float32 scalar on the device of `counts`.
     """
+    check_tensor("counts", counts)
     return (counts > 0).float().mean()

@@ -131,7 +131,9 @@ class EMAVectorQuantizer(HoldsAverages, Quantizer):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, QuantizerInfo]:
         self._check_latents(z)
         # The graph keeps the codes that were compared with, because the update is in place.
-        codebook = self.codebook.clone() if self.training and z.requires_grad else self.codebook
+        codebook = self.codebook.detach()
+        if self.training and z.requires_grad:
+            codebook = codebook.clone()
         z_q, _, info = self._quantize(z, codebook)
         if self.training:
             self._update(z.detach().movedim(1, -1), info.indices)
@@ -159,4 +161,5 @@ class EMAVectorQuantizer(HoldsAverages, Quantizer):
         generator = torch.Generator().manual_seed(seed)
         replaced = restart_dead_codes(self.codebook, dead, latents, generator)
         self.cluster_size[replaced] = self.restart_below
-        self.embed_avg[replaced] = self.restart_below * self.codebook[replaced]
+        codes = self.codebook[replaced].to(self.embed_avg.dtype)  # averages may be wider
+        self.embed_avg[replaced] = self.restart_below * codes

@@ -40,7 +40,8 @@ def _swap_second(peer: nn.Module) -> nn.Module:
 def _swap_ema(peer: nn.Module) -> nn.Module:
     if getattr(peer, "remap", None) is not None:
         raise NotImplementedError("remap, which the peer's EMAVectorQuantizer takes but never uses")
-    module = adopt(EMAVectorQuantizer, peer, ("codebook_dim", "num_tokens", "beta", "embedding"))
+    needs = ("codebook_dim", "num_tokens", "beta", "embedding")
+    module = adopt(EMAVectorQuantizer, peer, needs, has_own_embedding=True)
     needs = ("weight", "cluster_size", "embed_avg", "decay", "eps", "update")
     embedding = adopt(EmbeddingEMA, peer.embedding, needs)
     # A table of its own: the peer's is left as it is.

@@ -100,6 +100,8 @@ class GumbelQuantize(RemapsIndices):
             ValueError: an index out of range, on the CPU; a shape that does not fit.
         """
         check_indices("indices", indices, self.re_embed)
+        if shape is None:
+            raise ValueError("shape must be (B, H, W, C), got None")
         if self.remap is not None:
             indices = self.unmap_to_all(indices)
         # As in the reference, the last entry of shape is not looked at.

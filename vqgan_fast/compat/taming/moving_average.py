@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...quantizers.checks import check_integer
+from ...quantizers.checks import check_integer, check_tensor
 from ...quantizers.moving_average import HoldsAverages, update_averages
 from ..reference_quantizer import quantize_image
 from .quantizers import usage_of
@@ -96,10 +96,13 @@ class EMAVectorQuantizer(nn.Module):
             z_q (B, D, H, W); beta times the commitment loss; (perplexity, one-hot codes (N, K),
             indices (N,)), N = B H W.
         """
+        check_tensor("z", z)
         state = self.embedding
         updating = self.training and state.update
         # The graph keeps the codes that were compared with, because the update is in place.
-        codebook = state.weight.clone() if updating and z.requires_grad else state.weight
+        codebook = state.weight.detach()
+        if updating and z.requires_grad:
+            codebook = codebook.clone()
         z_q, commitment, _, indices = quantize_image(z, codebook)
         if updating:
             averages = state.weight, state.cluster_size, state.embed_avg

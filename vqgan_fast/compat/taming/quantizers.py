@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...ops.checks import accumulation_type
 from ..reference_quantizer import (
     RemappingQuantizer,
     image_of_codes,
@@ -110,8 +111,9 @@ def usage_of(
     counts = torch.zeros(num_codes, device=z.device).index_add_(
         0, indices, torch.ones(len(indices), device=z.device)
     )
-    frequencies = (counts / len(indices)).to(z.dtype)
-    spread = torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10)))
+    # In fp16 the logarithm's 1e-10 would be 0.
+    frequencies = (counts / len(indices)).to(accumulation_type(z))
+    spread = torch.exp(-torch.sum(frequencies * torch.log(frequencies + 1e-10))).to(z.dtype)
     if not with_one_hot:
         return spread, None
     # Not F.one_hot, whose int64 matrix is twice as large as this one and lives beside it.

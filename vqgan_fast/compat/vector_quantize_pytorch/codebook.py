@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...quantizers.precision import without_autocast
 from . import search
 from .kmeans import kmeans
+from .options import check_sizes, require
 from .sampling import sample_vectors, sample_vectors_of_all_ranks
 
 
@@ -65,6 +66,8 @@ class Codebook(nn.Module):
                 "kmeans_init with separate_codebook_per_head works on one process only: "
                 "sync_codebook must be False"
             )
+        if kmeans_init:
+            check_sizes(kmeans_iters=kmeans_iters)
         self.codebook_size = codebook_size
         self.num_codebooks = num_codebooks
         self.kmeans_iters = kmeans_iters
@@ -144,8 +147,8 @@ class Codebook(nn.Module):
         self.embed_avg.copy_(embed * cluster_size.unsqueeze(-1))
         self.cluster_size.copy_(cluster_size)
         self.update_ema()
+        # The next call reads it: under torch.func.functional_call it is not the module's own.
         self.initted.fill_(True)
-        self._awaits_kmeans = False
 
     @torch.no_grad()
     def update_codebook(
@@ -153,7 +156,7 @@ class Codebook(nn.Module):
         latents: Tensor,
         indices: Tensor,
         mask: Tensor | None = None,
-        ema_update_weight: Tensor | Callable[[Tensor, Tensor], Tensor] | None = None,
+        ema_update_weight: Tensor | float | Callable[[Tensor, Tensor], Any] | None = None,
         accum_ema_update: bool = False,
         ema_update: bool | None = None,
     ) -> None:
@@ -161,10 +164,13 @@ class Codebook(nn.Module):
 
         Args:
             latents: (H, ..., D), with their indices (H, ...) and mask (H, ...) bool.
-            ema_update_weight: scales the step: (K,) or (H, K), or what makes that of the sums
-                (H, K, D) and counts (H, K).
+            ema_update_weight: scales the step: a number, (K,) or (H, K), or what makes that of
+                the sums (H, K, D) and counts (H, K).
             accum_ema_update: put counts and sums aside, for a later call to add to its own.
             ema_update: instead of the codebook's.
+
+        Raises:
+            ValueError: ema_update_weight has another shape.
         """
         ema_update = self.ema_update if ema_update is None else ema_update
         if not ema_update and self.threshold_ema_dead_code <= 0:
@@ -175,6 +181,8 @@ class Codebook(nn.Module):
             dist.all_reduce(sums)
         if callable(ema_update_weight):
             ema_update_weight = ema_update_weight(sums, counts)
+        if isinstance(ema_update_weight, Tensor):
+            ema_update_weight = _one_for_each_code(ema_update_weight, counts)
         if accum_ema_update:
             _put_aside(self.cluster_size, counts)
             _put_aside(self.embed_avg, sums)
@@ -257,11 +265,25 @@ def _put_aside(average: Tensor, new: Tensor) -> None:
     average.grad = new if average.grad is None else average.grad + new
 
 
-def _move_average(average: Tensor, new: Tensor, decay: float, weight: Tensor | None) -> None:
+def _one_for_each_code(weight: Tensor, counts: Tensor) -> Tensor:
+    """A weight (), (K,) or (H, K) in the shape of the counts (H, K)."""
+    shape = tuple(counts.shape)
+    require(
+        tuple(weight.shape) in ((), shape[1:], (1, *shape[1:]), shape),
+        f"ema_update_weight must be a number, (K,) or (H, K) with H, K = {shape}, got "
+        f"{tuple(weight.shape)}",
+    )
+    return weight.expand(shape)
+
+
+def _move_average(
+    average: Tensor, new: Tensor, decay: float, weight: Tensor | float | None
+) -> None:
     if average.grad is not None:
         new, average.grad = new + average.grad, None
     step: float | Tensor = 1.0 - decay
     if weight is not None:
-        step = step * weight.expand(average.shape[:2])
+        step = step * weight
+    if isinstance(step, Tensor):
         step = step.view(*step.shape, *[1] * (average.ndim - 2)).to(average.dtype)
     average.lerp_(new.to(average.dtype), step)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .options import refuse, require
+from ...quantizers.checks import check_tensor
+from .options import check_sizes, refuse, require
 from .residual_vq import ResidualVQ, draw_seed_of_all_ranks
 
 
@@ -27,6 +28,7 @@ class GroupedResidualVQ(nn.Module):
         self, *, dim: int, groups: int = 1, accept_image_fmap: bool = False, **kwargs: Any
     ) -> None:
         super().__init__()
+        check_sizes(dim=dim, groups=groups)
         require(dim % groups == 0, f"dim must be a multiple of groups = {groups}, got {dim}")
         self.dim = dim
         self.groups = groups
@@ -47,6 +49,7 @@ class GroupedResidualVQ(nn.Module):
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """The codes (G, Q, B, ..., D) for indices (G, B, ..., q)."""
+        self._check_groups(indices)
         return torch.stack(
             [
                 rvq.get_codes_from_indices(index)
@@ -56,6 +59,7 @@ class GroupedResidualVQ(nn.Module):
 
     def get_output_from_indices(self, indices: Tensor) -> Tensor:
         """What `forward` makes of latents with these indices, in evaluation, (B, ..., dim)."""
+        self._check_groups(indices)
         outputs = [
             rvq.get_output_from_indices(index)
             for rvq, index in zip(self.rvqs, indices, strict=True)
@@ -77,6 +81,7 @@ class GroupedResidualVQ(nn.Module):
             quantised latents in the shape of x; indices (G, B, ..., Q); losses (G, Q); with
             return_all_codes a tuple of the codes (Q, B, ..., D) of each group.
         """
+        check_tensor("x", x)
         require(
             x.shape[self.split_dim] == self.dim,
             f"x must have {self.dim} channels in dimension {self.split_dim}, got {tuple(x.shape)}",
@@ -98,3 +103,10 @@ class GroupedResidualVQ(nn.Module):
         quantized = torch.cat(quantized, dim=self.split_dim)
         all_indices, losses, *all_codes = rest
         return quantized, torch.stack(all_indices), torch.stack(losses), *all_codes
+
+    def _check_groups(self, indices: Tensor) -> None:
+        check_tensor("indices", indices)
+        require(
+            indices.shape[:1] == (self.groups,),
+            f"indices must be (G, B, ..., q) with G = {self.groups}, got {tuple(indices.shape)}",
+        )

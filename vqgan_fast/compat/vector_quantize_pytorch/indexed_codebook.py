@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...quantizers.checks import check_indices
+from ...quantizers.checks import check_indices, check_tensor
 from .codebook import Codebook
 from .layout import Layout, check_mask
+from .options import require
 
 
 class IndexedCodebook(nn.Module):
@@ -37,6 +38,11 @@ class IndexedCodebook(nn.Module):
     @codebook.setter
     @torch.no_grad()
     def codebook(self, codes: Tensor) -> None:
+        check_tensor("codebook", codes)
+        shape = tuple(self.codebook.shape)
+        require(
+            codes.shape == shape, f"codebook must be of shape {shape}, got {tuple(codes.shape)}"
+        )
         self._codebook.embed.copy_(codes if self.separate_codebook_per_head else codes[None])
 
     @property
@@ -54,7 +60,8 @@ class IndexedCodebook(nn.Module):
         rows = layout.to_rows(x)
         mask = check_mask(rows, mask)
         latents = self._codebook.transform_input(layout.split_heads(self.project_in(rows)))
-        indices = indices.unsqueeze(1) if x.ndim == 2 else layout.indices_to_rows(indices)
+        indices = indices.unsqueeze(1) if x.ndim == 2 else indices
+        indices = layout.indices_to_rows(indices, rows)
         indices = layout.split_index_heads(indices.clamp(min=0))
         mask = None if mask is None else layout.split_mask(mask)
         self._codebook.update_codebook(latents, indices, mask)
@@ -72,7 +79,8 @@ class IndexedCodebook(nn.Module):
             D = heads codebook_dim; those that share one are not: (B, ..., heads, codebook_dim).
 
         Raises:
-            ValueError: an index outside [-1, K), on the CPU.
+            ValueError: an index outside [-1, K), on the CPU; heads with a codebook each, and not
+                an index for each of them in the last dimension.
         """
         codes = self._codes(indices)
         return codes.movedim(-1, 1) if self.layout.channel_first else codes
@@ -95,5 +103,10 @@ class IndexedCodebook(nn.Module):
         check_indices("indices", indices, self._codebook.embed.shape[1], least=-1)
         if self.heads == 1 or not self.separate_codebook_per_head:
             return self._codebook.embed[0][indices]
+        require(
+            indices.shape[-1:] == (self.heads,),
+            f"indices must have heads = {self.heads} in their last dimension, got "
+            f"{tuple(indices.shape)}",
+        )
         heads = torch.arange(self.heads, device=indices.device)
         return self._codebook.embed[heads, indices].flatten(-2)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...quantizers.checks import check_tensor
 from .options import require
 
 
@@ -48,9 +50,19 @@ class Layout:
             return indices.squeeze(1)
         return indices.unflatten(1, x.shape[2:] if self.channel_first else x.shape[1:-1])
 
-    def indices_to_rows(self, indices: Tensor) -> Tensor:
-        """Indices (B, ...) or (B, ..., heads) as (B, n) or (B, n, heads)."""
-        return indices.flatten(1) if self.heads == 1 else indices.flatten(1, -2)
+    def indices_to_rows(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Indices (B, ...) or (B, ..., heads) of rows (B, n, D), as (B, n) or (B, n, heads).
+
+        Raises:
+            ValueError: they have another shape.
+        """
+        heads = () if self.heads == 1 else (self.heads,)
+        shape = (*rows.shape[:2], *heads)
+        fits = indices.ndim >= len(shape) and indices.shape[indices.ndim - len(heads) :] == heads
+        fits = fits and len(indices) == len(rows) and indices.numel() == math.prod(shape)
+        form = "(B, n)" if self.heads == 1 else "(B, n, heads)"
+        require(fits, f"indices must be {form} = {shape}, got {tuple(indices.shape)}")
+        return indices.reshape(shape)
 
     def split_heads(self, rows: Tensor) -> Tensor:
         """Rows (B, n, D) as heads (H, ..., d), as the class says."""
@@ -90,7 +102,9 @@ class Layout:
 
 
 def check_latents(x: Tensor, dim: int, channel_first: bool) -> None:
-    """ValueError unless x is (B, ..., dim), or (B, dim, ...) with channel_first."""
+    """ValueError unless x is (B, ..., dim), or (B, dim, ...) with channel_first; TypeError if it is
+    no tensor."""
+    check_tensor("x", x)
     form = "(B, dim, ...)" if channel_first else "(B, ..., dim)"
     require(
         x.ndim >= 2 and x.shape[1 if channel_first else -1] == dim,

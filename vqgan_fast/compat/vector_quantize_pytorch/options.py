@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...quantizers.checks import check_integer
+
 # What each must be, where it is not covered.
 _DEFAULTS: dict[str, Any] = {
     "affine_param": False,
@@ -47,6 +49,12 @@ def require(holds: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def check_sizes(**sizes: int) -> None:
+    """ValueError unless each is an integer above 0; the message names it."""
+    for name, size in sizes.items():
+        check_integer(name, size)
+
+
 def check_combination(
     *,
     ema_update: bool,
@@ -58,7 +66,7 @@ def check_combination(
     vq_bridge: nn.Module | None,
     sync_update_v: float,
     separate_heads: bool,
-    orthogonal_reg_active_codes_only: bool,
+    orthogonal_of_active_codes: bool,
 ) -> None:
     """Makes sure that the options of a VectorQuantize go together.
 
@@ -82,6 +90,6 @@ def check_combination(
     require(0 <= sync_update_v <= 1, f"sync_update_v must lie in [0, 1], got {sync_update_v}")
     require(sync_update_v == 0 or learnable_codebook, "sync_update_v needs learnable_codebook")
     require(
-        not (separate_heads and orthogonal_reg_active_codes_only),
+        not (separate_heads and orthogonal_of_active_codes),
         "orthogonal_reg_active_codes_only needs one codebook for all heads",
     )

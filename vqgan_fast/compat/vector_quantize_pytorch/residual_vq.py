@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import random
-from math import ceil
 from typing import Any
 
 import torch
@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...quantizers.checks import check_indices
+from ...quantizers.checks import check_indices, check_integer, check_tensor
 from .gradients import directional_reparam
 from .layout import check_latents
-from .options import refuse, require
+from .options import check_sizes, refuse, require
 from .vector_quantize import VectorQuantize
 
 
@@ -74,10 +74,10 @@ class ResidualVQ(nn.Module):
         require(
             vq_kwargs.get("channel_last", True), "ResidualVQ wants latents (B, N, dim) or images"
         )
-        require(quantize_dropout_cutoff_index >= 0, "quantize_dropout_cutoff_index must not be < 0")
         sizes = codebook_size
         if not isinstance(sizes, tuple):
             require(num_quantizers is not None, "num_quantizers or a tuple of codebook sizes")
+            check_sizes(num_quantizers=num_quantizers)
             sizes = (sizes,) * num_quantizers
         require(
             num_quantizers is None or len(sizes) == num_quantizers,
@@ -87,7 +87,16 @@ class ResidualVQ(nn.Module):
             not shared_codebook or len(set(sizes)) == 1,
             f"shared_codebook wants one codebook_size, got {sizes}",
         )
+        require(len(sizes) > 0, "codebook_size must have one for each stage, got ()")
+        drops = quantize_dropout and len(sizes) > 1
+        most = len(sizes) - 1 if drops else math.inf
+        check_integer(
+            "quantize_dropout_cutoff_index", quantize_dropout_cutoff_index, minimum=0, maximum=most
+        )
+        if drops:
+            check_sizes(quantize_dropout_multiple_of=quantize_dropout_multiple_of)
         codebook_dim = dim if codebook_dim is None else codebook_dim
+        check_sizes(dim=dim, codebook_dim=codebook_dim)
         self.codebook_dim = codebook_dim
         self.has_projections = codebook_dim != dim
         require(
@@ -127,7 +136,7 @@ class ResidualVQ(nn.Module):
         self.return_zeros_for_masked_padding = return_zeros_for_masked_padding
         self.diveq = diveq
         self.quant_grad_frac = 1.0 if diveq else quant_grad_frac
-        self.quantize_dropout = quantize_dropout and self.num_quantizers > 1
+        self.quantize_dropout = drops
         self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
         self.quantize_dropout_multiple_of = quantize_dropout_multiple_of
         self.shared_codebook = shared_codebook
@@ -151,6 +160,7 @@ class ResidualVQ(nn.Module):
         Zeros for index -1, and for stages beyond q, which must be Q or, with quantize_dropout, at
         most Q. An index outside [-1, K) is a ValueError, on the CPU.
         """
+        check_tensor("indices", indices)
         missing = self.num_quantizers - indices.shape[-1]
         require(
             missing == 0 or (missing > 0 and self.quantize_dropout),
@@ -183,7 +193,7 @@ class ResidualVQ(nn.Module):
         sample_codebook_temp: float | None = None,
         freeze_codebook: bool = False,
         beam_size: None = None,
-        rand_quantize_dropout_fixed_seed: int | None = None,
+        rand_quantize_dropout_fixed_seed: Tensor | int | None = None,
     ) -> tuple[Tensor, ...]:
         """Quantises latents.
 
@@ -194,7 +204,7 @@ class ResidualVQ(nn.Module):
             return_all_codes: a fourth result, the codes of each stage (Q, B, ..., D).
             sample_codebook_temp: nothing, because codes are not sampled.
             freeze_codebook: no update in training.
-            rand_quantize_dropout_fixed_seed: decides which stages are left out.
+            rand_quantize_dropout_fixed_seed: decides which stages are left out; a number.
 
         Returns:
             quantised latents in the shape of x; indices (B, ..., Q) int64, -1 for stages that are
@@ -205,6 +215,7 @@ class ResidualVQ(nn.Module):
             ValueError: x has another shape, or arguments do not fit each other.
         """
         refuse(beam_size=beam_size, indices=indices)
+        check_tensor("x", x)
         last = self.num_quantizers - 1
         if self.training and self.quantize_dropout:
             last = self._last_stage(rand_quantize_dropout_fixed_seed, x.device)
@@ -240,14 +251,17 @@ class ResidualVQ(nn.Module):
             return *result, self.get_codes_from_indices(all_indices)
         return result
 
-    def _last_stage(self, seed: int | None, device: torch.device) -> int:
+    # Python's random numbers are none that a compiler can trace.
+    @torch.compiler.disable(reason="quantize_dropout chooses its stages outside of graphs")
+    def _last_stage(self, seed: Tensor | int | None, device: torch.device) -> int:
         """The last stage that is kept, the same on all ranks."""
         seed = draw_seed_of_all_ranks(device) if seed is None else seed
+        seed = int(seed) if isinstance(seed, Tensor) else seed
         last = random.Random(seed).randrange(
             self.quantize_dropout_cutoff_index, self.num_quantizers
         )
         multiple = self.quantize_dropout_multiple_of
-        return min(ceil((last + 1) / multiple) * multiple, self.num_quantizers) - 1
+        return min(math.ceil((last + 1) / multiple) * multiple, self.num_quantizers) - 1
 
     def _update_shared_codebook(self, residuals: list[Tensor]) -> None:
         first = self.layers[0]
@@ -260,12 +274,12 @@ class ResidualVQ(nn.Module):
         first.expire_codes_(torch.stack(rows, dim=2).flatten(1, 2))
 
 
-def draw_seed_of_all_ranks(device: torch.device) -> int:
-    """A random number from each rank's generator, summed, so that it is the same on all."""
+def draw_seed_of_all_ranks(device: torch.device) -> Tensor:
+    """A random number from each rank's generator, summed, so that it is the same on all: int64."""
     seed = torch.randint(0, 10_000, (), device=device)
     if dist.is_initialized() and dist.get_world_size() > 1:
         dist.all_reduce(seed)
-    return int(seed)
+    return seed
 
 
 def _with_part_of_gradient(codes: Tensor, part: float) -> Tensor:

@@ -11,6 +11,7 @@ from ... import ops
 from ...quantizers.checks import check_indices
 from .gradients import rotate_to
 from .layout import check_latents
+from .options import check_sizes
 
 
 class SimVQ(nn.Module):
@@ -46,6 +47,7 @@ class SimVQ(nn.Module):
     ) -> None:
         super().__init__()
         frozen_dim = dim if frozen_codebook_dim is None else frozen_codebook_dim
+        check_sizes(dim=dim, codebook_size=codebook_size, frozen_codebook_dim=frozen_dim)
         codes = init_fn(torch.randn(codebook_size, frozen_dim) * frozen_dim**-0.5)
         if codebook_transform is None:
             codebook_transform = nn.Linear(frozen_dim, dim, bias=False)

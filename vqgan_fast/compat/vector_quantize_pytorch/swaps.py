@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from ..adopt import refuse_hooks
+from ..adopt import refuse_hooks, refuse_replaced_methods
 from .codebook import Codebook
 from .grouped_residual_vq import GroupedResidualVQ
 from .options import refuse
@@ -89,6 +89,7 @@ def swap_vector_quantize(peer: nn.Module) -> VectorQuantize:
 
 def swap_residual_vq(peer: nn.Module) -> ResidualVQ:
     """Raises NotImplementedError for options that are not covered, of any stage."""
+    refuse_replaced_methods(peer)
     refuse(**_attributes(peer, ("implicit_neural_codebook", "beam_size")))
     codebooks: dict[int, Codebook] = {}  # stages may share theirs
     layers = _attribute(peer, "layers")
@@ -109,6 +110,7 @@ def swap_residual_vq(peer: nn.Module) -> ResidualVQ:
 
 def swap_grouped_residual_vq(peer: nn.Module) -> GroupedResidualVQ:
     """Raises NotImplementedError for options that are not covered, of any group."""
+    refuse_replaced_methods(peer)
     rvqs = _attribute(peer, "rvqs")
     own = nn.ModuleList(swap_residual_vq(rvq) for rvq in rvqs)
     ours = _on_no_memory(
@@ -122,6 +124,7 @@ def swap_grouped_residual_vq(peer: nn.Module) -> GroupedResidualVQ:
 
 def swap_sim_vq(peer: nn.Module) -> SimVQ:
     """Raises NotImplementedError for a release that is not known."""
+    refuse_replaced_methods(peer)
     ours = _on_no_memory(
         SimVQ,
         dim=1,
@@ -139,6 +142,8 @@ def _quantize(peer: nn.Module, codebooks: dict[int, Codebook]) -> VectorQuantize
             raise NotImplementedError(f"a stage is a subclass, {type(peer).__qualname__}")
     theirs = _attribute(peer, "_codebook")
     refuse_hooks(peer, "_codebook")
+    _refuse_other_codebooks(peer, theirs)
+    refuse_replaced_methods(peer)
     synchronized, reduce = (_attribute(theirs, x) for x in ("use_ddp", "kmeans_all_reduce_fn"))
     ours = _on_no_memory(
         VectorQuantize,
@@ -157,6 +162,22 @@ def _quantize(peer: nn.Module, codebooks: dict[int, Codebook]) -> VectorQuantize
     ours._codebook.read_initted()
     ours.in_place_codebook_optimizer = _attribute(peer, "in_place_codebook_optimizer")
     return _share_projections(ours, peer)
+
+
+def _refuse_other_codebooks(peer: nn.Module, codebook: nn.Module) -> None:
+    """NotImplementedError unless the codebook does what its class in the peer's own file does."""
+    cls = type(codebook)
+    if cls is Codebook:  # patched before
+        return
+    if cls.__module__ != type(peer).__module__ or cls.__bases__ != (nn.Module,):
+        raise NotImplementedError(
+            f"its _codebook is a {cls.__qualname__}, whose methods may differ"
+        )
+    refuse_replaced_methods(codebook)
+    # The class keeps one of its own functions there.
+    transform = vars(codebook).get("transform_input")
+    if transform is not None and transform.__module__ != cls.__module__:
+        raise NotImplementedError("its _codebook's transform_input was replaced on the instance")
 
 
 def _sampling(sample: Any) -> dict[str, Any]:

@@ -10,10 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ...quantizers.checks import check_indices
 from . import losses
 from .codebook import Codebook
 from .layout import check_mask
-from .options import check_combination, refuse
+from .options import check_combination, check_sizes, refuse
 from .trained_codebook import TrainedCodebook
 
 
@@ -131,14 +132,19 @@ class VectorQuantize(TrainedCodebook):
             vq_bridge=vq_bridge,
             sync_update_v=sync_update_v,
             separate_heads=heads > 1 and separate_codebook_per_head,
-            orthogonal_reg_active_codes_only=orthogonal_reg_active_codes_only,
+            orthogonal_of_active_codes=orthogonal_reg_active_codes_only
+            and orthogonal_reg_weight > 0,
         )
+
+        codebook_dim = dim if codebook_dim is None else codebook_dim
+        check_sizes(dim=dim, codebook_size=codebook_size, heads=heads, codebook_dim=codebook_dim)
+        if orthogonal_reg_weight > 0 and orthogonal_reg_max_codes is not None:
+            check_sizes(orthogonal_reg_max_codes=orthogonal_reg_max_codes)
 
         self.dim = dim
         self.codebook_size = codebook_size
         self.heads = heads
         self.separate_codebook_per_head = separate_codebook_per_head
-        codebook_dim = dim if codebook_dim is None else codebook_dim
         projected = codebook_dim * heads
         self.has_projections = projected != dim
         self.project_in: nn.Module = nn.Identity()
@@ -202,7 +208,7 @@ class VectorQuantize(TrainedCodebook):
         freeze_codebook: bool | None = None,
         return_loss_breakdown: bool = False,
         codebook_transform_fn: Callable | None = None,
-        ema_update_weight: Tensor | Callable[[Tensor, Tensor], Tensor] | None = None,
+        ema_update_weight: Tensor | float | Callable[[Tensor, Tensor], Any] | None = None,
         accum_ema_update: bool = False,
         ema_update: bool | None = None,
     ) -> tuple[Any, ...]:
@@ -237,7 +243,8 @@ class VectorQuantize(TrainedCodebook):
         quantized = quantized.to(x.dtype)
         cross_entropy = None
         if indices is not None:  # before the codes move
-            targets = layout.split_index_heads(layout.indices_to_rows(indices))
+            check_indices("indices", indices, self.codebook_size, least=-1)
+            targets = layout.split_index_heads(layout.indices_to_rows(indices, rows))
             codes = codebook.codes().clone()
             cross_entropy = losses.cross_entropy_of_codes(
                 latents, codes, targets, self.use_cosine_sim
