@@ -218,6 +218,22 @@ def test_bad_input(arguments: dict, message: str) -> None:
         make()(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tokens": [[1, 2]]}, r"tokens must be a torch\.Tensor, got builtins\.list"),
+        ({"tokens": None}, r"tokens must be a torch\.Tensor, got None"),
+        (
+            {"tokens": tokens_of(2), "positions": [0, 1]},
+            r"positions must be a torch\.Tensor, got builtins\.list",
+        ),
+    ],
+)
+def test_what_is_no_tensor_is_named(arguments: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()(**arguments)
+
+
 def test_bad_use_of_the_cache() -> None:
     gpt = make()
     cache = KVCache(gpt, batch_size=2, max_length=4)
@@ -262,6 +278,9 @@ def test_a_cache_cannot_end_inside_the_unmasked_prefix() -> None:
         ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
         ({"n_layer": True}, "n_layer must be an integer, got True"),
         ({"resid_pdrop": 1.0}, r"resid_pdrop must lie in \[0, 1\), got 1.0"),
+        ({"resid_pdrop": "a"}, "resid_pdrop must be a finite number, got 'a'"),
+        ({"n_unmasked": 1.5}, r"n_unmasked must be an integer, got 1\.5"),
+        ({"n_unmasked": -1}, "n_unmasked must be at least 0, got -1"),
         ({"n_unmasked": 25}, r"n_unmasked must lie in \[0, block_size = 24\], got 25"),
     ],
 )

@@ -12,9 +12,10 @@ from tiny_vqgan import tiny_vqgan
 from torch.nn import functional as F
 
 from vqgan_fast.models.condition_files import build_condition
-from vqgan_fast.models.conditions import SOSCondition
+from vqgan_fast.models.conditions import CombinedCondition, LabelCondition, SOSCondition
 from vqgan_fast.models.gpt import GPT
 from vqgan_fast.models.latent_transformer import LatentTransformer
+from vqgan_fast.models.map_conditions import CodesCondition, CoordinateCondition
 from vqgan_fast.models.vqgan import VQGAN
 
 GPT_CONFIG = {"vocab_size": 20, "block_size": 16, "n_layer": 2, "n_head": 2, "n_embd": 16}
@@ -154,7 +155,10 @@ def test_the_grid_of_the_training_is_saved(tmp_path: Path) -> None:
         ),
         ({"condition": {"name": "sos", "tokens": 1}}, "unexpected keyword argument 'tokens'"),
         ({"condition": {"name": "sos", "token": 1.5}}, r"token must be an integer, got 1\.5"),
-        ({"pkeep": "all"}, "'<=' not supported"),
+        ({"pkeep": "all"}, "pkeep must be a finite number, got 'all'"),
+        ({"null_token": 2.5}, r"null_token must be an integer, got 2\.5"),
+        ({"null_token": -1}, "null_token must be at least 0, got -1"),
+        ({"grid": 4}, r"grid must be \(H, W\) in codes, got 4"),
         ({"pkeep": 2}, r"pkeep must lie in \[0, 1\], got 2"),
         ({"grid": [4]}, r"grid must be \(H, W\) in codes, got \[4\]"),
         ({"grid": [4, 0]}, "grid must be at least 1, got 0"),
@@ -191,6 +195,20 @@ def test_bad_input(images: torch.Tensor) -> None:
         model(torch.full((1, 4), 20))
     with pytest.raises(ValueError, match="block_size = 16"):
         model(torch.zeros(1, 17, dtype=torch.int64))
+    for x, kind in (([[1, 2]], "builtins.list"), (None, "None"), (images.numpy(), "numpy.nd")):
+        for call in (model, model.encode_to_codes):
+            with pytest.raises(TypeError, match=rf"x must be a torch\.Tensor, got {kind}"):
+                call(x)
+    with pytest.raises(
+        TypeError, match=r"condition_input must be a torch\.Tensor, got builtins\.l"
+    ):
+        LabelCondition(3)(2, "cpu", [0, 1])
+    for given, told in ((3, "int"), (None, "NoneType"), (torch.zeros(2), "Tensor"), ([3], "1")):
+        with pytest.raises(ValueError, match=rf"an input for each of 2 conditions, got {told}"):
+            CombinedCondition([LabelCondition(3)] * 2)(2, "cpu", given)
+    for condition in (CodesCondition(model.first_stage_model, {}), CoordinateCondition()):
+        with pytest.raises(TypeError, match=r"condition_input must be a torch\.Tensor, got buil"):
+            condition(2, "cpu", [0, 1])
     with pytest.raises(ValueError, match=r"pkeep must lie in \[0, 1\], got 1.5"):
         make(pkeep=1.5)
     with pytest.raises(ValueError, match=r"vocab_size of at least 31.*got 20"):

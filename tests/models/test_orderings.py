@@ -7,6 +7,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from vqgan_fast.models import GPT
 from vqgan_fast.models.code_logits import code_logits
@@ -86,6 +87,22 @@ def test_logits_are_the_transformers_own_in_its_order():
     torch.testing.assert_close(logits[:, cells], gpt(sequence[:, :-1]))
     with pytest.raises(ValueError, match=r"codes must be \(B, h, w\)"):
         code_logits(gpt, condition, codes.flatten(1))
+
+
+def test_one_mode_leaves_nothing_behind_for_another():
+    """Of inference and of fake tensors, in which `plan` rehearses."""
+    gpt = GPT(12, 16, 1, 1, 16, ordering="z_curve")
+    condition, codes = torch.zeros(1, 1, dtype=torch.int64), torch.randint(12, (1, 4, 4))
+    with torch.inference_mode():
+        expected = code_logits(gpt, condition, codes)
+    found = code_logits(gpt, condition, codes)
+    found.sum().backward()
+    for _ in range(2):
+        with FakeTensorMode() as mode:
+            fake = GPT(12, 16, 1, 1, 16, ordering="z_curve")
+            logits = code_logits(fake, mode.from_tensor(condition), mode.from_tensor(codes))
+            assert logits.shape == expected.shape
+    assert torch.equal(code_logits(gpt, condition, codes), expected)
 
 
 def test_orders_are_not_each_other():

@@ -95,9 +95,18 @@ def test_it_is_saved_and_found_by_its_name(tmp_path):
         ({"kernel_size": 4}, "kernel_size must be odd and at least 5, got 4"),
         ({"n_head": 3}, "n_embd must be a multiple of n_head = 3"),
         ({"n_layer": 0}, "n_layer must be at least 1"),
+        ({"kernel_size": 5.5}, r"kernel_size must be an integer, got 5\.5"),
+        ({"resid_pdrop": None}, "resid_pdrop must be a finite number, got None"),
         ({"resid_pdrop": 1.0}, r"resid_pdrop must lie in \[0, 1\)"),
     ],
 )
 def test_bad_arguments(options, message):
     with pytest.raises(ValueError, match=message):
         tiny(**options)
+
+
+def test_what_is_no_tensor_is_named():
+    with pytest.raises(TypeError, match=r"codes must be a torch\.Tensor, got builtins\.list"):
+        tiny()([[[1]]], COND)
+    with pytest.raises(TypeError, match=r"cond must be a torch\.Tensor, got builtins\.list"):
+        tiny()(torch.zeros(1, 3, 4).long(), [[0]])

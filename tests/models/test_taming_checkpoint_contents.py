@@ -99,6 +99,15 @@ def test_the_allow_list_ends_with_the_load(tmp_path) -> None:
     assert set(torch.serialization.get_safe_globals()) == before
 
 
+@pytest.mark.parametrize("text", ["hello", "this is no checkpoint", ""])
+def test_a_file_of_text_is_told_what_was_expected(tmp_path, text) -> None:
+    ckpt, config = files.small(tmp_path)
+    ckpt.write_text(text)
+    told = r"last\.ckpt is damaged, or no checkpoint: expected a file that torch\.save wrote$"
+    with pytest.raises(ValueError, match=told):
+        VQGAN.from_taming(ckpt, config)
+
+
 @pytest.mark.parametrize("keep", [0, 10, 5000, -20])
 def test_a_truncated_file(tmp_path, keep) -> None:
     ckpt, config = files.small(tmp_path)

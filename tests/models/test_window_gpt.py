@@ -96,6 +96,7 @@ def test_save_and_load(tmp_path):
     [
         ({"n_embd": 12}, r"n_embd must be a multiple of 4 n_head = 8 .* got 12"),
         ({"reach": 0}, "reach must be at least 1, got 0"),
+        ({"embd_pdrop": "a"}, "embd_pdrop must be a finite number, got 'a'"),
         ({"attn_pdrop": 1.0}, r"attn_pdrop must lie in \[0, 1\), got 1.0"),
     ],
 )
@@ -116,3 +117,11 @@ def test_bad_sizes(change, message):
 def test_bad_inputs(codes, cond, message):
     with pytest.raises(ValueError, match=message):
         small()(codes, cond)
+
+
+def test_what_is_no_tensor_is_named():
+    model, cond = small(), torch.zeros(1, 1).long()
+    with pytest.raises(TypeError, match=r"codes must be a torch\.Tensor, got builtins\.list"):
+        model([[[1]]], cond)
+    with pytest.raises(TypeError, match=r"cond must be a torch\.Tensor, got None"):
+        model(grid(3, 4), None)

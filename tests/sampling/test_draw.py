@@ -111,16 +111,16 @@ def test_guidance_pushes_away_from_the_unconditional_logits():
 def test_guidance_is_a_function_of_the_cells_place():
     assert guidance_of_cells(2.5, 3) == [2.5] * 3
     assert guidance_of_cells(lambda share: 1 + share, 4) == [1.0, 1.25, 1.5, 1.75]
-    with pytest.raises(ValueError, match="guidance must be finite, got inf"):
+    with pytest.raises(ValueError, match="guidance must be a finite number, got inf"):
         guidance_of_cells(lambda share: math.inf if share > 0.5 else 1, 4)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"temperature": -1.0}, r"temperature must be finite and >= 0, got -1\.0"),
-        ({"temperature": math.nan}, r"temperature must be finite and >= 0, got nan"),
-        ({"temperature": math.inf}, r"temperature must be finite and >= 0, got inf"),
+        ({"temperature": -1.0}, r"temperature must be a finite number >= 0, got -1\.0"),
+        ({"temperature": math.nan}, r"temperature must be a finite number >= 0, got nan"),
+        ({"temperature": math.inf}, r"temperature must be a finite number >= 0, got inf"),
         ({"top_k": 0}, r"top_k must be an integer >= 1 or None, got 0"),
         ({"top_k": 2.5}, r"top_k must be an integer >= 1 or None, got 2\.5"),
         ({"top_k": True}, r"top_k must be an integer >= 1 or None, got True"),

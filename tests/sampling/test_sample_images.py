@@ -174,6 +174,37 @@ def test_coordinates_of_cells():
     assert torch.equal(tokens, expected)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((3, 4), 0), "num_tokens must be at least 1, got 0"),
+        (((3, 4), 10.0), r"num_tokens must be an integer, got 10\.0"),
+        (((3, 4), 10, 0), "factor must be at least 1, got 0"),
+        (((3, 4), 10, 1.5), r"factor must be an integer, got 1\.5"),
+        (((0, 4), 10), "grid must be at least 1, got 0"),
+        ((4, 10), r"grid must be two integers \(H, W\), got 4"),
+    ],
+)
+def test_bad_arguments_of_coordinates(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        coordinate_tokens(*arguments)
+
+
+def test_the_default_device_does_not_enter(model):
+    options = {"grid": (4, 9), "window": 4, "tile": 4}
+    expected = sample(model, seeds=[1], **options)
+    best = sample_best(model, candidates=3, seeds=[1], **options)
+    tokens = coordinate_tokens((3, 4), 10)
+    with torch.device("meta"):
+        assert torch.equal(sample(model, seeds=[1], **options), expected)
+        again = sample_best(model, candidates=3, seeds=[1], **options)
+        assert torch.equal(again.images, best.images)
+        assert torch.equal(again.seeds, best.seeds)
+        listed = sample_best(model, candidates=2, score=lambda images: [0.5, 1.0], **options)
+        assert torch.equal(coordinate_tokens((3, 4), 10), tokens)
+    assert listed.scores.tolist() == [[1.0]]
+
+
 def test_the_last_cells_coordinate_is_a_token():
     tokens = coordinate_tokens((9, 9), 4)
     assert tokens.unique().tolist() == [0, 1, 2, 3]
@@ -198,6 +229,15 @@ def test_the_last_cells_coordinate_is_a_token():
             r"num_images must be None where cond is given, got 2",
         ),
         ({"seeds": []}, "seeds must hold at least one integer where cond is None, got none"),
+        ({"cond": 3}, "cond must be a tensor, got int"),
+        ({"cond": 3, "window": None}, "cond must be a tensor, got int"),
+        ({"cond": [0, 1], "window": None}, "cond must be a tensor, got list"),
+        ({"cond": 1, "guidance": 2.0}, "cond must be a tensor, got int"),
+        (
+            {"cond": torch.tensor([0, 1]), "window": None},
+            r"cond must be \(B, T\) tokens or \(B, H, W\) for the grid, got shape \(2,\)",
+        ),
+        ({"guidance": torch.tensor([1.0, 2.0])}, "guidance must be a finite number, got tensor"),
         ({"top_k": 21}, r"top_k must be at most the 20 codes, got 21"),
     ],
 )

@@ -264,6 +264,7 @@ def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell(has_ker
         ({"cond": SOS - 1}, r"cond must lie in \[0, 24\), got -1"),
         ({"cond": SOS.tolist()}, r"cond must be a tensor, got list"),
         ({"cond": None}, r"cond must be a tensor, got NoneType"),
+        ({"cond": 3}, r"cond must be a tensor, got int"),
         ({"cond": (SOS, None)}, r"cond must be a tensor, got NoneType"),
         ({"uncond": SOS.numpy()}, r"uncond must be a tensor, got ndarray"),
         ({"cond": SOS.float()}, r"cond must be int64 or int32, got torch\.float32"),
@@ -279,13 +280,19 @@ def test_finite_weights_whose_logits_overflow_are_reported_with_the_cell(has_ker
         ({"top_k": 2**70}, r"top_k must be at most the 24 codes, got 1180591620717411303424"),
         ({"top_k": 6, "num_codes": 5}, r"top_k must be at most the 5 codes, got 6"),
         ({"num_codes": 25}, r"num_codes must lie in \[1, 24\], got 25"),
-        ({"temperature": -1.0}, r"temperature must be finite and >= 0, got -1\.0"),
-        ({"temperature": "1"}, r"temperature must be finite and >= 0, got '1'"),
-        ({"temperature": True}, r"temperature must be finite and >= 0, got True"),
+        ({"temperature": -1.0}, r"temperature must be a finite number >= 0, got -1\.0"),
+        ({"temperature": "1"}, r"temperature must be a finite number >= 0, got '1'"),
+        ({"temperature": True}, r"temperature must be a finite number >= 0, got True"),
         ({"top_p": "1"}, r"top_p must be in \(0, 1\] or None, got '1'"),
         ({"min_p": [0.5]}, r"min_p must be in \(0, 1\] or None, got \[0\.5\]"),
-        ({"guidance": "2", "uncond": SOS}, r"guidance must be finite, got '2'"),
-        ({"guidance": lambda share: None, "uncond": SOS}, r"guidance must be finite, got None"),
+        ({"guidance": "2", "uncond": SOS}, r"guidance must be a finite number, got '2'"),
+        (
+            {"guidance": lambda share: None, "uncond": SOS},
+            r"guidance must be a finite number, got None",
+        ),
+        ({"guidance": "2"}, r"guidance must be a finite number, got '2'"),
+        ({"guidance": torch.tensor([1.0, 2.0])}, r"guidance must be a finite number, got tensor"),
+        ({"temperature": torch.tensor(2.0)}, r"temperature must be a finite number >= 0, got te"),
         ({"guidance": lambda share: 2}, r"guidance other than 1, got a function"),
         ({"callback": 3}, r"callback must be a function or None, got 3"),
         ({"seeds": 3}, r"seeds must hold one integer for each image, got 3"),
@@ -310,3 +317,20 @@ def test_a_condition_shorter_than_the_unmasked_prefix():
     gpt = tiny_gpt(block_size=31, n_unmasked=3)
     with pytest.raises(ValueError, match=r"cond must have at least the 3 tokens .*, got 1"):
         sample_codes(gpt, SOS, (4, 4), window=4)
+
+
+def test_a_guidance_that_overflows_is_named():
+    gpt, uncond = tiny_gpt(block_size=16), tokens(1, 1, seed=4)
+    with pytest.raises(ValueError, match=r"guidance must leave .* finite in fp64, got 1\.7e\+308"):
+        sample_codes(gpt, SOS, (4, 4), window=4, guidance=1.7e308, uncond=uncond)
+
+
+def test_the_default_device_does_not_enter():
+    gpt = tiny_gpt(block_size=16)
+    known = torch.full((4, 4), -1)
+    known[0] = 3
+    options = {"window": 4, "known": known, "guidance": 2.0, "uncond": tokens(1, 1, seed=4)}
+    expected = sample_codes(gpt, SOS, (4, 4), seeds=[1, 2], **options)
+    with torch.device("meta"):
+        assert torch.equal(sample_codes(gpt, SOS, (4, 4), seeds=[1, 2], **options), expected)
+        assert sample_codes(gpt, SOS, (4, 4), window=4).device.type == "cpu"

@@ -183,7 +183,10 @@ def test_guidance_of_one_forwards_the_condition_alone(monkeypatch):
         ({"stride": 4}, r"stride must lie in \[1, 3\], got 4"),
         ({"schedule": "native"}, 'schedule must be "exact" or "block" for a GPT, got .native.'),
         ({"guidance": 2.0}, "uncond must be given for a guidance other than 1, got 2"),
-        ({"guidance": float("nan"), "uncond": tokens(1, 1)}, "guidance must be finite, got nan"),
+        (
+            {"guidance": float("nan"), "uncond": tokens(1, 1)},
+            "guidance must be a finite number, got nan",
+        ),
         ({"uncond": tokens(3, 1), "guidance": 2}, "uncond must have a batch of 1 or 2, got 3"),
         ({"uncond": tokens(1, 1) + VOCAB_SIZE, "guidance": 2}, r"uncond must lie in \[0, 24\)"),
         ({"min_p": 1.5}, r"min_p must be in \(0, 1\] or None, got 1.5"),
@@ -202,10 +205,17 @@ def test_bad_arguments(change, message):
         ({"schedule": "exact"}, 'schedule must be "native" for a WindowGPT, got .exact.'),
         ({"cond": tokens(2, 2)}, r"cond must be \(B, 1\) or \(B, 6, 6\) for the grid, got shape"),
         ({"cond": tokens(2, 5, 6)}, r"cond must be \(B, 1\) or \(B, 6, 6\) for the grid"),
-        ({"grid": (0, 4)}, "grid must be at least as large as the window, 1 x 1"),
+        ({"grid": (0, 4)}, "grid must be positive, got 0 x 4"),
     ],
 )
 def test_bad_arguments_of_the_native_schedule(change, message):
     arguments = {"cond": tokens(2, 1), "grid": (6, 6), **change}
     with pytest.raises(ValueError, match=message):
         sample_codes(tiny_window_gpt(), **arguments)
+
+
+def test_windows_of_one_code_leave_no_cell_out():
+    gpt, options = tiny_gpt(block_size=16), {"window": 1, "schedule": "block"}
+    with pytest.raises(ValueError, match=r"stride must lie in \[1, 1\], got 2"):
+        sample_codes(gpt, tokens(2, 1), (6, 6), stride=2, **options)
+    assert (sample_codes(gpt, tokens(2, 1), (6, 6), stride=1, **options) >= 0).all()

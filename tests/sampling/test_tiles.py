@@ -135,6 +135,7 @@ def test_a_long_strip_and_the_models_mode(vqgan):
         ({"tile": 0}, "tile must be at least 1, got 0"),
         ({"overlap": 0}, "overlap must be at least 1, got 0"),
         ({"tile": 8, "overlap": 5}, "overlap must be at most half the tile of 8, got 5"),
+        ({"codes": [[[1]]]}, "codes must be a tensor, got list"),
         ({"codes": torch.zeros(4, 4, dtype=torch.int64)}, r"codes must be \(B, H, W\), got \(4, 4"),
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..quantizers.checks import check_indices, check_integer
+from ..quantizers.checks import check_indices, check_integer, check_tensor
 
 Tokens = Tensor | tuple[Tensor, ...]
 """A condition's tokens: (B, T) that stay, (B, h, w) that lie on the codes' grid and slide with a
@@ -58,6 +58,11 @@ def map_tokens(function: Any, *tokens: Tokens) -> Tokens:
     if isinstance(tokens[0], tuple):
         return tuple(function(*parts) for parts in zip(*tokens, strict=True))
     return function(*tokens)
+
+
+def filled_tokens(tokens: Tokens, token: int) -> Tokens:
+    """Tokens like a condition's, the same one in each place."""
+    return map_tokens(lambda part: torch.full_like(part, token), tokens)
 
 
 class SOSCondition(Condition):
@@ -108,10 +113,12 @@ class LabelCondition(Condition):
         """(batch_size, 1) int64 of labels (batch_size,) in [0, n_classes).
 
         Raises:
+            TypeError: no tensor.
             ValueError: no labels, another shape or dtype; on the CPU, one out of range.
         """
         if condition_input is None:
             raise ValueError("condition_input must be the labels of the images, got None")
+        check_tensor("condition_input", condition_input)
         if condition_input.shape != (batch_size,) or condition_input.dtype != torch.int64:
             raise ValueError(
                 f"condition_input must be labels ({batch_size},) int64, got "
@@ -142,8 +149,9 @@ class CombinedCondition(Condition):
         self, batch_size: int, device: torch.device | str, condition_input: Any = None
     ) -> Tokens:
         """The tokens of each part, in a tuple, of a sequence with the input of each."""
-        if condition_input is None or len(condition_input) != len(self.parts):
-            given = None if condition_input is None else len(condition_input)
+        several = isinstance(condition_input, Sequence)
+        if not several or len(condition_input) != len(self.parts):
+            given = len(condition_input) if several else type(condition_input).__name__
             raise ValueError(
                 f"condition_input must hold an input for each of {len(self.parts)} conditions, "
                 f"got {given}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..quantizers.checks import check_indices, check_integer
+from ..quantizers.checks import check_indices, check_integer, check_number, check_tensor
 from .kv_cache import KVCache
 from .orderings import ROW_MAJOR, check_ordering
 from .pretrained import Pretrained
@@ -171,9 +171,11 @@ class GPT(nn.Module, Pretrained):
             Logits (B, T - logits_from, vocab_size), or (B, -logits_from, vocab_size) if negative.
 
         Raises:
+            TypeError: tokens or positions are no tensor.
             ValueError: a token or position out of range, a sequence longer than block_size, a
                 full cache, a cache that ends inside the unmasked prefix.
         """
+        check_tensor("tokens", tokens)
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens must be (B, T) with T >= 1, got {tuple(tokens.shape)}")
         check_indices("tokens", tokens, self.vocab_size)
@@ -208,6 +210,7 @@ class GPT(nn.Module, Pretrained):
         batch, count = tokens.shape
         if positions is None:
             return self.pos_emb[:, start : start + count]
+        check_tensor("positions", positions)
         if positions.shape not in ((count,), (batch, count)):
             raise ValueError(
                 f"positions must be ({count},) or ({batch}, {count}), got {tuple(positions.shape)}"
@@ -248,6 +251,14 @@ def initialize(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def check_dropout(config: dict[str, Any]) -> None:
+    """ValueError unless the dropouts of a transformer's configuration lie in [0, 1)."""
+    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
+        check_number(name, config[name])
+        if not 0 <= config[name] < 1:
+            raise ValueError(f"{name} must lie in [0, 1), got {config[name]}")
+
+
 def _check_config(config: dict[str, Any]) -> None:
     for name in ("vocab_size", "block_size", "n_layer", "n_head", "n_embd"):
         check_integer(name, config[name])
@@ -255,10 +266,9 @@ def _check_config(config: dict[str, Any]) -> None:
         raise ValueError(
             f"n_embd must be a multiple of n_head = {config['n_head']}, got {config['n_embd']}"
         )
-    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
-        if not 0 <= config[name] < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {config[name]}")
-    if not 0 <= config["n_unmasked"] <= config["block_size"]:
+    check_dropout(config)
+    check_integer("n_unmasked", config["n_unmasked"], minimum=0)
+    if config["n_unmasked"] > config["block_size"]:
         raise ValueError(
             f"n_unmasked must lie in [0, block_size = {config['block_size']}], "
             f"got {config['n_unmasked']}"

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..quantizers.checks import check_integer
+from ..quantizers.checks import check_integer, check_number, check_tensor
 from .code_logits import code_logits
 from .colour_codes import ColourCodes
 from .condition_files import build_condition, save_condition
-from .conditions import Condition, Tokens, map_tokens
+from .conditions import Condition, Tokens, filled_tokens
 from .gpt import GPT
 from .pixel_snail import PixelSNAIL
 from .pretrained import CONFIG_FILE, read_config, saved_class, write_config
@@ -41,10 +41,10 @@ class LatentTransformer(nn.Module):
         grid: (H, W), in codes, of the pictures that it is trained on; None where nobody knows.
 
     Raises:
-        ValueError: pkeep outside [0, 1], a residual first stage, a vocabulary too small for codes,
-            condition or null_token, a grid that is not two positive integers, or a transformer that
-            leaves more tokens unmasked than the condition has: it would see the codes that it is to
-            predict.
+        ValueError: pkeep outside [0, 1], a null_token that is no token, a residual first stage, a
+            vocabulary too small for codes, condition or null_token, a grid that is not two positive
+            integers, or a transformer that leaves more tokens unmasked than the condition has: it
+            would see the codes that it is to predict.
     """
 
     def __init__(
@@ -57,8 +57,11 @@ class LatentTransformer(nn.Module):
         grid: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        check_number("pkeep", pkeep)
         if not 0 <= pkeep <= 1:
             raise ValueError(f"pkeep must lie in [0, 1], got {pkeep}")
+        if null_token is not None:
+            check_integer("null_token", null_token, minimum=0)
         if first_stage_model.quantize.codes_per_latent != 1:
             raise ValueError(
                 "first_stage_model must have one code for each latent, got a quantiser with "
@@ -75,7 +78,7 @@ class LatentTransformer(nn.Module):
                 f"tokens share it), got {transformer.vocab_size}"
             )
         if grid is not None:
-            if len(grid) != 2:
+            if not isinstance(grid, Iterable) or len(grid) != 2:
                 raise ValueError(f"grid must be (H, W) in codes, got {grid}")
             for side in grid:
                 check_integer("grid", side)
@@ -85,7 +88,7 @@ class LatentTransformer(nn.Module):
         self.cond_stage_model = cond_stage_model.requires_grad_(False)
         self.transformer = transformer
         self.pkeep = pkeep
-        self.null_token = null_token
+        self.null_token = null_token if null_token is None else int(null_token)
         self.grid = None if grid is None else (int(grid[0]), int(grid[1]))
         self.train(self.training)
 
@@ -111,8 +114,9 @@ class LatentTransformer(nn.Module):
         """Codes (B, h, w) of images (B, C, H, W).
 
         Autocast is switched off inside: a picture's codes must not depend on how the transformer
-        is trained.
+        is trained. TypeError if x is no tensor.
         """
+        check_tensor("x", x)
         with torch.autocast(x.device.type, enabled=False):
             return self.first_stage_model.encode_indices(x)
 
@@ -122,7 +126,7 @@ class LatentTransformer(nn.Module):
             raise ValueError(
                 "the transformer was not trained to do without its condition (cond_drop_prob = 0)"
             )
-        return map_tokens(lambda part: torch.full_like(part, self.null_token), condition)
+        return filled_tokens(condition, self.null_token)
 
     def forward(
         self,
@@ -146,10 +150,12 @@ class LatentTransformer(nn.Module):
             Logits (B, h w, vocab_size) and the target codes (B, h w), for the cross-entropy.
 
         Raises:
+            TypeError: x, or a condition_input that must be one, is no tensor.
             ValueError: another dtype or shape; pkeep < 1 in training without a generator; a
                 sequence longer than the transformer's block_size; what encoder and transformer
                 refuse.
         """
+        check_tensor("x", x)
         if not x.is_floating_point() and x.dtype != torch.int64:
             raise ValueError(f"x must be floating-point images or int64 codes, got {x.dtype}")
         if not x.is_floating_point() and x.ndim not in (2, 3):

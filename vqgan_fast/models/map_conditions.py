@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..quantizers.checks import check_integer
+from ..quantizers.checks import check_integer, check_tensor
 from .conditions import Condition
 from .vqgan import VQGAN
 
@@ -55,6 +55,7 @@ class CodesCondition(Condition):
         expected = f"maps ({batch_size}, {channels}, height, width)"
         if condition_input is None:
             raise ValueError(f"condition_input must be {expected}, got None")
+        check_tensor("condition_input", condition_input)
         shape = tuple(condition_input.shape)
         if len(shape) != 4 or shape[:2] != (batch_size, channels):
             raise ValueError(f"condition_input must be {expected}, got {shape}")
@@ -93,8 +94,11 @@ class CoordinateCondition(Condition):
     ) -> Tensor:
         """(batch_size, h, w) int64 of coordinates (batch_size, 1, f h, f w) in [0, 1)."""
         expected = f"coordinates ({batch_size}, 1, height, width), multiples of {self.factor}"
-        shape = None if condition_input is None else tuple(condition_input.shape)
-        fits = shape is not None and len(shape) == 4 and shape[:2] == (batch_size, 1)
+        if condition_input is None:
+            raise ValueError(f"condition_input must be {expected}, got None")
+        check_tensor("condition_input", condition_input)
+        shape = tuple(condition_input.shape)
+        fits = len(shape) == 4 and shape[:2] == (batch_size, 1)
         if not fits or shape[2] % self.factor or shape[3] % self.factor:
             raise ValueError(f"condition_input must be {expected}, got {shape}")
         means = F.avg_pool2d(condition_input.to(device, torch.float64), self.factor)

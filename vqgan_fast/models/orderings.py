@@ -90,20 +90,24 @@ def check_ordering(name: str) -> None:
         raise ValueError(f"ordering must be one of {', '.join(ORDERINGS)}, got {name!r}")
 
 
+# Of arrays, not of tensors: a tensor is of the mode that it was made in (inference, fake).
 @lru_cache(maxsize=64)
+def _cells(name: str, height: int, width: int) -> np.ndarray:
+    check_ordering(name)
+    return ORDERINGS[name](height, width)
+
+
 def ordered_cells(name: str, height: int, width: int) -> Tensor:
-    """Which cell comes when: (H W,) int64 on the CPU, cells counted row by row. Do not write to it.
+    """Which cell comes when: (H W,) int64 on the CPU, cells counted row by row.
 
     `codes.flatten(1)[:, ordered_cells(...)]` puts codes (B, H, W) into the order.
 
     Raises:
         ValueError: an unknown name; a spiral on a grid that is not square.
     """
-    check_ordering(name)
-    return torch.from_numpy(ORDERINGS[name](height, width))
+    return torch.from_numpy(_cells(name, height, width).copy())
 
 
-@lru_cache(maxsize=64)
 def ranks_of_cells(name: str, height: int, width: int) -> Tensor:
     """When each cell comes: the inverse permutation of `ordered_cells`, shape and errors as there.
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..quantizers.checks import check_indices, check_integer
-from .gpt import decay_groups, initialize
+from ..quantizers.checks import check_indices, check_integer, check_tensor
+from .gpt import check_dropout, decay_groups, initialize
 from .pretrained import Pretrained
 from .window_gpt import check_cell_condition
 
@@ -176,12 +176,14 @@ class PixelSNAIL(nn.Module, Pretrained):
             (B, h w, vocab_size).
 
         Raises:
+            TypeError: codes or cond are no tensor.
             ValueError: another shape or dtype, a token out of range (checked on the CPU).
         """
         return self.head(self.features(codes, cond))
 
     def features(self, codes: Tensor, cond: Tensor) -> Tensor:
         """What `head` makes logits of, (B, h w, n_embd); arguments and errors as `forward`."""
+        check_tensor("codes", codes)
         if codes.ndim != 3 or codes.numel() == 0:
             raise ValueError(f"codes must be (B, h, w), none of them 0, got {tuple(codes.shape)}")
         check_cell_condition(cond, codes.shape, self.vocab_size, type(self).__name__)
@@ -220,8 +222,7 @@ def _check_config(config: dict[str, Any]) -> None:
         raise ValueError(
             f"n_embd must be a multiple of n_head = {config['n_head']}, got {config['n_embd']}"
         )
+    check_integer("kernel_size", config["kernel_size"])
     if config["kernel_size"] < 5 or config["kernel_size"] % 2 == 0:
         raise ValueError(f"kernel_size must be odd and at least 5, got {config['kernel_size']}")
-    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
-        if not 0 <= config[name] < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {config[name]}")
+    check_dropout(config)

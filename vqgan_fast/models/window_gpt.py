@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..quantizers.checks import check_indices, check_integer
-from .gpt import Block, decay_groups, initialize
+from ..quantizers.checks import check_indices, check_integer, check_tensor
+from .gpt import Block, check_dropout, decay_groups, initialize
 from .pretrained import Pretrained
 
 # The slowest rotation turns by 1 in this many cells: a window is about 16 wide.
@@ -152,8 +152,10 @@ class WindowGPT(nn.Module, Pretrained):
             (B, h w, vocab_size).
 
         Raises:
+            TypeError: codes or cond are no tensor.
             ValueError: another shape or dtype, a token out of range (checked on the CPU).
         """
+        check_tensor("codes", codes)
         if codes.ndim != 3 or codes.numel() == 0:
             raise ValueError(f"codes must be (B, h, w), none of them 0, got {tuple(codes.shape)}")
         batch, height, width = codes.shape
@@ -181,11 +183,13 @@ class WindowGPT(nn.Module, Pretrained):
 def check_cell_condition(
     cond: Tensor, shape: tuple[int, int, int], vocab_size: int, model: str
 ) -> None:
-    """ValueError unless `cond` holds one token for each picture, (B, 1), or cell, shape (B, h, w).
+    """ValueError unless `cond` holds one token for each picture, (B, 1), or cell, shape (B, h, w);
+    TypeError if it is no tensor.
 
     Args:
         model: what errors call the model that takes it.
     """
+    check_tensor("cond", cond)
     batch, height, width = shape
     if cond.shape not in ((batch, 1), (batch, height, width)):
         raise ValueError(
@@ -203,6 +207,4 @@ def _check_config(config: dict[str, Any]) -> None:
             f"n_embd must be a multiple of 4 n_head = {4 * config['n_head']} (a quarter of each "
             f"head's pairs turns with the row's angle), got {config['n_embd']}"
         )
-    for name in ("embd_pdrop", "resid_pdrop", "attn_pdrop"):
-        if not 0 <= config[name] < 1:
-            raise ValueError(f"{name} must lie in [0, 1), got {config[name]}")
+    check_dropout(config)

@@ -15,7 +15,7 @@ from ..models import LatentTransformer
 from ..models.conditions import Tokens, map_tokens
 from ..quantizers.checks import check_integer
 from .images import sample
-from .inputs import check_model, check_tensor, condition_batch
+from .inputs import check_model, check_tensor, condition_batch, condition_parts
 from .interrupted import SamplingInterrupted
 from .packed import pack
 from .seeds import Seeds, image_seeds
@@ -111,7 +111,7 @@ def sample_best(
     kept: list[list[Tensor]] = []
     for row, condition in enumerate(conditions):
         best: list[Tensor] = []
-        for numbers in torch.arange(candidates).split(batch):
+        for numbers in torch.arange(candidates, device="cpu").split(batch):
             part_seeds = first_seeds[row] + numbers  # int64 wraps as 64-bit seeds do
             own = map_tokens(partial(_repeated, number=len(numbers)), condition)
             try:
@@ -134,10 +134,7 @@ def sample_best(
 
 def _rows(name: str, tokens: Tokens, number: int | None = None) -> list[Tokens]:
     """The tokens of each condition, one row each; arguments and errors as `condition_batch`."""
-    parts = tokens if isinstance(tokens, tuple) else (tokens,)
-    for part in parts:
-        check_tensor(name, part)
-    number = condition_batch(name, parts, number)
+    number = condition_batch(name, condition_parts(name, tokens), number)
     whole = map_tokens(partial(_repeated, number=number), tokens)
     return [map_tokens(itemgetter([row]), whole) for row in range(number)]
 
@@ -200,7 +197,14 @@ def _likelihood(logprobs: Tensor) -> Tensor:
 
 
 def _checked(scores: Tensor, number: int) -> Tensor:
-    scores = torch.as_tensor(scores).detach().cpu().double()
+    """float64 on the CPU, of a tensor or what torch makes one of."""
+    kind = type(scores).__name__
+    try:
+        scores = torch.as_tensor(scores, device="cpu").detach().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"score must return one number for each of the {number} images, got {kind}"
+        ) from None
     if scores.shape != (number,) or scores.isnan().any():
         got = f"shape {tuple(scores.shape)}" if scores.shape != (number,) else "NaN"
         raise ValueError(

@@ -55,6 +55,14 @@ class DrawRule:
         )
 
 
+def is_guided(guidance: Guidance) -> bool:
+    """Whether guidance may be another than 1; ValueError for no function and no finite number."""
+    if callable(guidance):
+        return True
+    check_guidance(guidance)
+    return guidance != 1
+
+
 def guidance_of_cells(guidance: Guidance, num_cells: int) -> list[float]:
     """The guidance of each cell of a grid, in raster order.
 

@@ -147,7 +147,19 @@ class Engine(ABC):
             both = logits if uncond is None else logits + uncond
             refused = (~both.amax(1).isfinite()).nonzero()
             if len(refused) == 0:
+                if uncond is not None and _overflows(logits, uncond, guidance):
+                    raise ValueError(
+                        "guidance must leave the guided logits finite in fp64, got "
+                        f"{guidance!r}: give a number nearer to 1"
+                    ) from None
                 raise
             image, cell = int(images[refused[0]]), int(cells[refused[0]])
             raise LogitsError(image, *divmod(cell, self.board.width)) from None
         self.board.put(images, cells, codes, logprobs)
+
+
+def _overflows(logits: Tensor, uncond: Tensor, guidance: float) -> bool:
+    """Whether guidance makes finite logits infinite, as `ops.sample_logits` computes them."""
+    finite = logits.isfinite() & uncond.isfinite()
+    guided = uncond.double() + guidance * (logits.double() - uncond.double())
+    return not guided[finite].isfinite().all()

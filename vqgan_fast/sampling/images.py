@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from ..models.conditions import SOSCondition, Tokens
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
 from .board import UNKNOWN
-from .draw import Guidance
-from .inputs import check_callback, check_model
+from .draw import Guidance, is_guided
+from .inputs import check_callback, check_model, condition_parts
 from .interrupted import SamplingInterrupted
 from .packed import Packed
 from .sampler import Callback, sample_codes
@@ -113,7 +113,8 @@ def sample(
         cond = model.cond_stage_model(num_images, model.transformer.head.weight.device)
     elif num_images is not None:
         raise ValueError(f"num_images must be None where cond is given, got {num_images}")
-    if (callable(guidance) or guidance != 1) and uncond is None:
+    parts = condition_parts("cond", cond)
+    if is_guided(guidance) and uncond is None:
         if isinstance(model.cond_stage_model, SOSCondition):
             raise ValueError(
                 "guidance must be 1 for a model that is unconditional: there is no condition to "
@@ -122,7 +123,7 @@ def sample(
         if model.null_token is not None:
             uncond = model.dropped(cond)
     if window is None:
-        trained = default_grid(model, cond)
+        trained = default_grid(model, parts)
         grid, window = trained if grid is None else grid, trained[0]
     elif grid is None:
         grid = (window, window)
@@ -177,8 +178,8 @@ def sample(
     return (images, *extras) if extras else images
 
 
-def default_grid(model: LatentTransformer, cond: Tokens) -> tuple[int, int]:
-    """(H, W) of the grids that a transformer was trained on, in codes.
+def default_grid(model: LatentTransformer, parts: Sequence[Tensor]) -> tuple[int, int]:
+    """(H, W) of the grids that a transformer was trained on, in codes, with a condition's parts.
 
     For a GPT it is (w, w) with the largest w with w^2 + T - 1 <= block_size, where each grid of
     conditions has w^2 of the T tokens. Others have no positions to tell: it is `model.grid`. Where
@@ -193,7 +194,6 @@ def default_grid(model: LatentTransformer, cond: Tokens) -> tuple[int, int]:
             return (2 * transformer.reach,) * 2
         first_stage = model.first_stage_model
         return (first_stage.config["resolution"] // first_stage.downsampling_factor,) * 2
-    parts = cond if isinstance(cond, tuple) else (cond,)
     grids = sum(part.ndim == 3 for part in parts)
     fixed = sum(part.shape[-1] for part in parts if part.ndim != 3)
     side = math.isqrt(max(transformer.block_size + 1 - fixed, 1 + grids) // (1 + grids))

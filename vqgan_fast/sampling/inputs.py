@@ -34,9 +34,7 @@ def check_condition(
             the transformer leaves unmasked.
     """
     model = packed.model
-    parts = tuple(cond) if isinstance(cond, tuple) else (cond,)
-    for part in parts:
-        check_tensor(name, part)
+    parts = condition_parts(name, cond)
     if len(parts) != 1 and (packed.is_native or not parts):
         raise ValueError(
             f"{name} must have {'one part' if packed.is_native else 'at least one part'}, got "
@@ -56,6 +54,19 @@ def check_condition(
     )
 
 
+def condition_parts(name: str, tokens: Tokens) -> tuple[Tensor, ...]:
+    """The parts of a condition; ValueError unless each is a tensor (B, T) or (B, H, W)."""
+    parts = tokens if isinstance(tokens, tuple) else (tokens,)
+    for part in parts:
+        check_tensor(name, part)
+        if part.ndim not in (2, 3):
+            raise ValueError(
+                f"{name} must be (B, T) tokens or (B, H, W) for the grid, got shape "
+                f"{tuple(part.shape)}"
+            )
+    return parts
+
+
 def condition_batch(name: str, parts: Sequence[Tensor], batch: int | None = None) -> int:
     """B, how many images the parts of a condition are for, where one row stands for all of them.
 
@@ -65,7 +76,7 @@ def condition_batch(name: str, parts: Sequence[Tensor], batch: int | None = None
     Raises:
         ValueError: a part without rows, or with others than 1 or B.
     """
-    sizes = [part.shape[0] if part.ndim else 0 for part in parts]
+    sizes = [part.shape[0] for part in parts]
     if 0 in sizes:
         raise ValueError(f"{name} must hold at least one image, got a batch of 0")
     batch = max(sizes, default=1) if batch is None else batch
@@ -117,7 +128,7 @@ def starting_codes(
             the code is UNKNOWN.
     """
     shape = (batch, grid.height, grid.width)
-    codes = torch.full(shape, UNKNOWN)
+    codes = torch.full(shape, UNKNOWN, device="cpu")  # whatever torch's default device is
     if known is None:
         if keep is not None:
             raise ValueError("keep must be None where no known codes are given")

@@ -13,7 +13,7 @@ from ..models.conditions import Tokens
 from ..models.orderings import ROW_MAJOR, ordered_cells
 from ..quantizers.checks import check_integer
 from .board import Board
-from .draw import DrawRule, Guidance, guidance_of_cells
+from .draw import DrawRule, Guidance, guidance_of_cells, is_guided
 from .engine import Draws, Engine
 from .grid_engine import GridEngine
 from .inputs import check_callback, check_condition, check_positions, starting_codes
@@ -89,7 +89,8 @@ def sample_codes(
             GPT.
         order: "wavefront", all cells at once that do not depend on each other; or "raster", one
             cell after the other. The codes are the same. (A PixelSNAIL's depend on all before.)
-        stride: of the block schedule alone, in [1, window - 1]; None is half the window.
+        stride: of the block schedule alone, in [1, window - 1], and 1 for a window of 1; None is
+            half the window.
         temperature: divides the logits, >= 0; 0 is greedy.
         top_k: keep the k likeliest codes; None keeps all.
         top_p: after top_k, keep the fewest likeliest codes that hold this share of the probability.
@@ -141,7 +142,7 @@ def sample_codes(
         uncond = check_condition("uncond", uncond, packed, code_grid, batch)
         scales = np.array(guidance_of_cells(guidance, code_grid.num_cells))
         conditions.append(uncond)
-    elif callable(guidance) or guidance != 1:
+    elif is_guided(guidance):
         given = "a function" if callable(guidance) else repr(guidance)
         raise ValueError(f"uncond must be given for a guidance other than 1, got {given}")
     if scales is not None and (scales == 1).all():
@@ -229,8 +230,9 @@ def _window_steps(
     if schedule == "block":
         stride = max(grid.window // 2, 1) if stride is None else stride
         check_integer("stride", stride)
-        if grid.window > 1 and stride >= grid.window:
-            raise ValueError(f"stride must lie in [1, {grid.window - 1}], got {stride}")
+        largest = max(grid.window - 1, 1)  # windows of one code must leave no cell between them
+        if stride > largest:
+            raise ValueError(f"stride must lie in [1, {largest}], got {stride}")
         cells = block_cells(grid, stride)
     else:
         cells = exact_cells(grid)

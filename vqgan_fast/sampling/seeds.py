@@ -34,7 +34,7 @@ def image_seeds(seeds: Seeds | None, batch_size: int) -> Tensor:
         ValueError: `seeds` is not one integer of 64 bits for each image.
     """
     if seeds is None:
-        return torch.randint(torch.iinfo(torch.int64).max, (batch_size,))
+        return torch.randint(torch.iinfo(torch.int64).max, (batch_size,), device="cpu")
     count = count_seeds(seeds)
     if count != batch_size:
         raise ValueError(
@@ -45,4 +45,4 @@ def image_seeds(seeds: Seeds | None, batch_size: int) -> Tensor:
         if isinstance(seed, bool) or not isinstance(seed, Integral) or not -(2**63) <= seed < 2**64:
             raise ValueError(f"seeds must be integers in [-2^63, 2^64), got {seed!r}")
     signed = [int(seed) - 2**64 if seed >= 2**63 else int(seed) for seed in values]
-    return torch.tensor(signed, dtype=torch.int64)
+    return torch.tensor(signed, dtype=torch.int64, device="cpu")

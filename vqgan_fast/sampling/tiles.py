@@ -10,6 +10,7 @@ from torch import Tensor
 from ..models import VQGAN
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
+from .inputs import check_tensor
 
 # The share of an overlap at either end of it that is not used at all: there the convolutions of one
 # tile see its border instead of the picture.
@@ -40,6 +41,7 @@ def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16)
     check_integer("overlap", overlap)
     if 2 * overlap > tile:
         raise ValueError(f"overlap must be at most half the tile of {tile}, got {overlap}")
+    check_tensor("codes", codes)
     if codes.ndim != 3:
         raise ValueError(f"codes must be (B, H, W), got {tuple(codes.shape)}")
     height, width = codes.shape[1:]
@@ -75,7 +77,7 @@ def _strips(size: int, tile: int, overlap: int, factor: int) -> Iterator[tuple[s
     starts = _starts(size, tile, overlap)
     ends = [min(start + tile, size) for start in starts]
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        pixels = torch.arange(factor * start, factor * end, dtype=torch.float64) + 0.5
+        pixels = torch.arange(factor * start, factor * end, dtype=torch.float64, device="cpu") + 0.5
         fade = torch.ones_like(pixels)
         if number > 0:
             fade *= _ramp(pixels, factor * start, factor * ends[number - 1])

@@ -43,8 +43,8 @@ class CodeGrid:
     """A height x width grid of codes that is drawn through square windows.
 
     Raises:
-        ValueError: the window is not positive, the grid is smaller than it in either direction, or
-            has more than 2^32 cells.
+        ValueError: window or grid are not positive, the grid is smaller than the window in either
+            direction, or has more than 2^32 cells.
     """
 
     height: int
@@ -53,6 +53,8 @@ class CodeGrid:
 
     def __post_init__(self) -> None:
         check_integer("window", self.window)
+        if min(self.height, self.width) < 1:
+            raise ValueError(f"grid must be positive, got {self.height} x {self.width}")
         if min(self.height, self.width) < self.window:
             raise ValueError(
                 f"grid must be at least as large as the window, {self.window} x {self.window} "

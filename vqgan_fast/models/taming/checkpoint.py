@@ -163,7 +163,10 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"tensors and plain containers, or of another program; {advice}"
         ) from None
     except Exception as error:  # broken bytes come out of the unpickler as nearly anything
-        raise ValueError(f"{path} is damaged, or no checkpoint: {_first(error)}") from error
+        # Of what is no pickle at all the unpickler says a number or "pop from empty list".
+        said = isinstance(error, RuntimeError | OSError)
+        reason = _first(error) if said else "expected a file that torch.save wrote"
+        raise ValueError(f"{path} is damaged, or no checkpoint: {reason}") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} must hold a state dict, got {type(content).__name__}")
     return content
