@@ -177,6 +177,18 @@ def test_info_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert version in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_info_tells_of_a_stdout_that_is_full(options: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "vqgan_fast", "info", *options], stdout=full,
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == cli.USER_ERROR
+    assert done.stderr == "vqgan-fast info: stdout cannot be written: No space left on device\n"
+
+
 def test_info_tells_of_a_torch_that_does_not_load(tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text('raise OSError("libcudart.so.13: cannot open")')

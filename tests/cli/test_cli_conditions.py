@@ -63,6 +63,29 @@ def test_guidance_needs_no_token_of_a_model_that_was_trained_for_it(depth_run, f
     assert (plain != guided).any()
 
 
+def test_the_token_of_no_condition_stands_in_each_of_its_places(
+    depth_run, combined_run, folders, tmp_path, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(
+        sampling,
+        "sample",
+        lambda *given, **options: seen.append(options.get("uncond")) or sample(*given, **options),
+    )
+    maps, photo = sorted(folders[1].iterdir())[:2], sorted(folders[0].iterdir())[3]
+    model = LatentTransformer.from_pretrained(depth_run / "model")
+    token, common = model.null_token, ["--number", 1, "--guidance", 3, "--output"]
+    run_sample(depth_run, "--condition", *maps, *common, tmp_path / "own")
+    run_sample(depth_run, "--condition", *maps, "--uncond", token, *common, tmp_path / "told")
+    own, told = (tmp_path / name / "seed_000000.png" for name in ("own", "told"))
+    assert own.read_bytes() == told.read_bytes()
+    assert torch.equal(seen[1], torch.full((1, 4, 4), token))
+    run_sample(combined_run, "--cond", "owl", "--condition", *maps, "--condition", photo,
+               "--uncond", 5, *common, tmp_path / "combined")  # fmt: skip
+    assert [part.shape for part in seen[2]] == [(1, 4, 4), (1, 1), (1, 4, 4), (1, 4, 4)]
+    assert all((part == 5).all() for part in seen[2])
+
+
 def test_a_seed_has_its_condition_wherever_a_call_begins(depth_run, folders, tmp_path, monkeypatch):
     maps = sorted(folders[1].iterdir())[:3]
     for name, given in (("held_out", ["--held-out"]), ("files", ["--condition", *maps])):
@@ -190,6 +213,7 @@ def test_bad_conditions_are_named(depth_run, folders, tmp_path, capsys):
         ((depth_run,), "--condition FILE or --held-out must be given"),
         ((tmp_path / "classes",), "--cond must be given, the class to draw"),
         ((tmp_path / "classes", "--cond", "cow"), "got cow; the classes are cat, dog, owl\n"),
+        ((tmp_path / "classes", "--cond=--3"), "token or the name of a class, got --3; the cl"),
         ((tmp_path / "classes", "--cond", 3), "--cond must be a class in [0, 3), got 3"),
         ((tmp_path / "classes", "--condition", file), "this one is on label"),
         (

@@ -100,6 +100,7 @@ def test_the_likelihood_is_of_codes_that_are_not_drawn_and_of_so_many_at_a_time(
     [
         (("--size", "0"), "--size must be at least 1, got 0"),
         (("--size", "33"), "--size must be a multiple of the downsampling factor 2, got 33"),
+        (("--metrics", "lpips", "--size", "8"), "at least 16 for --metrics lpips, got 8"),
         (("--metrics", "fid"), "need --samples"),
         (("--samples", "drawn"), "none of which was asked for"),
         (("--metrics", "rfid", "--limit", "1"), "FID needs at least 2 pictures, got 1 in"),

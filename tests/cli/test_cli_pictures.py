@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import FACTOR, WINDOW, fails, pixels_of, run, size_of
+from commands import CODES, FACTOR, WINDOW, fails, pixels_of, run, size_of
 from PIL import Image
+from tiny_vqgan import tiny_vqgan
 
 from vqgan_fast import VQGAN
 from vqgan_fast.data import read_codes
@@ -74,6 +75,16 @@ def test_reconstruct_reports_missing_things(
     damaged.mkdir(parents=True)
     (damaged / "config.json").write_text("{")
     assert "not valid JSON" in fails(capsys, "reconstruct", damaged.parent, gone)
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "tokenize"])
+def test_a_vqgan_of_maps_takes_no_pictures(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    tiny_vqgan(CODES, channels=5).save_pretrained(tmp_path / "maps")
+    message = fails(capsys, command, tmp_path / "maps", photos, "--output", tmp_path / "out")
+    assert "maps is a VQGAN of maps with 5 channels, not of pictures; " in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_tokenize_writes_the_codes_that_stage_2_trains_from(

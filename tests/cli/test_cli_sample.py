@@ -40,9 +40,7 @@ def test_sample_larger_than_the_window(
     ("arguments", "expected"),
     [
         (("--grid", "3x10"), "got 3 x 10; or give a smaller window"),
-        (("--top-k", "17"), "top_k must be at most the 16 codes, got 17"),
-        (("--tile", "1"), "tile must be at least 2, got 1"),
-        (("--temperature", "-1"), "temperature"),
+        (("--top-k", "17"), "--top-k must be at most the 16 codes, got 17"),
         (("--guidance", "2"), "unconditional: there is no condition to guide by"),
         (("--best-of", "2"), "--best-of must be at least --number 4, got 2"),
         (("--best-of", "8", "--preview", "4"), "--preview is for pictures that are all kept"),
@@ -54,9 +52,9 @@ def test_sample_larger_than_the_window(
         (("--cond", "0", "--uncond", "3"), "--uncond needs --guidance, a number other than 1"),
         (("--mask", "hole.png"), "--mask needs --complete"),
         (("--complete", "no.png"), "there is no picture no.png"),
-        (("--top-p", "1.5"), "top_p"),
-        (("--size", "8x21"), "multiples of the downsampling factor 2, got (8, 21)"),
+        (("--size", "8x21"), "--size must be multiples of the downsampling factor 2, got 8x21"),
         (("--device", "nonsense"), "--device nonsense"),
+        (("--cond=--3",), "--cond must be left out: this model has no classes, got --3"),
         (("--cond", "3"), "--cond must be 0, what a model without a condition starts from, or be"),
     ],
 )
@@ -70,7 +68,42 @@ def test_sample_refuses(
     out = tmp_path / "out"
     message = fails(capsys, "sample", trained / "stage2", "--output", out, *arguments)
     assert expected in message
+    if arguments[0] in ("--top-k", "--size"):
+        assert message.count("\n") == 1  # no bar was begun
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--top-k", "0"), "--top-k: expected an integer of at least 1, got 0"),
+        (("--top-p", "2"), "--top-p: expected a share in (0, 1], got 2"),
+        (("--min-p", "0"), "--min-p: expected a share in (0, 1], got 0"),
+        (("--temperature", "-1"), "--temperature: expected a finite number of at least 0, got -1"),
+        (("--tile", "1"), "--tile: expected an integer of at least 2, got 1"),
+    ],
+)
+def test_a_number_out_of_range_is_wrong_usage(
+    trained: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str], expected: str
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["sample", str(trained / "stage2"), *arguments])
+    assert raised.value.code == cli.USER_ERROR
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["--grid=60000x60000", "--size=120000x120000"])
+def test_pictures_that_no_memory_can_hold_are_refused(
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    size: str,
+) -> None:
+    sizes = {"SC_PAGE_SIZE": 4000, "SC_PHYS_PAGES": 16 * 10**6}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+    argv = ["sample", trained / "stage2", "--output", tmp_path / "out", size, "--batch", 2]
+    assert "2 x 120000 x 120000 pixels take 346 GB, this machine has 64 GB" in fails(capsys, *argv)
 
 
 def test_sample_takes_every_option(
@@ -105,6 +138,7 @@ def test_sample_takes_every_option(
     pictures("--cond", 0, "--uncond", 3, "--guidance", "1:5")
     assert [seen[-1]["guidance"](share) for share in (0, 0.5)] == [1, 3]
     assert seen[-1]["uncond"].tolist() == [[3]]
+    assert seen[-1]["uncond"].dtype == torch.int64
     assert pictures("--greedy") == pictures("--temperature", 0, "--min-p", 0.5)
     assert pictures("--best-of", 3) == pictures("--acceptance-rate", 0.4)
 
@@ -227,3 +261,22 @@ def test_sample_grid_must_be_height_x_width(text: str, capsys: pytest.CaptureFix
     with pytest.raises(SystemExit):
         cli.parse(["sample", "runs/gpt", f"--grid={text}"])
     assert "height x width" in capsys.readouterr().err
+
+
+def test_a_share_is_the_number_that_was_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(
+        "sample", trained / "stage2", "--number", 21, "--acceptance-rate", 0.7, "--output", tmp_path
+    )
+    assert "kept 21 of 30: acceptance rate 70.00%" in capsys.readouterr().out
+
+
+def test_seeds_of_the_best_are_those_that_were_given(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["sample", trained / "stage2", "--number", 2, "--seed", 2**63 - 1, "--best-of", 2]
+    run(*argv, "--output", tmp_path)
+    told = capsys.readouterr().out
+    assert f"seed {2**63 - 1}," in told
+    assert f"seed {2**63}," in told

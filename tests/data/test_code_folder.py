@@ -171,6 +171,27 @@ def test_another_encoder_with_the_same_codebook_is_another_job(tmp_path, vqgan, 
         write(tmp_path / "codes", other, pictures)
 
 
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_job_that_ended_before_its_first_codes_gives_way(
+    tmp_path, vqgan, pictures, expected, monkeypatch, damaged
+):
+    def fail(*_, **__):
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("vqgan_fast.data.code_folder.tokenize_images", fail)
+        with pytest.raises(RuntimeError, match="no memory"):
+            write(tmp_path, vqgan, pictures, seed=3)
+    assert [file.name for file in tmp_path.iterdir()] == ["job.json"]
+    if damaged:
+        (tmp_path / "job.json").write_text("{")
+    barrier = Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        places = [Place(rank, 2, lambda: barrier.wait(60)) for rank in range(2)]
+        list(pool.map(lambda place: write(tmp_path, vqgan, pictures, 4, place), places))
+    assert torch.equal(read_codes(tmp_path).tokens, expected[0])
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path, vqgan, pictures):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(DataError, match=r"holds no job\.json .* choose an empty folder"):

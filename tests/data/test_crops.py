@@ -18,6 +18,7 @@ from vqgan_fast.data.crops import (
     resized_size,
     tile_crops,
 )
+from vqgan_fast.data.images import UnreadableImageError
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,18 @@ from vqgan_fast.data.crops import (
 )
 def test_resized_size(size, shorter, expected):
     assert resized_size(*size, shorter) == expected
+
+
+def test_a_thin_picture_does_not_grow_beyond_a_picture_s_size(monkeypatch):
+    grown = r"thin\.png is too thin: .* its 12000 x 1 would be 3072000 x 256 = 786432000 pixels"
+    with pytest.raises(UnreadableImageError, match=grown):
+        resize_shorter_side(Image.new("RGB", (12000, 1)), 256, "thin.png")
+    with pytest.raises(UnreadableImageError, match="the picture is too thin"):
+        resized_size(1, 12000, 256)
+    assert resized_size(12000, 1, None) == (12000, 1)
+    assert resized_size(30000, 8000, 6000) == (22500, 6000)  # it shrinks, however large it is
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert resized_size(12000, 1, 256) == (3072000, 256)
 
 
 def test_shrinking_averages_instead_of_picking():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 from sample_pictures import pixels, write_pictures, write_truncated_jpeg
 
 from vqgan_fast.data import DataError, held_out_crops, list_images
@@ -38,6 +39,14 @@ def test_unreadable_pictures_are_left_out_and_named(tmp_path):
     assert set(skipped) == {str(cut), str(tmp_path / "text.png")}
     with pytest.raises(DataError, match="none of the 1 held-out pictures"):
         held_out_crops([cut], size=16)
+
+
+def test_a_picture_too_thin_to_be_resized_is_left_out(tmp_path):
+    files = [*write_pictures(tmp_path, 1), tmp_path / "thin.png"]
+    Image.new("RGB", (12000, 1)).save(files[1])
+    with pytest.warns(UserWarning, match=r"1 held-out pictures left out:\n.*thin\.png is too thin"):
+        images, skipped = held_out_crops(files, size=32, resize=256, limit=4)
+    assert len(images) == 4 and skipped == (str(files[1]),)
 
 
 def test_a_region_without_room_names_the_file(tmp_path):

@@ -12,6 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sample_pictures import pixels, write_pictures, write_truncated_jpeg
 
 from vqgan_fast.data import DataError, ImageStream, batches, list_images, to_model_range, to_pixels
@@ -180,6 +181,18 @@ def test_nothing_readable_is_an_error_at_once(tmp_path):
     (tmp_path / "b.png").touch()
     with pytest.raises(DataError, match=r"none of the 2 pictures can be read.*a\.jpg"):
         ImageStream(list_images(tmp_path), size=32)
+
+
+def test_a_picture_too_thin_to_be_resized_gives_its_place_to_the_next_one(tmp_path):
+    thin = tmp_path / "a.png"
+    Image.new("RGB", (12000, 1)).save(thin)
+    with pytest.raises(
+        DataError, match=r"none of the 1 pictures can be read; .*a\.png is too thin"
+    ):
+        ImageStream([thin], size=16, resize=256)
+    files = [thin, *write_pictures(tmp_path / "sound", 1)]
+    stream = ImageStream(files, size=256, resize=256, shuffle=False)
+    assert [stream[position].skipped for position in (0, 1)] == [(str(thin),), ()]
 
 
 def test_a_region_smaller_than_the_crop_names_the_file_at_once(tmp_path):

@@ -11,6 +11,7 @@ import torch
 from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 from vqgan_fast.losses import PerceptualLoss, PerceptualWeightsError
+from vqgan_fast.losses.perceptual import SMALLEST_SIDES
 
 SQUEEZE_FILE = SqueezeNet1_1_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[1]
 
@@ -47,6 +48,18 @@ def test_distance_is_zero_for_equal_images_and_positive_otherwise(squeeze, chann
     assert squeeze(x, x_hat).shape == (2, 1, 1, 1)
     assert (squeeze(x, x_hat) > 1e-4).all()
     assert (squeeze(x, x) == 0).all()
+
+
+@pytest.mark.parametrize("net", SMALLEST_SIDES)
+def test_a_picture_too_small_for_the_network_is_named(net):
+    loss, least = PerceptualLoss(net, "random"), SMALLEST_SIDES[net]
+    for height, width in ((least, 64), (64, least)):
+        assert torch.isfinite(loss(*torch.rand(2, 1, 3, height, width)))
+    for height, width in ((least - 1, 64), (64, least - 1)):
+        with pytest.raises(ValueError, match=f"at least {least} pixels .* got {height} x {width}"):
+            loss(*torch.rand(2, 1, 3, height, width))
+        with pytest.raises(RuntimeError):  # it is no more than the network needs
+            loss.lpips(*torch.rand(2, 1, 3, height, width))
 
 
 def test_random_features_are_a_function_of_the_seed_and_leave_the_global_state_alone():

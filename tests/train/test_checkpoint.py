@@ -202,6 +202,19 @@ def test_another_configuration_is_an_error_that_names_the_tensor(tmp_path):
         load_tensors(path, {"average/weight": torch.zeros(1)}, ALONE)
 
 
+def test_what_a_checkpoint_holds_and_nothing_reads_is_an_error(tmp_path):
+    path = save(tmp_path, 1)
+    tensors = some_tensors()
+    del tensors["counts"]
+    with pytest.raises(ConfigError, match="holds counts that this configuration has not"):
+        load_tensors(path, tensors, ALONE)
+    del tensors["empty"]
+    with pytest.raises(ConfigError, match="holds counts and 1 more tensors that this"):
+        load_tensors(path, tensors, ALONE)
+    load_tensors(path, tensors, ALONE, unread=("count", "empty"))
+    assert torch.equal(tensors["step"], some_tensors(1)["step"])
+
+
 def test_in_the_background_the_tensors_of_the_call_are_written(tmp_path):
     tensors = some_tensors(7)
     with CheckpointWriter(tmp_path, 3, ALONE, background=True) as writer:

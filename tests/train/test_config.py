@@ -10,7 +10,7 @@ from sample_pictures import write_pictures
 
 import vqgan_fast
 from vqgan_fast.train import ConfigError, TransformerRun, VQGANRun, load_config, save_config
-from vqgan_fast.train.check_config import check_discriminator
+from vqgan_fast.train.check_config import check_discriminator, check_perceptual
 
 CONFIGS = Path(vqgan_fast.__file__).parent / "configs"
 
@@ -128,6 +128,20 @@ def test_a_discriminator_that_will_train_sees_a_patch(given):
         check_discriminator(config)
     for change in ("optim.steps=10000", "loss.disc_factor=0", "loss.disc_num_layers=2"):
         check_discriminator(load_config(given(VQGAN), ["data.size=16", change]))
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "least"), [("vgg", 15, 16), ("alex", 30, 31), ("squeeze", 16, 17)]
+)
+def test_a_perceptual_network_sees_a_picture(given, net, size, least):
+    changes = [f"loss.perceptual_net={net}", "model.ch_mult=[1]"]
+    told = rf"data\.size must be at least {least}, .*perceptual_net = {net}, got {size}"
+    small = load_config(given(VQGAN), [*changes, f"data.size={size}"])
+    with pytest.raises(ConfigError, match=told):
+        check_perceptual(small)
+    small.loss.perceptual_weight = 0.0
+    check_perceptual(small)
+    check_perceptual(load_config(given(VQGAN), [*changes, f"data.size={least}"]))
 
 
 def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):

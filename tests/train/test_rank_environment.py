@@ -82,6 +82,15 @@ def test_what_torchrun_sets_under_srun(environment):
     assert rank_environment().local_rank == 0
 
 
+def test_a_port_that_is_taken_is_told_as_such(environment):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        environment({**TWO, "MASTER_PORT": str(port), "RANK": "0"})
+        expected = f"rank 0 of 2 cannot listen at 127.0.0.1:{port}: .* choose another MASTER_PORT"
+        with pytest.raises(ConfigError, match=expected), join_ranks("cpu", 0.03):
+            pass
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "nosuch.invalid"])
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_ranks_that_do_not_find_each_other_say_where(environment, host, rank):

@@ -181,13 +181,18 @@ def test_a_time_too_short_for_a_checkpoint_is_refused_at_the_start(
     assert all(torch.equal(v, expected[key]) for key, v in weights(tmp_path / "run").items())
 
 
-def test_crops_too_small_for_the_discriminator_are_refused_at_the_start(tmp_path, pictures):
+def test_crops_too_small_for_a_network_of_the_loss_are_refused_at_the_start(tmp_path, pictures):
     run = tmp_path / "run"
     config = vqgan_run(pictures, run, data__size=8, loss__disc_start=3)
     with pytest.raises(ConfigError, match=r"data\.size must be at least"):
         train_vqgan(config)
     assert not run.exists()
     config.optim.steps = 2  # the discriminator does not start
+    config.loss.perceptual_weight, config.loss.perceptual_weights = 1.0, "random"
+    with pytest.raises(ConfigError, match=r"data\.size must be at least 16, .*perceptual_net"):
+        train_vqgan(config)
+    assert not run.exists()
+    config.loss.perceptual_weight = 0.0
     train_vqgan(config)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     config.optim.steps, config.resume = 4, True

@@ -50,6 +50,12 @@ class Given(NamedTuple):
 
         return map_tokens(lambda part: _taken(part, numbers), self.tokens)
 
+    def without(self, token: int) -> Tokens:
+        """Tokens like those of one condition, with `token` in each place: that there is none."""
+        from ..models.conditions import filled_tokens
+
+        return filled_tokens(self.of([0]), token)
+
     def rows_of(self, numbers: Sequence[int]) -> list[tuple[str, Tensor]]:
         """The rows of these pictures."""
         return [(name, _taken(images, numbers)) for name, images in self.rows]
@@ -204,7 +210,7 @@ def _class_number(stage: Condition, text: str) -> int:
     classes = getattr(stage, "classes", None) or []
     if text in classes:
         return classes.index(text)
-    if not text.lstrip("-").isdecimal():
+    if not text.removeprefix("-").isdecimal():
         if hasattr(stage, "token"):
             raise ValueError(f"--cond must be left out: this model has no classes, got {text}")
         more = " ..." if len(classes) > 5 else ""

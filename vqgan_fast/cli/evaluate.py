@@ -143,6 +143,8 @@ def run(args: argparse.Namespace) -> None:
         vqgan = load_vqgan(args.run_folder).to(device)
     size = args.size or vqgan.config["resolution"]
     check_size(size, vqgan)
+    if "lpips" in metrics:
+        _check_lpips(size)
     pictures = Pictures(files, size, args.batch)
     perceptual = PerceptualLoss(weights=args.lpips_weights) if "lpips" in metrics else None
     measures = ReconstructionMeasures(vqgan, perceptual)
@@ -194,6 +196,14 @@ def _check(args: argparse.Namespace, metrics: set[str]) -> None:
         raise ValueError("--metrics fid and is need --samples, a folder of drawn pictures")
     if args.samples is not None and not metrics & {"fid", "is"}:
         raise ValueError("--samples is for --metrics fid and is, none of which was asked for")
+
+
+def _check_lpips(size: int) -> None:
+    from ..losses.perceptual import SMALLEST_SIDES
+
+    least = SMALLEST_SIDES["vgg"]  # the default network, which measures here
+    if size < least:
+        raise ValueError(f"--size must be at least {least} for --metrics lpips, got {size}")
 
 
 def _check_counts(args: argparse.Namespace, metrics: set[str], pictures: int) -> None:

@@ -28,4 +28,10 @@ def run(args: argparse.Namespace) -> None:
     from .. import info
 
     collected = info.collect()
-    print(json.dumps(collected, indent=2) if args.json else info.render(collected))
+    text = json.dumps(collected, indent=2) if args.json else info.render(collected)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as error:
+        raise OSError(f"stdout cannot be written: {error.strerror}") from error

@@ -49,6 +49,24 @@ def load_vqgan(run: Path) -> VQGAN:
     return VQGAN.from_pretrained(_first_with_config(run, places, "VQGAN"))
 
 
+def load_vqgan_of_pictures(run: Path, instead: str) -> VQGAN:
+    """The first stage of a run of either stage, where pictures are to go into it.
+
+    Args:
+        instead: what maps are for, or which command is for them.
+
+    Raises:
+        FileNotFoundError: there is none; ValueError: its files are damaged, or it is of maps.
+    """
+    model = load_vqgan(run)
+    channels = model.config["in_channels"]
+    if channels != 3:
+        raise ValueError(
+            f"{run} is a VQGAN of maps with {channels} channels, not of pictures; {instead}"
+        )
+    return model
+
+
 def load_transformer(run: Path) -> LatentTransformer:
     """Both stages of a stage-2 run.
 

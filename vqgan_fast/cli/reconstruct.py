@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import RUN_HELP, add_device, choose_device, load_vqgan
+from .models import RUN_HELP, add_device, choose_device, load_vqgan_of_pictures
 from .outputs import add_force, refuse_existing
 
 if TYPE_CHECKING:
@@ -61,13 +61,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.resize is not None and args.resize < 1:
         raise ValueError(f"--resize must be at least 1 pixel, got {args.resize}")
-    model = load_vqgan(args.run_folder).to(choose_device(args.device))
-    channels = model.config["in_channels"]
-    if channels != 3:
-        raise ValueError(
-            f"{args.run_folder} is a VQGAN of maps with {channels} channels, not of pictures; "
-            "`vqgan-fast evaluate --maps` tells how well it reconstructs maps"
-        )
+    instead = "`vqgan-fast evaluate --maps` tells how well it reconstructs maps"
+    model = load_vqgan_of_pictures(args.run_folder, instead).to(choose_device(args.device))
     sources = _pictures(args.images)
     folder = args.output or args.run_folder / "reconstructions"
     targets = _targets(sources, folder)
@@ -76,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     errors, sizes, skipped = [], [], 0
     for source, target in zip(sources, targets, strict=True):
         try:
-            picture = resize_shorter_side(read_image(source), args.resize)
+            picture = resize_shorter_side(read_image(source), args.resize, source)
         except UnreadableImageError as error:
             print(f"skipped: {error}", file=sys.stderr)
             skipped += 1

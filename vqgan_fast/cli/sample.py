@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from .completion import known_codes
 from .condition_input import Given, Turn, given_condition, held_out_condition
 from .models import RUN_HELP, add_device, choose_device, load_transformer
 from .outputs import add_force
-from .sample_files import SHOWN, SampleFiles, write_partial, write_pictures
+from .sample_files import SHOWN, SampleFiles, check_memory, write_partial, write_pictures
 from .sample_options import add_sampling_options, not_negative, positive, sampling_options
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def run(args: argparse.Namespace) -> None:
     model = model.to(choose_device(args.device))
     options = _options(model, args)
     given = _given(model, args, options)
+    if args.uncond is not None:
+        options["uncond"] = given.without(args.uncond)
     if args.best_of:
         images = _best(model, args, given, options, files.pictures)[:SHOWN]
     else:
@@ -113,17 +116,15 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _options(model: LatentTransformer, args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments of `sampling.sample`, but for the condition and the seeds."""
-    import torch
-
+    """The keyword arguments of `sampling.sample`, but for the conditions and the seeds."""
     from ..sampling import pack
 
     options = sampling_options(args)
+    num_codes = model.first_stage_model.quantize.codebook_size
+    if args.top_k is not None and args.top_k > num_codes:
+        raise ValueError(f"--top-k must be at most the {num_codes} codes, got {args.top_k}")
     options["transformer"] = pack(model.transformer, args.weights)
     options["progress"] = sys.stderr.isatty()
-    if args.uncond is not None:
-        device = model.transformer.head.weight.device
-        options["uncond"] = torch.tensor([[args.uncond]], device=device)
     if args.complete is not None:
         if args.grid or args.size:
             raise ValueError("--complete decides the size: leave --grid and --size out")
@@ -142,7 +143,8 @@ def _options(model: LatentTransformer, args: argparse.Namespace) -> dict[str, An
 def _settle_candidates(args: argparse.Namespace) -> None:
     """How many are drawn for the --number that are kept, in `best_of`; None keeps all."""
     if args.acceptance_rate is not None:
-        args.best_of = math.ceil(args.number / args.acceptance_rate)
+        # In decimals, as the share was written: in binary 21 of 0.7 are more than 30.
+        args.best_of = math.ceil(args.number / Fraction(str(args.acceptance_rate)))
     if args.best_of is not None and args.preview is not None:
         raise ValueError("--preview is for pictures that are all kept: leave it out here")
     if args.best_of is not None and args.skip_existing:
@@ -256,7 +258,7 @@ def _write_best(best: Best, files: Sequence[Path], meaning: str) -> int:
     number = best.images.shape[1]
     write_pictures(best.images[0], files[:number])
     for file, value, seed in zip(files[:number], best.scores[0], best.seeds[0], strict=True):
-        print(f"{file.name}: seed {int(seed)}, {float(value):.4f} {meaning}")
+        print(f"{file.name}: seed {int(seed) % 2**64}, {float(value):.4f} {meaning}")
     print(f"kept {number} of {best.candidates}: acceptance rate {best.acceptance_rate:.2%}")
     return number
 
@@ -264,9 +266,18 @@ def _write_best(best: Best, files: Sequence[Path], meaning: str) -> int:
 def _given(model: LatentTransformer, args: argparse.Namespace, options: dict[str, Any]) -> Given:
     """The conditions; they decide the grid where nothing else does."""
     grid = options["grid"]
+    factor = model.first_stage_model.downsampling_factor
     if options["size"] is not None:
-        factor = model.first_stage_model.downsampling_factor
+        if any(side % factor for side in options["size"]):
+            height, width = options["size"]
+            raise ValueError(
+                f"--size must be multiples of the downsampling factor {factor}, got "
+                f"{height}x{width}"
+            )
         grid = tuple(side // factor for side in options["size"])
+    if grid is not None:
+        at_once = min(args.batch, args.best_of or args.number)
+        check_memory(grid, factor, at_once)
     # One seed is one picture: its condition must not depend on where a call begins.
     turn = Turn(0, 1) if args.best_of else Turn(args.seed, args.number)
     if args.held_out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,6 +87,24 @@ class SampleFiles:
         told = f"; {there} were there" if there else ""
         told += f"; the sheets show the first {SHOWN}" if drawn > SHOWN else ""
         return told + (f"; {others} of other calls lie there, too" if others else "")
+
+
+def check_memory(grid: tuple[int, int], factor: int, pictures: int) -> None:
+    """ValueError where pictures alone, without all that draws them, are more than the memory.
+
+    Args:
+        grid: (H, W) of each, in codes.
+        factor: side of a code, in pixels.
+        pictures: how many are held at once, as float32.
+    """
+    height, width = (factor * side for side in grid)
+    needed = 12 * pictures * height * width
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > memory:
+        raise ValueError(
+            f"{pictures} x {height} x {width} pixels take {needed / 1e9:.0f} GB, this machine has "
+            f"{memory / 1e9:.0f} GB: give a smaller --grid or --size, or a smaller --batch"
+        )
 
 
 def write_pictures(images: Tensor, files: Sequence[Path], unfinished: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,21 @@ def _add_size(parser: argparse.ArgumentParser) -> None:
 def _add_draw(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--temperature",
-        type=float,
+        type=_temperature,
         default=1.0,
         help="above 1 is wilder, below 1 is tamer, 0 is --greedy (default: 1.0)",
     )
-    group.add_argument("--top-k", type=int, help="draw from the k likeliest codes (default: all)")
+    group.add_argument(
+        "--top-k", type=positive, help="draw from the k likeliest codes (default: all)"
+    )
     group.add_argument(
         "--top-p",
-        type=float,
+        type=_share,
         help="draw from the likeliest codes that hold this share of the probability (default: all)",
     )
     group.add_argument(
         "--min-p",
-        type=float,
+        type=_share,
         help="draw from the codes with at least this share of the likeliest one's probability "
         "(default: all)",
     )
@@ -118,7 +121,10 @@ def _add_condition(group: argparse._ArgumentGroup) -> None:
         help="the conditions of the run's held-out pictures; page.png shows both beside samples",
     )
     group.add_argument(
-        "--uncond", type=int, metavar="TOKEN", help="the token of no condition, for --guidance"
+        "--uncond",
+        type=int,
+        metavar="TOKEN",
+        help="the token that stands in each place of no condition, for --guidance",
     )
     group.add_argument(
         "--guidance",
@@ -178,7 +184,7 @@ def _add_speed(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--tile",
-        type=positive,
+        type=partial(_at_least, 2),
         metavar="CODES",
         help="decode in overlapping tiles of this side where the grid is larger (default: whole)",
     )
@@ -216,6 +222,13 @@ def _share(text: str) -> float:
     value = _number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"expected a share in (0, 1], got {text}")
+    return value
+
+
+def _temperature(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number of at least 0, got {text}")
     return value
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .models import RUN_HELP, add_device, choose_device, load_vqgan
+from .models import RUN_HELP, add_device, choose_device, load_vqgan_of_pictures
 from .outputs import add_force, check_writable, refuse_existing
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _tokenize(args: argparse.Namespace, ranks: Ranks) -> None:
         write_codes,
     )
 
-    model = load_vqgan(args.run_folder).to(ranks.device)
+    instead = "stage 2 encodes the maps of its conditions itself"
+    model = load_vqgan_of_pictures(args.run_folder, instead).to(ranks.device)
     size = model.config["resolution"] if args.size is None else args.size
     factor = model.downsampling_factor
     if size < 1 or size % factor:

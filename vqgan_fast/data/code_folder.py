@@ -83,6 +83,7 @@ def write_code_folder(
 
     Raises:
         DataError: the folder holds something else, or codes of another job; a difference is named.
+            Another job that ended before its first codes is replaced.
     """
     total = crops_per_image * stream.order.num_samples
     job = _describe(model, stream, crops_per_image, crops_per_file)
@@ -224,9 +225,11 @@ def _notes(name: str, job: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _start(folder: Path, job: Mapping[str, Any]) -> None:
-    if (folder / JOB).exists():
+    held = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    if JOB in held and held != [JOB]:
         return
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+    # A job that ended before its first codes gives way to another one.
+    if folder.exists() and not (folder.is_dir() and held in ([], [JOB])):
         raise DataError(f"{folder} exists and holds no {JOB} of `tokenize`; choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     _write_json(folder / JOB, job)

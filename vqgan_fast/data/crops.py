@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from .images import PictureFile, UnreadableImageError
+
 WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 
 
@@ -24,18 +26,39 @@ class Box(NamedTuple):
     bottom: int
 
 
-def resized_size(width: int, height: int, shorter: int | None) -> tuple[int, int]:
-    """(width, height) after the shorter side became `shorter` pixels (None: unchanged)."""
+def resized_size(
+    width: int, height: int, shorter: int | None, file: PictureFile = "the picture"
+) -> tuple[int, int]:
+    """(width, height) after the shorter side became `shorter` pixels (None: unchanged).
+
+    Raises:
+        UnreadableImageError: it would grow beyond what Pillow takes for a picture, as a thin one
+            does; `file` is named.
+    """
     if shorter is None:
         return width, height
     if width <= height:
-        return shorter, max(shorter, round(height * shorter / width))
-    return max(shorter, round(width * shorter / height)), shorter
+        resized = shorter, max(shorter, round(height * shorter / width))
+    else:
+        resized = max(shorter, round(width * shorter / height)), shorter
+    pixels, limit = math.prod(resized), Image.MAX_IMAGE_PIXELS  # None where the user lifted it
+    if limit is not None and pixels > max(limit, width * height):
+        raise UnreadableImageError(
+            f"{file} is too thin: with its shorter side at {shorter} pixels its {width} x {height} "
+            f"would be {resized[0]} x {resized[1]} = {pixels} pixels, and at most {limit} are taken"
+        )
+    return resized
 
 
-def resize_shorter_side(image: Image.Image, shorter: int | None) -> Image.Image:
-    """The picture with its shorter side at `shorter` pixels, bicubic with antialiasing."""
-    size = resized_size(*image.size, shorter)
+def resize_shorter_side(
+    image: Image.Image, shorter: int | None, file: PictureFile = "the picture"
+) -> Image.Image:
+    """The picture with its shorter side at `shorter` pixels, bicubic with antialiasing.
+
+    Raises:
+        UnreadableImageError: as `resized_size`.
+    """
+    size = resized_size(*image.size, shorter, file)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
 
 

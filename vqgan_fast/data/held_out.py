@@ -100,7 +100,7 @@ def held_out_pairs(
     tiles, skipped = [], {}
     for index, file in enumerate(files):
         try:
-            width, height = resized_size(*read_size(file), resize)
+            width, height = resized_size(*read_size(file), resize, file)
         except UnreadableImageError as error:
             skipped[index] = error
             continue
@@ -122,7 +122,8 @@ def held_out_pairs(
         try:
             if index != opened:
                 opened = index
-                pixels = np.asarray(resize_shorter_side(read_image(files[index]), resize))
+                file = files[index]
+                pixels = np.asarray(resize_shorter_side(read_image(file), resize, file))
             cut_maps.append([channels_first(kind.crop(index, pixels, view)) for kind in kinds])
         except UnreadableImageError as error:
             skipped[index] = error

@@ -153,7 +153,8 @@ class ImageStream(Dataset[Sample]):
         """The resized picture, uint8 (height, width, 3)."""
         if index in self._cached:
             return self._cached[index]
-        return np.asarray(resize_shorter_side(read_image(self.files[index]), self.resize))
+        file = self.files[index]
+        return np.asarray(resize_shorter_side(read_image(file), self.resize, file))
 
     def _region(self, width: int, height: int, file: PictureFile) -> Box:
         box = region_box(width, height, self.region)
@@ -175,9 +176,9 @@ class ImageStream(Dataset[Sample]):
     def _find_readable(self) -> None:
         """Fail now, with the reason, if there is no picture at all that can be read."""
         reason = ""
-        for index, file in enumerate(self.files):
+        for index in range(len(self.files)):
             try:
-                read_image(file)
+                self._picture(index)
             except UnreadableImageError as error:
                 self._unreadable.add(index)
                 reason = reason or str(error)
@@ -194,7 +195,7 @@ class ImageStream(Dataset[Sample]):
         small = []
         for file in _bar(self.files, "reading sizes", len(self.files)):
             try:
-                size = resized_size(*read_size(file), self.resize)
+                size = resized_size(*read_size(file), self.resize, file)
             except UnreadableImageError:
                 continue
             try:

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 # lpips name -> torchvision name
 BACKBONES = {"vgg": "vgg16", "alex": "alexnet", "squeeze": "squeezenet1_1"}
+# Pixels on each side that leave every layer of a backbone something.
+SMALLEST_SIDES = {"vgg": 16, "alex": 31, "squeeze": 17}
 WEIGHTS = ("pretrained", "random", "auto")
 PROBE_SECONDS = 10
 
@@ -68,6 +70,7 @@ class PerceptualLoss(nn.Module):
             self.lpips = _pretrained_lpips(net)
         else:
             self.lpips = _random_lpips(net, seed)
+        self.smallest_side = SMALLEST_SIDES[net]
         self.description = (
             f"LPIPS, {BACKBONES[net]} backbone pretrained on ImageNet"
             if weights == "pretrained"
@@ -81,7 +84,11 @@ class PerceptualLoss(nn.Module):
         return super().train(False)
 
     def forward(self, x: Tensor, x_hat: Tensor) -> Tensor:
-        """Distance of each pair: x, x_hat (B, 3 or 1, H, W) in [-1, 1] -> (B, 1, 1, 1)."""
+        """Distance of each pair: x, x_hat (B, 3 or 1, H, W) in [-1, 1] -> (B, 1, 1, 1).
+
+        Raises:
+            ValueError: two shapes, another number of channels, or a side too small for the network.
+        """
         if x.shape != x_hat.shape:
             raise ValueError(
                 f"x and x_hat must have the same shape, got {tuple(x.shape)} and "
@@ -89,6 +96,11 @@ class PerceptualLoss(nn.Module):
             )
         if x.dim() != 4 or x.shape[1] not in (1, 3):
             raise ValueError(f"x must be (B, 3, H, W) or (B, 1, H, W), got {tuple(x.shape)}")
+        if min(x.shape[2:]) < self.smallest_side:
+            raise ValueError(
+                f"x must be at least {self.smallest_side} pixels on each side for this backbone, "
+                f"got {x.shape[2]} x {x.shape[3]}"
+            )
         return self.lpips(x.detach(), x_hat)
 
     def extra_repr(self) -> str:

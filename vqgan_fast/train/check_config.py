@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vqgan_fast.losses.perceptual import SMALLEST_SIDES
 from vqgan_fast.models.discriminator import smallest_side
 from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
 from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
@@ -144,6 +145,17 @@ def check_discriminator(config: VQGANRun) -> None:
         raise ConfigError(
             f"data.size must be at least {least}, the smallest picture of a discriminator with "
             f"loss.disc_num_layers = {loss.disc_num_layers}, got {size}"
+        )
+
+
+def check_perceptual(config: VQGANRun) -> None:
+    """Crops leave something in every layer of the perceptual network, where there is one."""
+    loss, size = config.loss, config.data.size
+    least = SMALLEST_SIDES[loss.perceptual_net]
+    if loss.kind == "vqgan" and loss.perceptual_weight > 0 and size < least:
+        raise ConfigError(
+            f"data.size must be at least {least}, the smallest picture of loss.perceptual_net = "
+            f"{loss.perceptual_net}, got {size}; or leave it out with loss.perceptual_weight=0"
         )
 
 

@@ -116,11 +116,17 @@ def read_state(path: Path) -> dict[str, Any]:
     return json.loads((path / STATE).read_text())
 
 
-def load_tensors(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
+def load_tensors(
+    path: Path, tensors: Mapping[str, Tensor], ranks: Ranks, unread: tuple[str, ...] = ()
+) -> None:
     """Read a checkpoint into tensors, in place; every rank calls it.
 
+    Args:
+        unread: beginnings of names that may be in the checkpoint and not in `tensors`.
+
     Raises:
-        ConfigError: a tensor is not in the checkpoint, or has another shape there.
+        ConfigError: a tensor is not in the checkpoint, or has another shape there, or the
+            checkpoint holds others: a model that lacks them would be written in their place.
         CheckpointError: the table of contents holds something that no checkpoint needs.
     """
     reader = SafeReader(path)
@@ -138,6 +144,13 @@ def load_tensors(path: Path, tensors: Mapping[str, Tensor], ranks: Ranks) -> Non
                 f"the checkpoint {path} belongs to another configuration: {name} is "
                 f"{tuple(saved[name].size)} there and {tuple(tensor.shape)} here"
             )
+    left = [name for name in saved if name not in tensors and not name.startswith(unread)]
+    if left:
+        more = f" and {len(left) - 1} more tensors" if len(left) > 1 else ""
+        raise ConfigError(
+            f"the checkpoint {path} holds {left[0]}{more} that this configuration has not: it "
+            "belongs to another one"
+        )
     try:
         dcp.load(dict(tensors), storage_reader=reader, no_dist=ranks.world_size == 1)
     except (CheckpointException, pickle.UnpicklingError, RuntimeError) as error:

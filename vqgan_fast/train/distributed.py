@@ -134,7 +134,7 @@ def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[
 
     Raises:
         ConfigError: device is "cuda" and there is none for this rank; the environment describes no
-            ranks that can be; they do not find each other.
+            ranks that can be; their port is taken; they do not find each other.
     """
     timeout = timedelta(minutes=timeout_minutes)
     if dist.is_initialized():  # by the caller, whose group it stays
@@ -153,6 +153,11 @@ def join_ranks(device: str = "auto", timeout_minutes: float = 30.0) -> Iterator[
         store = dist.PrefixStore(_life(), store)
         dist.init_process_group(backend, None, timeout, given.world_size, rank, store)
     except (dist.DistNetworkError, dist.DistStoreError) as error:
+        if "EADDRINUSE" in str(error):  # nobody was waited for
+            raise ConfigError(
+                f"rank {given.rank} of {given.world_size} cannot listen at {given.address}: "
+                "another program has that port; choose another MASTER_PORT, the same for all ranks"
+            ) from error
         raise ConfigError(
             f"rank {given.rank} of {given.world_size} did not find the others at {given.address} "
             f"(MASTER_ADDR:MASTER_PORT) within {timeout_minutes:g} minutes: "

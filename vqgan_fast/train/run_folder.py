@@ -25,7 +25,10 @@ CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 BEGINNINGS = (LAUNCH, LOCK, f".{CONFIG}.", ".nfs")
 EXPORTS = ("vqgan", "model")  # of the stages: written behind a checkpoint
 # What the weights in a checkpoint were made for: another value is another run.
-FIXED = ("stage", "model.", "gpt.", "cond", "transformer")
+FIXED = (
+    "stage", "model.", "gpt.", "cond", "transformer", "loss.disc_num_layers", "loss.disc_ndf",
+    "loss.use_actnorm", "codebook.usage_window",
+)  # fmt: skip
 # But a condition's maps, and the VQGAN that encodes them, may move as the pictures may.
 PLACES = (".folder", ".vqgan")
 
@@ -67,7 +70,7 @@ def _find_checkpoint(config: Run, run_dir: Path) -> Path | None:
             "another run_dir, or go on from its newest checkpoint with resume=true"
         )
     for change in _check_resumable(config, run_dir):
-        say(f"resumed with {change}")
+        say(change)
     checkpoint = newest_checkpoint(run_dir / CHECKPOINTS, lambda text: say(f"WARNING: {text}"))
     if checkpoint is None:
         _check_nothing_lost(run_dir)
@@ -147,8 +150,8 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
         raise ConfigError(
             f"run_dir {run_dir} is a run of stage: {stage} and cannot be resumed as {config.stage}"
         )
-    before = {**defaults, **flatten(written)}
-    now = flatten(OmegaConf.to_container(OmegaConf.structured(config)))
+    before = _with_resolution({**defaults, **flatten(written)})
+    now = _with_resolution(flatten(OmegaConf.to_container(OmegaConf.structured(config))))
     keys = before.keys() | now.keys()
     if before.get("condition.parts"):  # what stood beside them was kept and never read
         keys = {
@@ -161,12 +164,51 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
             continue
         moved = key.endswith(".validation_folder") or (old and new and key.endswith(PLACES))
         if key.startswith(FIXED) and not moved:
-            raise ConfigError(
-                f"run_dir {run_dir} was trained with {key} = {old} and cannot be resumed with "
-                f"{new}; choose another run_dir"
-            )
-        changes.append(f"{key} = {new}, until now {old}")
-    return changes
+            keep = ""
+            if key == "model.resolution":
+                keep = f"give {key}={old}, whatever data.size is, to keep the architecture, or "
+            raise ConfigError(_refusal(run_dir, key, old, new, f"{keep}choose another run_dir"))
+        changes.append(f"resumed with {key} = {new}, until now {old}")
+    _check_grid(before, now, run_dir)
+    return changes + _check_averages(before, now, run_dir)
+
+
+def _check_grid(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> None:
+    """A GPT has one position for each code of a crop; other transformers take any grid."""
+    sizes = [values["data.size"] for values in (before, now)]
+    of_pictures = before.get("data.codes") is None and now.get("data.codes") is None
+    if now.get("transformer") == "gpt" and of_pictures and sizes[0] != sizes[1]:
+        advice = "its positions are those of the codes of such crops; choose another run_dir"
+        raise ConfigError(_refusal(run_dir, "data.size", *sizes, advice))
+
+
+def _check_averages(before: Mapping[str, Any], now: Mapping[str, Any], run_dir: Path) -> list[str]:
+    """Averages cannot begin in the middle of a run; a warning where they end there."""
+    key = "optim.ema_decay"
+    old, new = before[key], now[key]
+    if old is None and new is not None:
+        advice = f"its checkpoints hold no averages; leave {key} out, or choose another run_dir"
+        raise ConfigError(_refusal(run_dir, key, old, new, advice))
+    if old is not None and new is None:
+        return [
+            f"WARNING: without {key}, until now {old}, the averaged weights are dropped: the next "
+            "checkpoint has none, and the model that is exported is the trained one itself"
+        ]
+    return []
+
+
+def _refusal(run_dir: Path, key: str, old: Any, new: Any, advice: str) -> str:
+    return (
+        f"run_dir {run_dir} was trained with {key} = {old} and cannot be resumed with {new}; "
+        f"{advice}"
+    )
+
+
+def _with_resolution(values: dict[str, Any]) -> dict[str, Any]:
+    """With the resolution that null stands for: `VQGANRun.vqgan_arguments` tells."""
+    if "model.resolution" in values and values["model.resolution"] is None:
+        return {**values, "model.resolution": values["data.size"]}
+    return values
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,7 +4,8 @@
     vqgan-fast train vqgan.yaml data.train=photos run_dir=runs/photos resume=true
     torchrun --nproc-per-node 2 -m vqgan_fast train vqgan.yaml data.train=photos run_dir=runs/photos
 
-Two processes train the same model as one process with twice their `data.batch_size`.
+Two processes train the same model as one process with twice their `data.batch_size`, but for what
+dropout and a Gumbel quantiser draw: each process draws for itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .agreement import check_same
-from .check_config import check_discriminator
+from .check_config import check_discriminator, check_perceptual
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .distributed import Ranks
@@ -65,6 +66,7 @@ class VQGANStage:
 
     def __init__(self, config: VQGANRun, ranks: Ranks) -> None:
         check_discriminator(config)
+        check_perceptual(config)
         self.config, self.ranks = config, ranks
         self.crops = crops = TrainingCrops(config.data, config.seed, ranks)
         described = data_fingerprint(crops.stream.files, crops.kinds)

@@ -4,7 +4,8 @@
     vqgan-fast train transformer.yaml first_stage=runs/photos data.codes=photos.safetensors
     torchrun --nproc-per-node 2 -m vqgan_fast train transformer.yaml first_stage=runs/photos ...
 
-Two processes train the same model as one process with twice their `data.batch_size`.
+Two processes train the same model as one process with twice their `data.batch_size`, but for what
+dropout draws: each process draws for itself.
 """
 
 from __future__ import annotations

@@ -20,6 +20,10 @@ from .distributed import Ranks
 from .run_log import say
 from .sharding import own_part
 
+# What a checkpoint may hold and a run not read: averages of a run that goes on without
+# optim.ema_decay, and what belongs to ranks or devices that are no longer there.
+UNREAD = ("average/", "rank_")
+
 
 class TrainingState:
     """The tensors of a run by name, the random states, and how far the run has come.
@@ -110,7 +114,7 @@ class TrainingState:
         tensors.update(sums)
         if same_ranks:
             tensors.update(random_states)
-        load_tensors(checkpoint, tensors, self.ranks)
+        load_tensors(checkpoint, tensors, self.ranks, UNREAD)
         if same_ranks:
             self._set_random_states(random_states)
         else:
