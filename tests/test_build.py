@@ -236,12 +236,28 @@ def test_libraries_of_an_older_build_are_removed(build, tmp_path):
 # --- The source distribution ----------------------------------------------------------------------
 
 
-def test_a_source_distribution_has_all_that_a_clone_has(tmp_path):
-    told = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True)
+def files_of(root: Path, empty: Path) -> list[str]:
+    """What git holds of it; of a copy without a history, what git would not ignore."""
+    told = subprocess.run(["git", "-C", root, "ls-files"], capture_output=True, text=True)
     if told.returncode != 0:
-        pytest.skip("not in a git checkout")
+        subprocess.run(["git", "init", "-q", "--bare", empty], check=True)
+        command = ["git", f"--git-dir={empty}", f"--work-tree={root}", "-C", root, "ls-files",
+                   "--others", "--exclude-standard"]  # fmt: skip
+        told = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [name for name in told.stdout.splitlines() if (root / name).is_file()]
+
+
+def test_the_files_of_a_copy_without_a_history(tmp_path):
+    root = tmp_path / "copy"
+    (root / "build").mkdir(parents=True)
+    for name in (".gitignore", "setup.py", "build/made.o", "made.so"):
+        (root / name).write_text("build/\n*.so\n")
+    assert files_of(root, tmp_path / "empty.git") == [".gitignore", "setup.py"]
+
+
+def test_a_source_distribution_has_all_that_a_clone_has(tmp_path):
     clone = tmp_path / "clone"
-    names = [name for name in told.stdout.splitlines() if (ROOT / name).is_file()]
+    names = files_of(ROOT, tmp_path / "empty.git")
     for name in names:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, clone / name)
@@ -251,5 +267,5 @@ def test_a_source_distribution_has_all_that_a_clone_has(tmp_path):
     with tarfile.open(archive) as packed:
         held = {name.partition("/")[2] for name in packed.getnames()}
     # What belongs to the repository and not to the code.
-    ours = {name for name in names if not name.startswith((".ci/", ".github/", ".gitignore"))}
+    ours = {name for name in names if not name.startswith((".ci/", ".github/"))}
     assert ours - held == set()
