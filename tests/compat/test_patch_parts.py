@@ -202,8 +202,10 @@ class Adapted(nn.Module):
     [
         (lambda embedding: Doubled(16, 8), "its embedding is a Doubled"),
         (Adapted, "its embedding is a Adapted"),
-        (lambda embedding: nn.Embedding(16, 8, max_norm=0.1), "max_norm or padding_idx"),
-        (lambda embedding: nn.Embedding(16, 8, padding_idx=0), "max_norm or padding_idx"),
+        (lambda embedding: nn.Embedding(16, 8, max_norm=0.1), "max_norm = 0.1"),
+        (lambda embedding: nn.Embedding(16, 8, padding_idx=0), "padding_idx = 0"),
+        (lambda embedding: nn.Embedding(16, 8, scale_grad_by_freq=True), "scale_grad_by_freq = T"),
+        (lambda embedding: nn.Embedding(16, 8, sparse=True), "sparse = True"),
     ],
 )
 @pytest.mark.parametrize("build", [quantize.VectorQuantizer2, VectorQuantizer])

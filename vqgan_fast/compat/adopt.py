@@ -72,5 +72,9 @@ def _refuse_other_embeddings(embedding: nn.Module) -> None:
         raise NotImplementedError(
             f"its embedding is a {cls.__qualname__}, which may look up more than its weight"
         )
-    if embedding.max_norm is not None or embedding.padding_idx is not None:
-        raise NotImplementedError("its embedding has max_norm or padding_idx, which ours ignores")
+    options = {"max_norm": None, "padding_idx": None, "scale_grad_by_freq": False, "sparse": False}
+    for name, default in options.items():
+        if getattr(embedding, name) != default:
+            raise NotImplementedError(
+                f"its embedding has {name} = {getattr(embedding, name)}, which ours ignores"
+            )
