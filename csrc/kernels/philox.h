@@ -11,12 +11,13 @@ namespace vqgan_fast {
 namespace {
 
 // The four words that key (seed) makes of a counter, in its place: of one, or of one for each lane
-// of a vector. multiply(words, factor, high, low) gives the halves of the 64-bit products.
-template <class Words, class Multiply>
+// of a vector. multiply(words, factor, high, low) gives the halves of the 64-bit products. nvcc
+// keeps kAtOnce rounds in flight, each in registers of its own.
+template <int kAtOnce = 10, class Words, class Multiply>
 VQGAN_FAST_MATH void philox(Words counter[4], uint64_t seed, const Multiply& multiply) {
   uint32_t key0 = static_cast<uint32_t>(seed), key1 = static_cast<uint32_t>(seed >> 32);
 #if defined(__CUDA_ARCH__)
-#pragma unroll 1  // ten rounds at once would take registers that soft_assign has no spare ones of
+#pragma unroll kAtOnce
 #endif
   for (int round = 0; round < 10; ++round) {
     Words high[2], low[2];

@@ -143,6 +143,36 @@ def test_codes_that_a_class_gave_up(kernels, near, capability):
     assert_same_search(kernels, z[:7], codebook, capability)
 
 
+@pytest.mark.parametrize("near", [2, 12])
+def test_lists_of_the_direct_way(kernels, near):
+    """A codebook that is too large for lanes to scan: crowded rows, and open ones."""
+    torch.manual_seed(near)
+    k, d = 1090, 1000
+    assert k * d > 2**20  # kScanElements
+    z, codebook = torch.randn(10, d), torch.randn(k, d)
+    steps = torch.nn.functional.normalize(torch.randn(10, near, d), dim=-1)
+    # Of neighbouring tiles and one class, or of all classes.
+    places = torch.arange(10 * near) * 64 % k if near == 2 else torch.randperm(k)[: 10 * near]
+    codebook[places] = (z[:, None] + steps).flatten(0, 1)
+    kernels.emulate(1, 2, 75)
+    assert_same_search(kernels, z, codebook, 75)
+
+
+@KERNELS
+@pytest.mark.parametrize(("near", "count"), [(2, 540), (12, 90)])
+def test_lists_of_several_chunks(kernels, near, count, capability):
+    """The lists of a chunk begin anew: those of all together have no room."""
+    torch.manual_seed(near)
+    z, codebook = 3 * torch.randn(540, 20), 3 * torch.randn(1280, 20)
+    steps = torch.nn.functional.normalize(torch.randn(count, near, 20), dim=-1)
+    rows = torch.randperm(540)[:count]
+    # Two codes in one class of neighbouring tiles, or many in all classes.
+    places = torch.arange(1280).view(5, 2, 128).mT.flatten() if near == 2 else torch.randperm(1280)
+    codebook[places[: count * near]] = (z[rows, None] + steps).flatten(0, 1)
+    kernels.emulate(1, 2, capability)
+    assert_same_search(kernels, z, codebook, capability, rows=256)
+
+
 @KERNELS
 def test_fast_finds_what_no_rounding_decides(kernels, capability):
     torch.manual_seed(0)

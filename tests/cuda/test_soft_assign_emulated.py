@@ -197,10 +197,14 @@ def test_low_precision_inputs(kernels, dtype):
         assert_near(one, other, 1e-5)
 
 
-def test_images_and_strides_are_read_in_place(kernels):
-    z = torch.randn(2, 7, 4, 5).movedim(1, -1)
-    codebook, values = torch.randn(14, 80).T[::2, ::2], torch.randn(6, 40).T
-    check(kernels, (z, codebook, values, torch.randn(40), torch.tensor(3), 1.0, True), 1e-5)
+@pytest.mark.parametrize(("d", "c"), [(7, 6), (43, 270)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_images_and_strides_are_read_in_place(kernels, dtype, d, c):
+    z = torch.randn(2, d, 4, 5, dtype=dtype).movedim(1, -1) * d**-0.25
+    codebook = torch.randn(2 * d, 80, dtype=dtype).T[::2, ::2] * d**-0.25
+    values, bias = torch.randn(c, 40, dtype=dtype).T, torch.randn(40, dtype=dtype)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+    check(kernels, (z, codebook, values, bias, torch.tensor(3), 1.0, True), tolerance)
 
 
 def test_masked_codes_and_values_that_are_not_finite(kernels):

@@ -41,8 +41,8 @@ void add_up_parts(const CodeGroups& groups, const Parallel& parallel) {
 void counts_to_places(const CodeGroups& groups, int64_t begin, int64_t end) {
   for (int64_t g = begin; g < end; ++g) {
     int64_t place = groups.first[g];
-    int64_t* count = groups.counts_of(0) + groups.codes[g];
-    for (int64_t part = 0; part < groups.num_parts; ++part, count += groups.num_codes) {
+    for (int64_t part = 0; part < groups.num_parts; ++part) {
+      int64_t* count = groups.counts_of(part) + groups.codes[g];
       const int64_t rows = *count;
       *count = place;
       place += rows;

@@ -91,15 +91,23 @@ __device__ inline double load_element(const void* data, DType dtype, int64_t off
 }
 
 // The same as fp32, for types that fit: not for fp64.
-__device__ inline float load_float(const void* data, DType dtype, int64_t offset) {
+__device__ inline uint32_t load_word(const void* data, DType dtype, int64_t offset) {
+  if (dtype == DType::kFloat32) return static_cast<const uint32_t*>(data)[offset];
+  return static_cast<const uint16_t*>(data)[offset];
+}
+__device__ inline float float_of_word(uint32_t word, DType dtype) {
   switch (dtype) {
     case DType::kBFloat16:
-      return float_of_bits(static_cast<uint32_t>(static_cast<const uint16_t*>(data)[offset]) << 16);
+      return float_of_bits(word << 16);
     case DType::kFloat16:
-      return ptx::from_half(static_cast<const uint16_t*>(data)[offset]);
+      return ptx::from_half(static_cast<uint16_t>(word));
     default:
-      return static_cast<const float*>(data)[offset];
+      return float_of_bits(word);
   }
+}
+
+__device__ inline float load_float(const void* data, DType dtype, int64_t offset) {
+  return float_of_word(load_word(data, dtype, offset), dtype);
 }
 
 // Eight elements as they lie in memory, in as many words as they take: what loads them has not to

@@ -40,7 +40,9 @@ __device__ inline const ClassBest& record_of(const SearchArgs& args, int64_t chu
 // whole.
 
 constexpr int kMostClasses = 64;
-constexpr int kShareOfCodes = 4;
+// Each row reads its codes by itself, where the search of whole rows reads a code once for up to 64
+// of them.
+constexpr int kShareOfCodes = 8;
 
 __device__ inline int64_t codes_of_classes(const SearchPlan& plan, int count) {
   return count * plan.tiles_per_split * class_size(plan.classes);
@@ -52,11 +54,12 @@ __device__ inline bool is_crowded(const SearchArgs& args, int count) {
 }
 
 // Code i of codes_of_classes(plan, 1); behind the last code where the last split has fewer tiles.
-__device__ inline int64_t code_of_class(const SearchPlan& plan, const ClassPlace& place,
-                                        int64_t i) {
-  const int size = class_size(plan.classes);
-  const int64_t tile = place.split * plan.tiles_per_split + i / size;
-  return class_code(plan.classes, tile, place.index, static_cast<int>(i % size));
+// (32 bits are enough for the codes of a class.)
+__device__ inline int64_t code_of_class(const SearchPlan& plan, const ClassPlace& place, int i) {
+  const auto size = static_cast<uint32_t>(class_size(plan.classes));
+  const uint32_t tile = static_cast<uint32_t>(i) / size;
+  return class_code(plan.classes, place.split * plan.tiles_per_split + tile, place.index,
+                    static_cast<int>(static_cast<uint32_t>(i) - tile * size));
 }
 
 // Rows are listed from both ends.

@@ -193,10 +193,13 @@ __device__ void measure_classes(const SearchArgs& args, bool fours, int64_t chun
   }
   __syncthreads();
   const int64_t z_offset = row_offset(args.z, args.first_row + chunk_row);
-  const int64_t codes = codes_of_classes(args.plan, 1);
+  // is_crowded: all of them are fewer than the codebook has.
+  const auto codes = static_cast<uint32_t>(codes_of_classes(args.plan, 1));
   Nearest best{0.0, -1};
-  for (int64_t i = threadIdx.x; i < codes * shared.count; i += kThreads) {
-    const int64_t code = code_of_class(args.plan, shared.places[i / codes], i % codes);
+  for (uint32_t i = threadIdx.x; i < codes * shared.count; i += kThreads) {
+    const uint32_t place = i / codes;
+    const int64_t code =
+        code_of_class(args.plan, shared.places[place], static_cast<int>(i - place * codes));
     if (code >= args.num_codes) continue;
     const double distance = squared_distance<4>(args.z, z_offset, args.codebook,
                                                 row_offset(args.codebook, code), args.dim, fours);

@@ -99,11 +99,13 @@ struct Measure {
       }
       if (entry < 0) continue;
       const ClassPlace place = class_place(args.plan, first + entry);
-      const int64_t begin = place.split * args.plan.tiles_per_split;
-      const int64_t tile = all_tiles ? 0 : record_of(args, chunk_row, place).tile - begin;
-      const int64_t tiles = all_tiles ? args.plan.tiles_per_split : 1;
-      for (int64_t i = lane % lanes; i < tiles * size; i += lanes) {
-        code(code_of_class(args.plan, place, tile * size + i));
+      const auto tiles = static_cast<int>(args.plan.tiles_per_split);
+      const int first_tile = all_tiles ? 0
+                                       : record_of(args, chunk_row, place).tile -
+                                             static_cast<int>(place.split) * tiles;
+      const int end = (all_tiles ? tiles : first_tile + 1) * size;
+      for (int i = first_tile * size + lane % lanes; i < end; i += lanes) {
+        code(code_of_class(args.plan, place, i));
       }
     }
   }
@@ -129,7 +131,8 @@ __global__ void __launch_bounds__(kThreads<kLanes>, kBlocks<kLanes>)
   }
   const float best_score = lanes_min<kLanes>(smallest.score);
   float loser = float_of_bits(0x7f800000u);
-  for (int64_t split = lane; split < args.plan.splits; split += kLanes) {
+  // A row that is looked after twice may write its limit here meanwhile.
+  for (int64_t split = lane; inside && split < args.plan.splits; split += kLanes) {
     loser = fminf(loser, args.losers[split * args.plan.chunk_rows + chunk_row]);
   }
   loser = lanes_min<kLanes>(loser);
@@ -154,7 +157,7 @@ __global__ void __launch_bounds__(kThreads<kLanes>, kBlocks<kLanes>)
     for (int i = 0; i < kWarp; i += kLanes) {
       const int64_t e = first + i + lane;
       bool candidate = false;
-      if (searched && e < entries) {
+      if (inside && searched && e < entries) {
         candidate = args.exact ? score_of(e) <= limit : chosen && e == smallest.place;
       }
       mask |= lanes_where<kLanes>(candidate) << i;
@@ -163,7 +166,7 @@ __global__ void __launch_bounds__(kThreads<kLanes>, kBlocks<kLanes>)
     if (!listed) measure.classes(chunk_row, first, mask, open);
   }
   // Without a limit, or one that is no number, all codes are looked at.
-  const bool scan = open && !listed && count == 0 && inside;
+  const bool scan = inside && open && !listed && count == 0;
   for (int64_t code = lane; scan && code < args.num_codes; code += kLanes) measure.code(code);
   __syncwarp();
 

@@ -161,7 +161,7 @@ struct SearchWorkspace {
   size_t row_facts = 0;  // RowFacts, one for each row of a chunk
   size_t records = 0;    // ClassBest, one for each split, row and class
   size_t losers = 0;     // float, one for each split and row
-  size_t open = 0;       // int, rows of a chunk that the fp64 search is to decide
+  size_t open = 0;       // int, rows of a chunk that fp64 is to decide: open ones, then crowded
   size_t partials = 0;   // Nearest
   size_t bytes = 0;      // of all
 };

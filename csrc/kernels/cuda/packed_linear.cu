@@ -42,11 +42,18 @@ __device__ inline void add_segment(const PackedLinearArgs& args, const W* weight
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
   __syncwarp();  // nobody reads the last segment's any more
   const int size = static_cast<int>(end - begin);
-#pragma unroll 4
-  for (int r = 0; r < kRows; ++r) {
-    const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
-    const float* from = args.x + row * args.dim + begin;
-    for (int k = lane; k < size; k += 32) inputs[warp][k][r] = from[k];
+#pragma unroll 1
+  for (int k = lane; k < size; k += 32) {
+    float x[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
+      x[r] = args.x[row * args.dim + begin + k];
+    }
+    // Lanes store kRows floats apart: four at a time are a quarter of the bank conflicts.
+    auto* four = reinterpret_cast<float4*>(inputs[warp][k]);
+#pragma unroll
+    for (int r = 0; r < kRows; r += 4) four[r / 4] = float4{x[r], x[r + 1], x[r + 2], x[r + 3]};
   }
   __syncwarp();
   weight += begin * kPanel;

@@ -114,11 +114,15 @@ template <class T>
 __device__ T product_of_rows(const SoftOperand& own, int64_t row, const SoftOperand& other,
                              int64_t column, int64_t dim) {
   const int lane = threadIdx.x % 32;
+  const int64_t own_row = soft_row(own, row), other_row = soft_row(other, column);
   T product = 0;
 #pragma unroll 1
   for (int64_t start = 0; start < dim; start += 32) {
-    const T x = load_operand<T>(own, row, start + lane, dim);
-    const T y = load_operand<T>(other, column, start + lane, dim);
+    const int64_t d = start + lane;
+    const SoftBits<T> x_bits = load_soft_bits<T>(own, own_row, d, dim);
+    const SoftBits<T> y_bits = load_soft_bits<T>(other, other_row, d, dim);
+    const T x = soft_element<T>(own, x_bits, own_row, d, dim);
+    const T y = soft_element<T>(other, y_bits, other_row, d, dim);
 #pragma unroll 1
     for (int i = 0; i < 32; ++i) {
       product = fma(__shfl_sync(kAllLanes, x, i), __shfl_sync(kAllLanes, y, i), product);

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -71,6 +72,7 @@ struct SoftTile {
     T summed[kSoftColumns][32 * kSoftChunks<T> + 1];
   };
   SoftLines<T> lines;
+  int64_t own_rows[kSoftRows], other_rows[kSoftColumns];  // where they begin
 };
 
 // The rows of one side of a product; measured from `centre` if that is not null.
@@ -80,12 +82,83 @@ struct SoftOperand {
   const float* centre;
 };
 
+// Where a row begins, in elements; kSoftOutside where there is none.
+constexpr int64_t kSoftOutside = -1;
+
+__device__ inline int64_t soft_row(const SoftOperand& operand, int64_t row) {
+  return row < operand.count ? row_offset(operand.rows, row) : kSoftOutside;
+}
+
+// Element d of the row that begins there in two steps, so that what loads many has not to wait for
+// each: its bits, and what they stand for. 0 where there is none.
 template <class T>
-__device__ T load_operand(const SoftOperand& operand, int64_t row, int64_t d, int64_t dim) {
-  if (d >= dim || row >= operand.count) return T(0);
-  const T x = load_as<T>(operand.rows, row, d);
+using SoftBits = std::conditional_t<is_wide<T>, uint64_t, uint32_t>;
+
+template <class T>
+__device__ SoftBits<T> load_soft_bits(const SoftOperand& operand, int64_t row, int64_t d,
+                                      int64_t dim) {
+  if (row == kSoftOutside || d >= dim) return 0;
+  const Rows& rows = operand.rows;
+  if constexpr (is_wide<T>) {
+    return load_bits(rows.data, rows.dtype, row + d * rows.element_stride);
+  } else {
+    return load_word(rows.data, rows.dtype, row + d * rows.element_stride);
+  }
+}
+
+template <class T>
+__device__ T soft_element(const SoftOperand& operand, SoftBits<T> bits, int64_t row, int64_t d,
+                          int64_t dim) {
+  if (row == kSoftOutside || d >= dim) return T(0);
+  T x;
+  if constexpr (is_wide<T>) {
+    x = element_of_bits(bits, operand.rows.dtype);
+  } else {
+    x = float_of_word(bits, operand.rows.dtype);
+  }
   return operand.centre == nullptr ? x : x - static_cast<T>(operand.centre[d]);
 }
+
+// The elements that a thread brings into shared memory, of 32 rows and kSoftDepth columns.
+template <class T>
+struct SoftPart {
+  static constexpr int kCount = kSoftDepth * 32 / kSoftThreads;
+
+  const SoftOperand& operand;
+  const int64_t (&rows)[32];
+  int64_t dim;
+  int first_row, first_column;
+  int row_step, column_step;  // from one of its elements to the next
+  SoftBits<T> bits[kCount];
+
+  __device__ SoftPart(const SoftOperand& operand, const int64_t (&rows)[32], int64_t dim)
+      : operand(operand), rows(rows), dim(dim) {
+    // Neighbouring threads read what lies side by side.
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const bool along = operand.rows.element_stride == 1;
+    first_row = along ? warp : lane;
+    first_column = along ? lane : warp;
+    row_step = along ? kSoftWarps : 0;
+    column_step = along ? 0 : kSoftWarps;
+  }
+
+  __device__ int row(int k) const { return first_row + k * row_step; }
+  __device__ int column(int k) const { return first_column + k * column_step; }
+  __device__ void load(int64_t start) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      bits[k] = load_soft_bits<T>(operand, rows[row(k)], start + column(k), dim);
+    }
+  }
+  template <int kWidth>
+  __device__ void store(int64_t start, T (&tile)[kSoftDepth][kWidth]) const {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      tile[column(k)][row(k)] =
+          soft_element<T>(operand, bits[k], rows[row(k)], start + column(k), dim);
+    }
+  }
+};
 
 // lines[r] of a thread = own row r of the warp times the lane's column, first_column on; d
 // ascending. Rows and columns that are not there count as zeros.
@@ -95,19 +168,20 @@ __device__ void multiply_tile(SoftTile<T>& tile, const SoftOperand& own, int64_t
                               SoftLines<T>& lines) {
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   T products[kSoftWarpRows] = {};
-  for (int64_t start = 0; start < dim; start += kSoftDepth) {
-    __syncthreads();  // until everyone has read what lay there
+  if (thread < 32) {  // all have loaded what the last ones told of
+    tile.own_rows[thread] = soft_row(own, first_row + thread);
+  } else if (thread < 64) {
+    tile.other_rows[lane] = soft_row(other, first_column + lane);
+  }
+  __syncthreads();
+  SoftPart<T> own_part(own, tile.own_rows, dim), other_part(other, tile.other_rows, dim);
 #pragma unroll 1
-    for (int i = thread; i < kSoftDepth * 32; i += kSoftThreads) {
-      // Neighbouring threads read what lies side by side.
-      const int own_d = own.rows.element_stride == 1 ? i % 32 : i / 32;
-      const int own_r = own.rows.element_stride == 1 ? i / 32 : i % 32;
-      tile.own[own_d][own_r] = load_operand<T>(own, first_row + own_r, start + own_d, dim);
-      const int other_d = other.rows.element_stride == 1 ? i % 32 : i / 32;
-      const int other_r = other.rows.element_stride == 1 ? i / 32 : i % 32;
-      tile.other[other_d][other_r] =
-          load_operand<T>(other, first_column + other_r, start + other_d, dim);
-    }
+  for (int64_t start = 0; start < dim; start += kSoftDepth) {
+    own_part.load(start);
+    other_part.load(start);
+    __syncthreads();  // until everyone has read what lay there
+    own_part.store(start, tile.own);
+    other_part.store(start, tile.other);
     __syncthreads();
 #pragma unroll 8
     for (int d = 0; d < kSoftDepth; ++d) {
@@ -159,15 +233,29 @@ template <class T>
 __device__ void add_product(SoftTile<T>& tile, const SoftOperand& rows, int64_t first,
                             int64_t first_element, int64_t dim,
                             T sums[kSoftChunks<T>][kSoftWarpRows]) {
-  const int thread = threadIdx.x;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int width = soft_width<T>(dim, first_element);
   const bool along = rows.rows.element_stride == 1;
-  __syncthreads();  // until everyone has read what lay there
+  constexpr int kBatch = kSoftChunks<T>;  // loads on their way
+  __syncthreads();                        // until everyone has read what lay there
 #pragma unroll 1
-  for (int i = thread; i < kSoftColumns * width; i += kSoftThreads) {
-    const int d = along ? i % width : i / kSoftColumns;
-    const int j = along ? i / width : i % kSoftColumns;
-    tile.summed[j][d] = load_operand<T>(rows, first + j, first_element + d, dim);
+  for (int batch = 0; batch < kSoftColumns / kSoftWarps; ++batch) {
+    const int j = along ? batch * kSoftWarps + warp : lane;
+    const auto column = [&](int i) {
+      return along ? 32 * i + lane : (batch * kBatch + i) * kSoftWarps + warp;
+    };
+    const int64_t row = soft_row(rows, first + j);
+    SoftBits<T> bits[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      bits[i] = load_soft_bits<T>(rows, row, first_element + column(i), dim);
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      if (column(i) >= width) continue;
+      tile.summed[j][column(i)] =
+          soft_element<T>(rows, bits[i], row, first_element + column(i), dim);
+    }
   }
   __syncthreads();
   constexpr int kHalf = kSoftChunks<T> / 2;
@@ -258,7 +346,7 @@ template <class T>
 __device__ T gumbel_noise(uint64_t seed, int64_t row, int64_t code) {
   uint32_t words[4] = {static_cast<uint32_t>(code / 4), static_cast<uint32_t>(row),
                        static_cast<uint32_t>(row >> 32), 0};
-  philox(words, seed, MultiplyWords());
+  philox<1>(words, seed, MultiplyWords());  // its kernels have no registers to spare
   const int word = static_cast<int>(code % 4);
   const uint32_t x = word == 0 ? words[0] : word == 1 ? words[1] : word == 2 ? words[2] : words[3];
   // Close to 1 the distance to it counts, which u itself is too coarse for in fp32.
