@@ -119,6 +119,8 @@ def test_a_vqgan_of_maps_is_measured_on_maps(folders, tmp_path, capsys):
     for more, message in (
         ([], "--maps must be 1 folders for depth maps, got 0"),
         (["--maps", maps, "--metrics", "lpips"], "--metrics are those of pictures"),
+        (["--maps", maps, "--size", 8], "--size is for pictures"),
+        (["--maps", maps, "--keep-pictures", tmp_path / "kept"], "--keep-pictures is for pictures"),
         (["--maps", tmp_path / "no"], "does not exist"),
     ):
         assert main([str(argument) for argument in (*given, *more)]) != 0

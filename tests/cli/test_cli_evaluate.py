@@ -103,6 +103,8 @@ def test_the_likelihood_is_of_codes_that_are_not_drawn_and_of_so_many_at_a_time(
         (("--metrics", "lpips", "--size", "8"), "at least 16 for --metrics lpips, got 8"),
         (("--metrics", "fid"), "need --samples"),
         (("--samples", "drawn"), "none of which was asked for"),
+        (("--maps", "maps"), "--maps is for --metrics nll, or for a VQGAN of maps"),
+        (("--maps", "maps", "--metrics", "nll"), "has no condition"),
         (("--metrics", "rfid", "--limit", "1"), "FID needs at least 2 pictures, got 1 in"),
         (("--metrics", "is", "--samples", "PHOTOS"), "score needs at least 10 pictures, got 2 in"),
         (("--metrics", "rfid"), "InceptionV3 of FID is not at"),

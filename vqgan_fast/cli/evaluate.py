@@ -129,6 +129,10 @@ def run(args: argparse.Namespace) -> None:
     if is_vqgan_of_maps(args.run_folder):
         _evaluate_maps(args, metrics, device)
         return
+    if args.maps and "nll" not in metrics:
+        raise ValueError(
+            f"--maps is for --metrics nll, or for a VQGAN of maps; {args.run_folder} is none"
+        )
     if args.keep_pictures is not None:
         sources = (args.images, args.samples, *args.maps)
         check_replaceable(args.keep_pictures, [path for path in sources if path is not None])
@@ -178,6 +182,12 @@ def _evaluate_maps(args: argparse.Namespace, metrics: set[str], device: torch.de
         raise ValueError(
             f"--metrics are those of pictures, {args.run_folder} is a VQGAN of maps: leave it out"
         )
+    for name in ("size", "keep_pictures"):
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for pictures, {args.run_folder} is a VQGAN of "
+                "maps: leave it out"
+            )
     crops = held_out_maps(args.run_folder, args.images, args.maps, args.limit)
     vqgan = load_vqgan(args.run_folder).to(device)
     found = reconstruction_figures(vqgan, crops, args.batch, Ranks(0, 1, device))

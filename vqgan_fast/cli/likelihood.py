@@ -36,6 +36,9 @@ def likelihood(
         _tell_other_grid(model, held_out.size)
         return held_out_nll(held_out, model, args.batch), held_out.size
 
+    if args.maps:
+        raise ValueError(f"--maps is for a condition on maps, {args.run_folder} has no condition")
+
     from ..evaluate import nll_per_code
 
     size = args.size or trained_size(model)
