@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
@@ -140,6 +141,13 @@ def test_the_rules_see_a_violation() -> None:
 def test_dir_lists_what_is_public(module) -> None:
     assert dir(module) == sorted(module.__all__)
     assert all(hasattr(module, name) for name in dir(module))
+
+
+@pytest.mark.parametrize("name", ["compat.taming", "guidance", "numpy", "train"])
+def test_a_part_is_found_without_an_import_of_its_own(name: str) -> None:
+    code = f"import vqgan_fast; print(vqgan_fast.{name}.__name__)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert told.stdout == f"vqgan_fast.{name}\n", told.stderr
 
 
 @pytest.mark.parametrize("extra", ["train", "demo", "evaluate"])

@@ -35,6 +35,10 @@ _HOME = {
     "decode_tiled": "sampling",
     "ops": "ops",
 }
+# Parts that are attributes as well; `import *` leaves them out, as some need more packages.
+_PARTS = (
+    "compat", "data", "guidance", "losses", "models", "numpy", "quantizers", "sampling", "train",
+)  # fmt: skip
 
 __all__ = [
     "GPT",
@@ -63,7 +67,16 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from . import compat as compat
+    from . import data as data
+    from . import guidance as guidance
+    from . import losses as losses
+    from . import models as models
+    from . import numpy as numpy
     from . import ops
+    from . import quantizers as quantizers
+    from . import sampling as sampling
+    from . import train as train
     from .compat import patch, unpatch
     from .models import (
         GPT,
@@ -89,6 +102,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     """Imports the module that holds `name` (PEP 562)."""
+    if name in _PARTS:
+        return importlib.import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f".{_HOME[name]}", __name__)

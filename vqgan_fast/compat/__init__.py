@@ -6,6 +6,18 @@ and have the peers' state-dict keys and gradients; none imports the peer itself.
 lists what is covered.
 """
 
-from .patching import PatchReport, patch, unpatch
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from .patching import PEERS, PatchReport, patch, unpatch
 
 __all__ = ["PatchReport", "patch", "unpatch"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports the module of a peer (PEP 562)."""
+    if name not in PEERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module(f".{name}", __name__)
