@@ -84,6 +84,13 @@ def test_report_and_numbers(model) -> None:
     torch.testing.assert_close(losses(model), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_report_of_nothing_tells_of_also() -> None:
+    assert str(vqgan_fast.patch(torch.nn.Linear(2, 2))).splitlines() == [
+        "swapped 0 quantiser(s), left 0",
+        "  a class of your own that copies a known one is named with `also`",
+    ]
+
+
 def test_modules_stay_what_they_are(model) -> None:
     first, parameters, state = model.first, list(model.parameters()), model.state_dict()
     model.first.eval()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -46,6 +45,8 @@ class PatchReport:
 
     def __str__(self) -> str:
         lines = [f"swapped {len(self.swapped)} quantiser(s), left {len(self.left)}"]
+        if not self.swapped and not self.left:
+            lines.append("  a class of your own that copies a known one is named with `also`")
         lines += [f"  swapped  {path or '(model)'}: {peer}" for path, peer in self.swapped.items()]
         for path, (peer, reason) in self.left.items():
             lines.append(f"  left     {path or '(model)'}: {peer}: {reason}")
@@ -135,9 +136,7 @@ def _swaps(also: Mapping[str, str]) -> dict[str, Callable[[nn.Module], nn.Module
     """The tables of all peers in one; they import none of the peers."""
     swaps: dict[str, Callable[[nn.Module], nn.Module]] = {}
     for peer in PEERS:
-        name = f"{__package__}.{peer}"
-        if importlib.util.find_spec(name) is not None:
-            swaps.update(importlib.import_module(name).SWAPS)
+        swaps.update(importlib.import_module(f".{peer}", __package__).SWAPS)
     for own, known in also.items():
         if known not in swaps:
             raise ValueError(
