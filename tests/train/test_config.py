@@ -10,7 +10,7 @@ from sample_pictures import write_pictures
 
 import vqgan_fast
 from vqgan_fast.train import ConfigError, TransformerRun, VQGANRun, load_config, save_config
-from vqgan_fast.train.check_config import check_discriminator, check_perceptual
+from vqgan_fast.train.check_sizes import check_discriminator, check_perceptual
 
 CONFIGS = Path(vqgan_fast.__file__).parent / "configs"
 
@@ -159,7 +159,7 @@ def test_the_resolution_is_that_of_the_crops_unless_it_is_given(given):
     [
         (["first_stage=null"], "first_stage must be given"),
         (["first_stage=nowhere"], "first_stage points to nowhere, which does not exist"),
-        (["data.train=null"], "exactly one of .* must be given, got neither"),
+        (["data.train=null"], "exactly one of .* must be given, got none"),
         (["data.codes=photos"], "exactly one of .* must be given, got train and codes"),
         (["pkeep=1.1"], "pkeep must be between 0 and 1"),
         (["gpt.n_head=3"], r"gpt\.n_embd must be a multiple of gpt\.n_head = 3, got 1024"),

@@ -10,13 +10,9 @@ from vqgan_fast.data import class_names
 from vqgan_fast.data.code_folder import read_grid
 from vqgan_fast.models import ColourCodes
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
-from vqgan_fast.train.check_config import (
-    check_config,
-    check_discriminator,
-    check_divisible,
-    codes_beside_size,
-)
+from vqgan_fast.train.check_config import check_config
 from vqgan_fast.train.check_data_config import PAIRED_MAPS
+from vqgan_fast.train.check_sizes import check_discriminator, check_divisible, codes_beside_size
 from vqgan_fast.train.config import (
     ConfigError,
     DataConfig,

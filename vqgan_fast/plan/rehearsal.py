@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from vqgan_fast.data import to_model_range
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.code_logits import code_logits
-from vqgan_fast.train.check_config import check_unmasked
+from vqgan_fast.train.check_sizes import check_unmasked
 from vqgan_fast.train.config import TransformerRun, VQGANRun
 from vqgan_fast.train.sharding import BLOCKS
 from vqgan_fast.train.stage1 import build_loss

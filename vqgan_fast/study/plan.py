@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from ..models.taming.config import read_yaml
 from ..train import ConfigError, TransformerRun, VQGANRun, build_config
-from ..train.check_config import check_discriminator
+from ..train.check_sizes import check_discriminator
 
 KEYS = ("vqgan", "transformer", "crops_per_picture", "first_stages", "priors", "comparisons")
 COMPARISONS = ("priors", "factors", "losses", "hierarchies", "orderings")

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-import torch
+from vqgan_fast.models.orderings import ORDERINGS
+from vqgan_fast.quantizers import QUANTIZERS
 
-from vqgan_fast.losses.perceptual import SMALLEST_SIDES
-from vqgan_fast.models.discriminator import smallest_side
-from vqgan_fast.models.orderings import ORDERINGS, ROW_MAJOR
-from vqgan_fast.quantizers import QUANTIZERS, build_quantizer
-
-from .check_data_config import (
-    CHANNELS,
-    FILE_MAPS,
-    MAPS,
-    check_data,
-    check_exists,
-    check_maps,
-    check_untouched,
-)
-from .config import (
-    ConditionPart,
-    ConfigError,
-    MapConfig,
-    Run,
-    TransformerDataConfig,
-    TransformerRun,
-    VQGANRun,
-)
-
-CONDITIONS = ("sos", "label", *MAPS)
+from .check_data_config import MAPS, check_data
+from .check_transformer_config import CONDITIONS, check_transformer
+from .check_vqgan_config import check_vqgan
+from .config import ConfigError, Run, TransformerRun, VQGANRun
 
 CHOICES = {
     "device": ("auto", "cpu", "cuda"),
@@ -99,196 +79,9 @@ def check_config(config: Run) -> None:
         raise ConfigError("run_dir must be given: the folder that everything of the run goes into")
     check_data(config.data)
     if isinstance(config, VQGANRun):
-        _check_vqgan(config)
+        check_vqgan(config)
     if isinstance(config, TransformerRun):
-        _check_transformer(config)
-
-
-def check_divisible(size: int, factor: int) -> None:
-    """The side of a crop must be a whole number of codes."""
-    if size % factor:
-        raise ConfigError(
-            f"data.size must be a multiple of the VQGAN's downsampling factor f = {factor}, got "
-            f"{size}; the nearest is {max(factor, round(size / factor) * factor)}"
-        )
-
-
-def codes_beside_size(data: TransformerDataConfig, grid: Sequence[int], factor: int) -> str | None:
-    """How data.size contradicts the grid of data.codes; None where it does not.
-
-    Training takes the codes as they are. Held-out pictures are cropped as data.size says.
-
-    Raises:
-        ConfigError: there are held-out pictures, which would give other grids.
-    """
-    height, width = (side * factor for side in grid)
-    if (height, width) == (data.size, data.size):
-        return None
-    text = (
-        f"data.size = {data.size} contradicts data.codes = {data.codes}, whose {grid[0]} x "
-        f"{grid[1]} codes are of crops of {height} x {width} pixels"
-    )
-    if data.validation is not None:
-        raise ConfigError(
-            f"{text}: the pictures of data.validation are cropped to data.size, and must have as "
-            "many codes"
-        )
-    return f"{text}: data.size is not used"
-
-
-def check_discriminator(config: VQGANRun) -> None:
-    """Crops hold a patch of a discriminator that will train: it would say so when it starts."""
-    loss, size = config.loss, config.data.size
-    starts = loss.disc_factor > 0 and loss.disc_start < config.optim.steps
-    least = smallest_side(loss.disc_num_layers)
-    if loss.kind == "vqgan" and starts and size < least:
-        raise ConfigError(
-            f"data.size must be at least {least}, the smallest picture of a discriminator with "
-            f"loss.disc_num_layers = {loss.disc_num_layers}, got {size}"
-        )
-
-
-def check_perceptual(config: VQGANRun) -> None:
-    """Crops leave something in every layer of the perceptual network, where there is one."""
-    loss, size = config.loss, config.data.size
-    least = SMALLEST_SIDES[loss.perceptual_net]
-    if loss.kind == "vqgan" and loss.perceptual_weight > 0 and size < least:
-        raise ConfigError(
-            f"data.size must be at least {least}, the smallest picture of loss.perceptual_net = "
-            f"{loss.perceptual_net}, got {size}; or leave it out with loss.perceptual_weight=0"
-        )
-
-
-def check_unmasked(n_unmasked: int, known: int) -> None:
-    """Tokens that see each other are among the condition's, `known` in number."""
-    if n_unmasked > known:
-        raise ConfigError(
-            f"gpt.n_unmasked must be at most {known}, the condition's tokens, got {n_unmasked}"
-        )
-
-
-def _check_vqgan(config: VQGANRun) -> None:
-    if (config.data.train is None) == (config.data.shards is None):
-        raise ConfigError(
-            "data.train must be given: a folder of pictures, or a .txt list of them; or, instead "
-            f"of it, data.shards. Got {'neither' if config.data.train is None else 'both'}"
-        )
-    model, maps = config.model, config.data.maps
-    check_maps(config.data, maps, "data.maps")
-    labels = maps.kind == "segmentation"
-    channels = maps.n_labels if labels else CHANNELS.get(maps.kind, 3)
-    what = "pictures are RGB" if maps.kind is None else f"the channels of {maps.kind} maps"
-    for name in ("in_channels", "out_ch"):
-        if getattr(model, name) != channels:
-            raise ConfigError(
-                f"model.{name} must be {channels}, {what}, got {getattr(model, name)}"
-            )
-    if labels != (config.loss.kind == "segmentation"):
-        raise ConfigError(
-            "loss.kind = segmentation goes with data.maps.kind = segmentation and with nothing "
-            f"else, got {config.loss.kind} and {maps.kind}"
-        )
-    if not model.ch_mult:
-        raise ConfigError("model.ch_mult must have one entry per level, got none")
-    check_divisible(config.data.size, 2 ** (len(model.ch_mult) - 1))
-    _check_quantizer(config)
-
-
-def _check_quantizer(config: VQGANRun) -> None:
-    model = config.model
-    if config.codebook.restart_dead_codes and not QUANTIZERS[model.quantizer].restartable:
-        other = (
-            "; model.quantizer_options.restart_below does it" if model.quantizer == "ema" else ""
-        )
-        raise ConfigError(
-            f"codebook.restart_dead_codes must be false with model.quantizer={model.quantizer}, "
-            f"whose codes cannot be moved onto latents one by one{other}"
-        )
-    try:
-        with torch.device("meta"):  # the smallest one, without drawing anything
-            build_quantizer(model.quantizer, 1, 1, model.beta, False, model.quantizer_options)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.quantizer_options: {error}") from error
-
-
-def _check_condition(config: TransformerRun) -> None:
-    condition = config.condition
-    if condition.parts:
-        check_untouched(condition, ConditionPart(), "condition", "beside condition.parts")
-    if condition.parts and config.transformer != "gpt":
-        raise ConfigError(
-            f"condition.parts needs transformer = gpt: {config.transformer} takes one condition"
-        )
-    if config.cond_drop_prob and condition.kind == "sos" and not condition.parts:
-        raise ConfigError(
-            f"cond_drop_prob = {config.cond_drop_prob} needs a condition, got condition.kind = sos"
-        )
-    for number, part in enumerate(condition.parts or [condition]):
-        section = f"condition.parts[{number}]" if condition.parts else "condition"
-        choices = CONDITIONS[1:] if condition.parts else CONDITIONS
-        if part.kind not in choices:
-            raise ConfigError(
-                f"{section}.kind must be one of {', '.join(choices)}, got {part.kind!r}"
-            )
-        check_maps(config.data, part, section)
-        is_map = part.kind not in ("sos", "label", "coordinates")
-        if part.vqgan is not None and not is_map:
-            raise ConfigError(f"{section}.vqgan is for maps, got {part.vqgan} with {part.kind}")
-        if is_map and part.vqgan is None and part.kind in FILE_MAPS:
-            raise ConfigError(
-                f"{section}.vqgan must be given: the run folder of a VQGAN trained with "
-                f"data.maps.kind = {part.kind}"
-            )
-        if part.n_tokens < 1:
-            raise ConfigError(f"{section}.n_tokens must be at least 1, got {part.n_tokens}")
-        check_exists(f"{section}.vqgan", part.vqgan)
-        if part.kind != "sos" and config.data.codes is not None:
-            raise ConfigError(
-                f"data.codes holds no conditions: {section}.kind = {part.kind} needs data.train, "
-                "the pictures"
-            )
-
-
-def _check_transformer(config: TransformerRun) -> None:
-    if config.first_stage is None:
-        raise ConfigError(
-            "first_stage must be given: the run folder of a trained VQGAN, or a folder that its "
-            "save_pretrained wrote"
-        )
-    check_exists("first_stage", config.first_stage)
-    data = config.data
-    given = [n for n in ("train", "shards", "codes") if getattr(data, n) is not None]
-    if len(given) != 1:
-        raise ConfigError(
-            "exactly one of data.train (pictures), data.shards (pictures in tar files) and "
-            "data.codes (what `vqgan-fast tokenize` wrote) must be given, got "
-            f"{' and '.join(given) or 'neither'}"
-        )
-    check_exists("data.codes", data.codes)
-    _check_condition(config)
-    why = "for a transformer, whose maps condition tells"
-    check_untouched(data.maps, MapConfig(), "data.maps", why)
-    if config.gpt.n_embd % config.gpt.n_head:
-        raise ConfigError(
-            f"gpt.n_embd must be a multiple of gpt.n_head = {config.gpt.n_head}, got "
-            f"{config.gpt.n_embd}"
-        )
-    head_width = config.gpt.n_embd // config.gpt.n_head
-    if config.transformer != "pixel_snail" and head_width % 8:
-        raise ConfigError(
-            f"gpt.n_embd / gpt.n_head must be a multiple of 8, the head width that sampling needs, "
-            f"got {config.gpt.n_embd} / {config.gpt.n_head} = {head_width}"
-        )
-    if config.transformer != "gpt" and config.gpt.n_unmasked:
-        raise ConfigError(
-            f"gpt.n_unmasked must be 0 for transformer = {config.transformer}, whose condition is "
-            f"no part of the sequence, got {config.gpt.n_unmasked}"
-        )
-    if config.transformer != "gpt" and config.gpt.ordering != ROW_MAJOR:
-        raise ConfigError(
-            f"gpt.ordering must be {ROW_MAJOR} for transformer = {config.transformer}, which knows "
-            f"no other, got {config.gpt.ordering}"
-        )
+        check_transformer(config)
 
 
 def _value(config: Run, key: str) -> Any:

@@ -27,7 +27,7 @@ from vqgan_fast.data.order import CODE_DROPOUT, counter_generator
 from vqgan_fast.models import VQGAN
 from vqgan_fast.models.conditions import Tokens, map_tokens
 
-from .check_config import check_divisible, codes_beside_size
+from .check_sizes import check_divisible, codes_beside_size
 from .conditioning import Conditioning
 from .config import ConfigError, TransformerDataConfig
 from .distributed import Ranks

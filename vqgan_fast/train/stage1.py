@@ -22,7 +22,7 @@ from vqgan_fast.models import VQGAN
 from vqgan_fast.models.sync_batch_norm import convert
 
 from .agreement import check_same
-from .check_config import check_discriminator, check_perceptual
+from .check_sizes import check_discriminator, check_perceptual
 from .codebook_monitor import CodebookMonitor
 from .config import LossConfig, VQGANRun
 from .distributed import Ranks

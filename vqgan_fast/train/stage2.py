@@ -25,7 +25,7 @@ from vqgan_fast.models.code_logits import code_logits
 from vqgan_fast.models.conditions import map_tokens
 
 from .agreement import check_same
-from .check_config import check_unmasked
+from .check_sizes import check_unmasked
 from .code_source import (
     SHOWN,
     CodeBatch,
