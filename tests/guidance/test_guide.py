@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vqgan_fast.guidance import RandomCrops, guide
-from vqgan_fast.guidance.guide import clamp_with_gradient
+from vqgan_fast.guidance.scores import clamp_with_gradient
 from vqgan_fast.models import VQGAN
 from vqgan_fast.quantizers.build import QUANTIZERS
 

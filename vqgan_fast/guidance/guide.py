@@ -13,32 +13,22 @@ the codes around z by their distance, so that the gradient asks for the better o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .. import ops
 from ..models import VQGAN
 from ..models.evaluating import evaluating
-from ..quantizers import (
-    EMAVectorQuantizer,
-    GumbelQuantizer,
-    IndexPropagationQuantizer,
-    Quantizer,
-    SimVQ,
-    VectorQuantizer,
-)
-from ..quantizers.checks import check_integer, check_number
+from ..quantizers.checks import check_integer
 from ..sampling.progress import progress_bar
 from .crops import RandomCrops
+from .latents import latent_bounds, quantisation, starting_latents, step_size
+from .scores import Score, clamp_with_gradient, finite, gradient_of, score_of, score_terms
 
-Score = Callable[[Tensor], Tensor]
 Callback = Callable[[int, float, Tensor], object]
-
-THROUGH = ("latents", "codes")
 
 
 class Guided(NamedTuple):
@@ -101,7 +91,7 @@ def guide(
         ValueError: an argument is out of range; a score that is no scalar or (N,), not finite, or
             has no gradient at the images; a quantiser that `through` or `start` does not work with.
     """
-    terms = _terms(score)
+    terms = score_terms(score)
     check_integer("steps", steps)
     check_integer("seed", seed, minimum=-(2**63), maximum=2**64 - 1)
     if crops is not None and not callable(crops):
@@ -112,22 +102,22 @@ def guide(
     if ema_decay is not None and not 0 <= ema_decay < 1:
         raise ValueError(f"ema_decay must lie in [0, 1), got {ema_decay}")
     generator = torch.Generator().manual_seed(int(seed))
-    quantize = _quantisation(vqgan.quantize, through, temperature, generator)
+    quantize = quantisation(vqgan.quantize, through, temperature, generator)
     scores = []
     with evaluating(vqgan), _frozen(vqgan), progress_bar(steps, progress) as advance:
-        z = _starting_latents(vqgan, start).requires_grad_()
-        bounds = _bounds(vqgan)
-        optimizer = torch.optim.Adam([z], learning_rate * _step_size(vqgan, z))
+        z = starting_latents(vqgan, start).requires_grad_()
+        bounds = latent_bounds(vqgan)
+        optimizer = torch.optim.Adam([z], learning_rate * step_size(vqgan, z))
         average, mass = torch.zeros_like(z, requires_grad=False), 0.0
         for step in range(steps):
             with torch.enable_grad():
                 images = clamp_with_gradient(vqgan.decode(quantize(z)))
                 views = images if crops is None else crops(images, generator)
-                total = sum(weight * _value(term, views) for term, weight in terms)
-            scores.append(_finite(total, step))
+                total = sum(weight * score_of(term, views) for term, weight in terms)
+            scores.append(finite(total, step))
             if callback is not None:
                 callback(step, scores[-1], images.detach())
-            z.grad = -_gradient(total, z)
+            z.grad = -gradient_of(total, z)
             optimizer.step()
             with torch.no_grad():
                 if bounds is not None:
@@ -141,162 +131,6 @@ def guide(
         codes = vqgan.quantize.encode(final)
         images = vqgan.decode_indices(codes).clamp(-1, 1)
     return Guided(images, codes, torch.tensor(scores, dtype=torch.float64))
-
-
-class _ClampWithGradient(torch.autograd.Function):
-    """Clamps to [-1, 1]; a gradient that leads back inside passes where the clamp acts."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.clamp(-1, 1)
-
-    @staticmethod
-    def backward(ctx, grad_output: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        # The score rises along grad_output: above 1 only a negative one leads back.
-        leads_out = grad_output * (x - x.clamp(-1, 1)) > 0
-        return grad_output.masked_fill(leads_out, 0)
-
-
-def clamp_with_gradient(x: Tensor) -> Tensor:
-    """x clamped to [-1, 1], whose gradient is lost only where it would lead further out.
-
-    Plain `clamp` leaves a pixel that is too bright without any gradient: it could never come back.
-    The sign is that of a score that is to rise.
-    """
-    return _ClampWithGradient.apply(x)
-
-
-def _terms(score: Score | Sequence[tuple[Score, float]]) -> list[tuple[Score, float]]:
-    if callable(score):
-        return [(score, 1.0)]
-    terms = list(score) if isinstance(score, Iterable) else [score]
-    for term in terms:
-        if not (isinstance(term, tuple) and len(term) == 2 and callable(term[0])):
-            raise ValueError(f"score must be a callable or (callable, weight) pairs, got {term!r}")
-        weight = term[1].item() if isinstance(term[1], Tensor) and term[1].ndim == 0 else term[1]
-        check_number("the weight of a score", weight)
-    if not terms:
-        raise ValueError("score must hold at least one (callable, weight) pair, got none")
-    return terms
-
-
-def _value(score: Score, images: Tensor) -> Tensor:
-    value = score(images)
-    if not isinstance(value, Tensor) or value.shape not in ((), (len(images),)):
-        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise ValueError(f"score must return a scalar or ({len(images)},) tensor, got {got}")
-    return value.mean()
-
-
-def _finite(total: Tensor, step: int) -> float:
-    value = float(total.detach())
-    if not torch.isfinite(total.detach()):
-        raise ValueError(f"score must be finite, got {value} at step {step}")
-    return value
-
-
-def _gradient(total: Tensor, z: Tensor) -> Tensor:
-    gradient = None
-    if total.requires_grad:
-        (gradient,) = torch.autograd.grad(total, z, allow_unused=True)
-    if gradient is None:
-        raise ValueError(
-            "score must be differentiable in the images it is given; this one has no gradient "
-            "there (is it computed under no_grad, or from integers?)"
-        )
-    return gradient
-
-
-def _quantisation(
-    quantizer: nn.Module, through: str, temperature: float, generator: torch.Generator
-) -> Callable[[Tensor], Tensor]:
-    """z (B, D, h, w) -> z_q, with the gradient that `through` names."""
-    if through not in THROUGH:
-        raise ValueError(f"through must be one of {', '.join(THROUGH)}, got {through!r}")
-    if through == "codes" and not _takes_nearest(quantizer):
-        raise ValueError(
-            'through must be "latents" for a quantiser whose codes are not simply the nearest, '
-            f'got "codes" and a {type(quantizer).__name__}'
-        )
-
-    def drawn(z: Tensor) -> Tensor:
-        # A Gumbel quantiser would draw from torch's own generator.
-        return quantizer(z, seed=int(torch.randint(2**63 - 1, (), generator=generator)))[0]
-
-    def relaxed(z: Tensor) -> Tensor:
-        codebook = quantizer.codebook.detach()
-        spread = float((codebook - codebook.mean(0)).float().square().sum(1).mean())
-        rows = z.movedim(1, -1)
-        soft = ops.soft_assign(
-            rows, codebook, outputs=("indices", "expected"), temperature=temperature * spread
-        )
-        hard = codebook[soft.indices]
-        return (hard + (soft.expected - soft.expected.detach())).to(z.dtype).movedim(-1, 1)
-
-    if through == "codes":
-        return relaxed
-    return drawn if isinstance(quantizer, GumbelQuantizer) else lambda z: quantizer(z)[0]
-
-
-def _takes_nearest(quantizer: nn.Module) -> bool:
-    """Whether each latent gets the code nearest to it: a code's own vector then gets that code."""
-    nearest = isinstance(quantizer, VectorQuantizer | EMAVectorQuantizer | SimVQ)
-    return nearest and not isinstance(quantizer, IndexPropagationQuantizer)
-
-
-def _starting_latents(vqgan: VQGAN, start: Tensor) -> Tensor:
-    """(B, D, h, w): the codes' own vectors, where the first step already counts.
-
-    Where these would get other codes, the encoder's latents.
-    """
-    if not isinstance(start, Tensor):
-        raise ValueError(f"start must be a torch.Tensor, got {type(start).__name__}")
-    axes = 3 if vqgan.quantize.codes_per_latent == 1 else 4
-    is_codes = start.ndim == axes and start.dtype in (torch.int64, torch.int32)
-    if not start.is_floating_point() and not is_codes:
-        raise ValueError(
-            "start must be images (B, C, H, W), floating point in [-1, 1], or int64 codes "
-            f"(B, h, w), got {start.dtype} of shape {tuple(start.shape)}"
-        )
-    start = start.to(vqgan.decoder.conv_out.weight.device)
-    nearest = _takes_nearest(vqgan.quantize)
-    with torch.no_grad():
-        if start.is_floating_point():
-            channels = vqgan.config["in_channels"]
-            if start.ndim != 4 or start.shape[1] != channels:
-                raise ValueError(
-                    f"start must be (B, C, H, W) with C = {channels}, or codes (B, h, w), got "
-                    f"{tuple(start.shape)}"
-                )
-            z_q = vqgan.encode(start)[0]  # refuses what are no pictures
-            return (z_q if nearest else vqgan.quant_conv(vqgan.encoder(start))).clone()
-        if not nearest:
-            raise ValueError(
-                f"start must be images for a {type(vqgan.quantize).__name__}, whose codes' own "
-                "vectors are latents of other codes, got codes"
-            )
-        vqgan.decode_indices(start[:1])  # refuses codes that are none
-        return vqgan.quantize.lookup(start).clone()
-
-
-def _step_size(vqgan: VQGAN, z: Tensor) -> float:
-    """What a learning rate of 1 means: the deviation of a code's entries, or of the latents'."""
-    values = vqgan.quantize.codebook if isinstance(vqgan.quantize, Quantizer) else z
-    return float(values.detach().float().std())
-
-
-def _bounds(vqgan: VQGAN) -> tuple[Tensor, Tensor] | None:
-    """The smallest and largest entries of the codes, (D, 1, 1) each; None where it is not the
-    nearest code that counts.
-
-    Beyond the outermost codes a latent changes nothing but how long its way back is.
-    """
-    if not _takes_nearest(vqgan.quantize):
-        return None
-    lowest, highest = vqgan.quantize.codebook.detach().aminmax(dim=0)
-    return lowest[:, None, None], highest[:, None, None]
 
 
 @contextmanager
