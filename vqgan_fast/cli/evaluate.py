@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .evaluate_options import DISTRIBUTION, METRICS, check_options
+from .evaluate_options import add_arguments as add_arguments
 from .held_out import held_out_maps, is_vqgan_of_maps
 from .kept_pictures import PictureFolder, check_replaceable, remove_old
 from .likelihood import check_size, likelihood
-from .models import RUN_HELP, add_device, choose_device, load_transformer, load_vqgan
-from .outputs import add_force, refuse_existing
+from .models import choose_device, load_transformer, load_vqgan
+from .outputs import refuse_existing
 from .sample_files import drawn_pictures
 
 if TYPE_CHECKING:
@@ -45,71 +47,6 @@ EXAMPLES = """\
   vqgan-fast evaluate runs/depth held_out/ --maps held_out_depth/ --metrics nll
   vqgan-fast evaluate runs/depth_vqgan held_out/ --maps held_out_depth/
 """
-METRICS = ("psnr", "ssim", "lpips", "rfid", "fid", "is", "nll")
-DISTRIBUTION = {"rfid", "fid", "is"}  # what needs whole folders, and the InceptionV3
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_folder", metavar="RUN", type=Path, help=RUN_HELP + ", of either stage")
-    parser.add_argument(
-        "images", metavar="IMAGES", type=Path, help="a folder of pictures, or a .txt list of them"
-    )
-    parser.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=METRICS,
-        metavar="NAME",
-        default=["psnr", "ssim"],
-        help=f"of {', '.join(METRICS)} (default: psnr ssim); codebook usage comes with all",
-    )
-    parser.add_argument(
-        "--maps",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="FOLDER",
-        help="of the pictures, for a VQGAN of maps and for nll under a condition on maps; of poses "
-        "the JSON file. Of several conditions one for each that is files, in the order of "
-        "condition.parts",
-    )
-    parser.add_argument(
-        "--size",
-        type=int,
-        metavar="PIXELS",
-        help="side (default: the resolution of the VQGAN; for nll, that of the training crops)",
-    )
-    parser.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help="take the first N pictures only; nll under conditions holds the crops of all of them",
-    )
-    parser.add_argument("--batch", type=int, default=16, help="pictures at once (default: 16)")
-    parser.add_argument(
-        "--samples",
-        type=Path,
-        metavar="FOLDER",
-        help="drawn pictures, for fid and is; not counted are the sheets of `sample` among them",
-    )
-    parser.add_argument(
-        "--lpips-weights",
-        choices=("pretrained", "random", "auto"),
-        default="pretrained",
-        help="features of LPIPS; random ones compare runs with each other only",
-    )
-    parser.add_argument(
-        "--inception-weights", type=Path, metavar="FILE", help="weights for fid, rfid and is"
-    )
-    parser.add_argument(
-        "--keep-pictures",
-        type=Path,
-        metavar="FOLDER",
-        help="leave real/, reconstructions/ and samples/ there as PNG, to look at or for other "
-        "programs; --force replaces those of an earlier call",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    add_device(parser)
-    add_force(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -118,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from ..losses import PerceptualLoss
 
     metrics = set(args.metrics)
-    _check(args, metrics)
+    check_options(args, metrics)
     if args.json is not None:
         refuse_existing([args.json], args.force, "--json")
     if args.keep_pictures is not None:
@@ -195,17 +132,6 @@ def _evaluate_maps(args: argparse.Namespace, metrics: set[str], device: torch.de
     figures |= {name.removeprefix("val_"): value for name, value in found.items()}
     _print_table(figures)
     _write_json(args, figures)
-
-
-def _check(args: argparse.Namespace, metrics: set[str]) -> None:
-    for name in ("size", "limit", "batch"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name} must be at least 1, got {value}")
-    if metrics & {"fid", "is"} and args.samples is None:
-        raise ValueError("--metrics fid and is need --samples, a folder of drawn pictures")
-    if args.samples is not None and not metrics & {"fid", "is"}:
-        raise ValueError("--samples is for --metrics fid and is, none of which was asked for")
 
 
 def _check_lpips(size: int) -> None:
