@@ -67,7 +67,7 @@ def test_a_table_and_a_file(
         assert picture.size == (32, 32)
     # Nothing is overwritten unasked.
     assert evaluate(run_folder, tmp_path / "photos", "--json", file) == cli.USER_ERROR
-    assert "figures.json exist already" in capsys.readouterr().err
+    assert "figures.json exists already" in capsys.readouterr().err
     assert evaluate(run_folder, tmp_path / "photos", "--json", file, "--force") == 0
 
 

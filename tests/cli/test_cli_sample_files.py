@@ -39,7 +39,7 @@ def test_a_grid_that_is_not_ours_stays(
     (tmp_path / "grid.png").write_text("precious")
     argv = ["sample", trained / "stage2", "--number", 2, "--output", tmp_path]
     for more in ([], ["--skip-existing"]):
-        assert "grid.png exist already" in fails(capsys, *argv, *more)
+        assert "grid.png exists already" in fails(capsys, *argv, *more)
     run("sample", trained / "stage2", "--number", 1, "--output", tmp_path)  # has no sheet
     assert (tmp_path / "grid.png").read_text() == "precious"
 

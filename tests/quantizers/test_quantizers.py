@@ -285,7 +285,7 @@ def test_simvq_moves_codes_that_were_not_chosen() -> None:
             {},
             "quantizer must be one of vector, ema, .* got 'magic'",
         ),
-        ("vector", {"decay": 0.9}, "quantizer_options must be among none for vector, got 'decay'"),
+        ("vector", {"decay": 0.9}, "quantizer_options must be empty for vector, got 'decay'"),
         ("ema", {"dekay": 0.9}, "among decay, eps, restart_below for ema, got 'dekay'"),
         ("ema", {"decay": 1.0}, r"decay must lie in \[0, 1\), got 1.0"),
         ("ema", {"eps": 0.0}, "eps must be positive, got 0.0"),

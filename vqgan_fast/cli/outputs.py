@@ -32,9 +32,10 @@ def refuse_existing(
     there = [str(path) for path in paths if path.exists()]
     if there and not force:
         more = f" and {len(there) - 3} more" if len(there) > 3 else ""
+        exist, them = ("exists", "it") if len(there) == 1 else ("exist", "them")
         raise FileExistsError(
-            f"{', '.join(there[:3])}{more} exist already; give another {option}, {instead}or "
-            f"--force to replace them"
+            f"{', '.join(there[:3])}{more} {exist} already; give another {option}, {instead}or "
+            f"--force to replace {them}"
         )
     for folder in {within or path.parent: None for path in paths}:
         check_writable(folder, option)

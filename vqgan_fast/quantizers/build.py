@@ -48,10 +48,8 @@ def build_quantizer(
     known = [key for key in parameters if key not in shared]
     for key in options or {}:
         if key not in known:
-            raise ValueError(
-                f"quantizer_options must be among {', '.join(known) or 'none'} for {name}, got "
-                f"{key!r}"
-            )
+            expected = f"must be among {', '.join(known)}" if known else "must be empty"
+            raise ValueError(f"quantizer_options {expected} for {name}, got {key!r}")
     # A quantiser without a commitment loss takes neither beta nor legacy.
     taken = {key: value for key, value in shared.items() if key in parameters}
     return QUANTIZERS[name](**taken, **(options or {}))
