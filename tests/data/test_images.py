@@ -148,14 +148,16 @@ def test_cmyk_palette_and_transparent_pictures(tmp_path):
     assert read.getpixel((1, 1)) == (200, 0, 0)
 
 
-def test_a_rotated_photograph_comes_upright(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_rotated_photograph_comes_upright(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn clockwise to see it upright
     picture = pixels(3, 24, 16)
-    Image.fromarray(picture).save(tmp_path / "rotated.png", exif=exif)
+    file = tmp_path / f"rotated.{suffix}"
+    Image.fromarray(picture).save(file, exif=exif)
     upright = np.rot90(picture, -1)
-    assert read_size(tmp_path / "rotated.png") == (16, 24)
-    assert np.array_equal(np.asarray(read_image(tmp_path / "rotated.png")), upright)
+    assert read_size(file) == (16, 24)
+    assert np.array_equal(np.asarray(read_image(file)), upright)
 
 
 def test_a_size_is_read_without_decoding(tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ PASSING_ERRORS = frozenset({
 PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt at such a file
 
 ORIENTATION = 0x0112  # EXIF's tag of which way is up
-BITS_PER_SAMPLE = 258  # TIFF's tag
+IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE = 256, 257, 258  # TIFF's tags
 HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
 
 
@@ -175,6 +175,8 @@ def may_pass(error: Exception) -> bool:
 
 def _upright_size(opened: Image.Image) -> tuple[int, int]:
     width, height = opened.size
+    if opened.format == "TIFF":  # Pillow turns its size, and then its pixels, by itself
+        width, height = opened.tag_v2[IMAGE_WIDTH], opened.tag_v2[IMAGE_LENGTH]
     rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
     return (height, width) if rotated else (width, height)
 
