@@ -10,6 +10,7 @@ from PIL import Image
 
 from vqgan_fast.data.crops import (
     Box,
+    always_fits,
     center_crop,
     fits,
     random_crop,
@@ -60,6 +61,14 @@ def test_regions_that_share_an_edge_share_no_pixel(width, edge):
     left, right = region_box(width, 10, (0, 0, edge, 1)), region_box(width, 10, (edge, 0, 1, 1))
     assert left.right <= right.left <= left.right + 1
     assert (left.left, right.right) == (0, width)
+
+
+@given(st.floats(0, 0.6), st.floats(0.65, 1), st.integers(32, 90))
+def test_what_always_fits_does_so_in_every_longer_picture(left, right, shorter):
+    region = (left, 0.1, right, 0.9)
+    every = all(fits(region_box(side, shorter, region), 20) for side in range(shorter, 2000))
+    tall = all(fits(region_box(shorter, side, region), 20) for side in range(shorter, 2000))
+    assert always_fits(shorter, region, 20) == (every and tall)
 
 
 def test_a_round_fraction_loses_no_pixel():

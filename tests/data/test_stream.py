@@ -208,6 +208,16 @@ def test_a_region_smaller_than_the_crop_names_the_file_at_once(tmp_path):
     ImageStream(list_images(tmp_path), size=64, resize=64)
 
 
+def test_a_region_that_rounding_makes_too_small_in_a_longer_picture_is_told_at_once(tmp_path):
+    (square,) = write_pictures(tmp_path / "a", 1, width=64, height=64)
+    (longer,) = write_pictures(tmp_path / "b", 1, width=65, height=64)
+    settings = {"size": 32, "resize": 64, "region": (0.25, 0, 0.75, 1)}
+    ImageStream([square], **settings)
+    with pytest.raises(DataError, match="its 65 x 64 pixels after resizing is 31 x 64") as error:
+        ImageStream([square, longer], **settings)
+    assert str(longer) in str(error.value)
+
+
 def test_pictures_that_are_too_small_are_counted_and_the_first_are_named(tmp_path, capsys):
     files = write_pictures(tmp_path / "small", 7, width=80, height=30)
     write_pictures(tmp_path / "large", 2, width=80, height=80)

@@ -82,6 +82,18 @@ def fits(box: Box, size: int) -> bool:
     return box.right - box.left >= size and box.bottom - box.top >= size
 
 
+def always_fits(shorter: int, region: Sequence[float], size: int) -> bool:
+    """Whether a crop fits into the region of every picture without a side below `shorter` pixels.
+
+    Rounded inwards, a region may be a pixel smaller in a larger picture; two pixels is all that
+    rounding takes, so that from some side on every one is large enough.
+    """
+    left, top, right, bottom = region
+    enough = math.ceil((size + 2) / min(right - left, bottom - top))
+    sides = range(shorter, max(shorter, enough) + 1)
+    return all(fits(region_box(side, side, region), size) for side in sides)
+
+
 def random_crop(box: Box, size: int, generator: np.random.Generator) -> Box:
     """A crop of `size` x `size` pixels anywhere in the box."""
     left = int(generator.integers(box.left, box.right - size, endpoint=True))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from .crops import (
     WHOLE_PICTURE,
     Box,
+    always_fits,
     center_crop,
     fits,
     random_crop,
@@ -188,10 +189,8 @@ class ImageStream(Dataset[Sample]):
 
     def _check_sizes(self) -> None:
         """Fail now, not hours later, if regions of pictures cannot hold a crop (headers only)."""
-        if self.resize is not None and fits(
-            region_box(self.resize, self.resize, self.region), self.size
-        ):
-            return  # holds for every picture: no side is shorter than `resize`
+        if self.resize is not None and always_fits(self.resize, self.region, self.size):
+            return
         small = []
         for file in _bar(self.files, "reading sizes", len(self.files)):
             try:
