@@ -54,6 +54,17 @@ def test_a_list_file_keeps_its_order_and_finds_files_beside_it(tmp_path):
     ]
 
 
+def test_a_list_file_of_any_editor_and_of_any_names_is_read(tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")  # what a name in Latin-1 is to Python
+    for number, file in enumerate(("first.png", name)):
+        Image.fromarray(pixels(number, 24, 16)).save(tmp_path / file)
+    listed = tmp_path / "train.txt"
+    listed.write_bytes(b"\xef\xbb\xbffirst.png\r\ncaf\xe9.png\r\n")
+    files = list_images(listed)
+    assert files == [tmp_path / "first.png", tmp_path / name]
+    assert all(read_image(file).size == (24, 16) for file in files)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -87,7 +87,9 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
         raise DataError(
             f"expected a folder of pictures or a .txt list of them, got the file {path}"
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    # Without the mark that some editors put in front; bytes that are no UTF-8 as in a file's name.
+    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    lines = [line.strip() for line in text.splitlines()]
     files = [_resolve(line, path.parent) for line in lines if line]
     if not files:
         raise DataError(f"the list {path} is empty; expected the path of a picture on each line")
