@@ -179,6 +179,12 @@ def test_the_command_needs_neither_pictures_nor_a_card(capsys):
     assert "1000 steps, 16000 samples: 0.0 h" in text
 
 
+def test_crops_too_small_for_a_discriminator_that_never_starts_are_planned(capsys):
+    small = ("data.size=16", "loss.disc_num_layers=3", "loss.disc_start=2000")
+    (row,) = json.loads(plan(capsys, "vqgan.yaml", *TINY, *small, "--json"))["settings"]
+    assert row["parts"]["weights"] > 0 and row["parts"]["working"] > 0
+
+
 def test_stage_2_takes_a_first_stage_that_is_not_trained_yet(capsys, tmp_path):
     first = tmp_path / "first.yaml"
     first.write_text(
@@ -324,6 +330,10 @@ def test_the_classes_are_counted_where_the_pictures_are(tmp_path):
         (("vqgan.yaml", "data.global_batch_size=3", "--gpus", "2"), "a multiple of ranks .* = 2"),
         (("vqgan.yaml", "data.size=100"), "must be a multiple of .* f = 16, got 100"),
         (("vqgan.yaml", "data.size=16"), r"data\.size must be at least 24, .*, got 16"),
+        (
+            ("vqgan.yaml", "data.size=16", "loss.perceptual_net=squeeze", "loss.disc_factor=0"),
+            "data.size must be at least 17, the smallest picture of loss.perceptual_net = squeeze",
+        ),
         (("vqgan.yaml", "optim.stops=3"), "there is no key optim.stops"),
         (("nowhere.yaml",), "there is no configuration file nowhere.yaml"),
         (("transformer.yaml", "first_stage=transformer.yaml"), "must be of stage: vqgan"),

@@ -12,7 +12,12 @@ from vqgan_fast.models import ColourCodes
 from vqgan_fast.train import TransformerRun, VQGANRun, load_config
 from vqgan_fast.train.check_config import check_config
 from vqgan_fast.train.check_data_config import PAIRED_MAPS
-from vqgan_fast.train.check_sizes import check_discriminator, check_divisible, codes_beside_size
+from vqgan_fast.train.check_sizes import (
+    check_discriminator,
+    check_divisible,
+    check_perceptual,
+    codes_beside_size,
+)
 from vqgan_fast.train.config import (
     ConfigError,
     DataConfig,
@@ -63,6 +68,7 @@ def load_plan(
     if isinstance(config, VQGANRun):
         check_config(sound)
         check_discriminator(sound)
+        check_perceptual(sound)
         return sound, None
     first_stage = _sizes(config.first_stage, "first_stage")
     sound.first_stage = HERE

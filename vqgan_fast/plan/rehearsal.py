@@ -144,17 +144,19 @@ class Rehearsal:
 
     def _vqgan_step(self, setting: Setting) -> None:
         data, loss = self.config.data, self.loss
-        late = loss.disc_start if loss.discriminator is not None else 0  # the game is on
+        game = loss.discriminator is not None and data.size >= loss.discriminator.smallest_side
+        # The game is on; crops too small for it are those of a run that ends before it starts.
+        step = loss.disc_start if game else -1
         x = planned_map(data.maps, setting.batch_size, data.size)
         with _autocast(setting):
             x_hat, quantizer_loss, _info = self.vqgan(x)
             g_loss, _logs = loss.generator_loss(
-                x, x_hat, quantizer_loss, self.vqgan.last_layer, late
+                x, x_hat, quantizer_loss, self.vqgan.last_layer, step
             )
         g_loss.backward()
-        if loss.discriminator is not None and loss.gan_is_on(late):
+        if loss.gan_is_on(step):
             with _autocast(setting):
-                d_loss, _d_logs = loss.discriminator_loss(x, x_hat.detach(), late)
+                d_loss, _d_logs = loss.discriminator_loss(x, x_hat.detach(), step)
             d_loss.backward()
 
     def _transformer_step(self, setting: Setting) -> None:
