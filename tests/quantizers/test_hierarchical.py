@@ -111,7 +111,7 @@ def test_dead_codes_of_each_level_return_as_its_own_latents():
     model(x)
     latents = [z.movedim(1, -1).flatten(0, -2) for z in latents]
     assert [len(z) for z in latents] == [2 * 4, 2 * 16]
-    watch.restart(1, model, optimizer, None, x)
+    watch.restart(1, model, optimizer, None, [x])
     for level, dead in enumerate(([1], [3, 4])):
         codebook = model.quantize.codebooks()[level]
         alive = [code for code in range(6) if code not in dead]

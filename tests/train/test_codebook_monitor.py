@@ -69,7 +69,7 @@ def test_a_restart_moves_dead_codes_only_and_forgets_their_moments():
     watch = monitor(codes=6, restart_dead_codes=True, restart_after=2)
     watch.observe(0, counts(5, 0, 0, 1, 0, 0))
     watch.observe(1, counts(5, 2, 0, 0, 0, 0))
-    watch.restart(2, model, optimizer, average, x)
+    watch.restart(2, model, optimizer, average, [x])
 
     alive, dead = [0, 1, 3], [2, 4, 5]
     assert torch.equal(codebook[alive], before[alive])

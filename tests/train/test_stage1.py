@@ -316,7 +316,10 @@ def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path, pictures):
 def test_accumulated_batches_are_one_batch(tmp_path, pictures, double_precision):
     # Without the discriminator, whose batch statistics are those of each part. In double precision:
     # in single, sums in another order can choose another code, and with it another loss.
-    off = {"loss__disc_factor": 0.0, "optim__steps": 3}
+    off = {
+        "loss__disc_factor": 0.0, "optim__steps": 3,
+        "codebook__restart_dead_codes": True, "codebook__restart_after": 1,
+    }  # fmt: skip
     train_vqgan(vqgan_run(pictures, tmp_path / "whole", **off))
     parts = {"data__batch_size": 1, "optim__accumulate": 4}
     train_vqgan(vqgan_run(pictures, tmp_path / "parts", **off, **parts))
@@ -324,6 +327,7 @@ def test_accumulated_batches_are_one_batch(tmp_path, pictures, double_precision)
         read_metrics(tmp_path / "whole"), read_metrics(tmp_path / "parts"), strict=True
     ):
         assert part == pytest.approx(whole, rel=1e-9)
+        assert part["restarted_codes"] > 0
 
 
 def test_averaged_weights_are_the_ones_exported(tmp_path, pictures):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
@@ -76,27 +78,35 @@ class CodebookMonitor:
 
     @torch.no_grad()
     def restart(
-        self, step: int, model: VQGAN, optimizer: Optimizer, average: VQGAN | None, x: Tensor
+        self,
+        step: int,
+        model: VQGAN,
+        optimizer: Optimizer,
+        average: VQGAN | None,
+        parts: Sequence[Tensor],
     ) -> None:
         """Move every dead code onto a latent of the current batch of all ranks.
 
         The optimizer forgets what it knew of those codes, and the averaged weights take the new
-        ones over. All ranks draw the same latents, and so does one rank with the whole batch.
+        ones over. All ranks draw the same latents, and so does one rank with the whole batch, be it
+        in one part or in several.
 
         Args:
             step: finished steps; with the seed, it decides the draw.
             model: whose codebook is repaired, in place.
             average: the averaged model, if there is one.
-            x: this rank's images (B, C, H, W).
+            parts: this rank's images (B, C, H, W), of each of the step's micro-batches.
         """
         codebooks = model.quantize.codebooks()
         dead = (self.since_restart == 0).split([len(codebook) for codebook in codebooks])
-        latents = model.quantize.codebook_latents(model.quant_conv(model.encoder(x)))
+        encoded = (model.quant_conv(model.encoder(x)) for x in parts)
+        rows = [map(self.ranks.gather, model.quantize.codebook_latents(z)) for z in encoded]
+        latents = map(torch.cat, zip(*rows, strict=True))  # in the order of the samples
         draw = counter_generator(self.seed, DEAD_CODES, 0, step).integers(2**63)
         generator = torch.Generator().manual_seed(int(draw))
         averages = codebooks if average is None else average.quantize.codebooks()
         for codebook, averaged, own_dead, z in zip(codebooks, averages, dead, latents, strict=True):
-            replaced = restart_dead_codes(codebook, own_dead, self.ranks.gather(z), generator)
+            replaced = restart_dead_codes(codebook, own_dead, z, generator)
             for moment in optimizer.state[codebook].values():
                 if moment.shape == codebook.shape:
                     moment[replaced] = 0

@@ -133,8 +133,10 @@ class VQGANStage:
         """One step of both optimizers, and new life for dead codes where it is due."""
         accumulate, with_gan = self.config.optim.accumulate, self.loss.gan_is_on(step)
         counts = torch.zeros_like(self.monitor.since_restart)
+        restart, parts = self.monitor.restart_is_due(step + 1), []
         for micro in range(accumulate):
             x = self.crops.model_input(self.crops.raw(next_batch()), self.ranks.device)
+            parts += [x] if restart else []
             counts += self._backward(x, step, with_gan, more_to_come=micro + 1 < accumulate)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -144,9 +146,9 @@ class VQGANStage:
         if self.average is not None:
             self.average.update_parameters(self.model)
         self.monitor.observe(step, counts)
-        if self.monitor.restart_is_due(step + 1):
+        if restart:
             average = None if self.best is self.model else self.best
-            self.monitor.restart(step + 1, self.model, self.optimizer, average, x)
+            self.monitor.restart(step + 1, self.model, self.optimizer, average, parts)
 
     def _backward(self, x: Tensor, step: int, with_gan: bool, more_to_come: bool) -> Tensor:
         """Gradients of one micro-batch for both; how often each code was used, (K,)."""
