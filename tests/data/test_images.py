@@ -171,6 +171,16 @@ def test_a_rotated_photograph_comes_upright(tmp_path, suffix):
     assert np.array_equal(np.asarray(read_image(file)), upright)
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
+def test_a_picture_is_not_lost_for_its_exif(tmp_path, suffix):
+    file = tmp_path / f"odd.{suffix}"
+    Image.fromarray(pixels(3, 24, 16)).save(file, exif=b"Exif\0\0no tags at all", quality=100)
+    assert read_size(file) == read_image(file).size == (24, 16)
+    file.write_bytes(file.read_bytes()[:-200])
+    with pytest.raises(UnreadableImageError):
+        read_image(file)
+
+
 def test_a_size_is_read_without_decoding(tmp_path, monkeypatch):
     picture = pixels(3, 24, 16)
     exif = Image.Exif()

@@ -179,8 +179,20 @@ def _upright_size(opened: Image.Image) -> tuple[int, int]:
     width, height = opened.size
     if opened.format == "TIFF":  # Pillow turns its size, and then its pixels, by itself
         width, height = opened.tag_v2[IMAGE_WIDTH], opened.tag_v2[IMAGE_LENGTH]
-    rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
+    try:
+        rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
+    except SyntaxError:  # as in `upright`
+        rotated = False
     return (height, width) if rotated else (width, height)
+
+
+def upright(opened: Image.Image) -> Image.Image:
+    """A copy, turned as its EXIF says; one whose EXIF is none, as it is."""
+    opened.load()  # here, so that errors below are not those of the pixels
+    try:
+        return ImageOps.exif_transpose(opened)
+    except SyntaxError:  # a JPEG's is passed over by Pillow itself
+        return opened.copy()
 
 
 def _exif(opened: Image.Image) -> Image.Exif:
@@ -211,7 +223,7 @@ def _to_rgb(opened: Image.Image) -> Image.Image:
         raise ValueError("float pixels: save as 8 or 16 bits")
     if opened.mode == "I" and not _has_16_bits(opened):
         raise ValueError("32-bit pixels: save as 8 or 16 bits")
-    image = ImageOps.exif_transpose(opened)
+    image = upright(opened)
     if image.mode.startswith("I"):  # 16 bits of grey, which convert("RGB") would clip at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
     if image.has_transparency_data:

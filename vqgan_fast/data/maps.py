@@ -13,11 +13,11 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .images import DataError, PictureFile, decoded
+from .images import DataError, PictureFile, decoded, upright
 from .places import place_of
 from .stream import View, to_model_range, to_pixels
 
@@ -250,4 +250,4 @@ class Coordinates(CropMap):
 
 
 def _open(file: PictureFile) -> Image.Image:
-    return decoded(file, ImageOps.exif_transpose, " as a map")  # upright, as its picture is read
+    return decoded(file, upright, " as a map")  # upright, as its picture is read
