@@ -73,6 +73,14 @@ def test_a_gpt_does_not_go_on_with_another_grid_of_codes(tmp_path, first_stage, 
     assert train("window_gpt", **other).step == 2
 
 
+def test_another_order_of_pictures_is_told(tmp_path, pictures, capsys):
+    train_vqgan(vqgan_run(pictures, tmp_path, optim__steps=1))
+    capsys.readouterr()
+    train_vqgan(vqgan_run(pictures, tmp_path, optim__steps=2, resume=True, seed=7))
+    told = "WARNING: resumed with seed = 7, until now 0: the rest of this epoch is another one"
+    assert told in capsys.readouterr().err
+
+
 def test_averages_that_are_dropped_are_told(tmp_path, pictures, capsys):
     changes = {"log__checkpoint_every": 1, "log__keep_checkpoints": 1}
     train_vqgan(vqgan_run(pictures, tmp_path, optim__steps=1, optim__ema_decay=0.5, **changes))

@@ -16,7 +16,7 @@ from .distributed import Ranks
 from .launch import LAUNCH, is_restart, note_launch
 from .load_config import expand, save_config
 from .run_lock import LOCK
-from .run_log import METRICS, last_step, say
+from .run_log import METRICS, OTHER_EPOCH, last_step, say
 from .stopping import too_short
 from .together import ask_main, write_together
 
@@ -168,7 +168,10 @@ def _check_resumable(config: Run, run_dir: Path) -> list[str]:
             if key == "model.resolution":
                 keep = f"give {key}={old}, whatever data.size is, to keep the architecture, or "
             raise ConfigError(_refusal(run_dir, key, old, new, f"{keep}choose another run_dir"))
-        changes.append(f"resumed with {key} = {new}, until now {old}")
+        change = f"resumed with {key} = {new}, until now {old}"
+        if key == "seed":  # of which every epoch's order comes
+            change = f"WARNING: {change}: {OTHER_EPOCH}"
+        changes.append(change)
     _check_grid(before, now, run_dir)
     return changes + _check_averages(before, now, run_dir)
 

@@ -21,6 +21,9 @@ from .config import LogConfig
 from .distributed import Ranks
 
 METRICS, IMAGES, TENSORBOARD = "metrics.jsonl", "images", "tensorboard"
+OTHER_EPOCH = (
+    "the rest of this epoch is another one, in which pictures may come twice or not at all"
+)
 
 
 def say(message: str) -> None:

@@ -17,7 +17,7 @@ from .checkpoint import load_tensors, read_state
 from .checkpoint_writer import CheckpointWriter
 from .config import ConfigError
 from .distributed import Ranks
-from .run_log import say
+from .run_log import OTHER_EPOCH, say
 from .sharding import own_part
 
 # What a checkpoint may hold and a run not read: averages of a run that goes on without
@@ -106,8 +106,7 @@ class TrainingState:
         if self.ranks.is_main and state.get("data", self.data) != self.data:
             say(
                 f"WARNING: the training data are {self.data}; when {checkpoint} was written they "
-                f"were {state['data']}: the rest of this epoch is another one, in which pictures "
-                "may come twice or not at all"
+                f"were {state['data']}: {OTHER_EPOCH}"
             )
         same_ranks = state["world_size"] == self.ranks.world_size
         sums = self.own if same_ranks else self._of_all_ranks(state["world_size"])
