@@ -34,6 +34,14 @@ HEADERS = {
         #define INT64_MAX 0x7fffffffffffffffL
     """,
     "cstring": "namespace std { using ::memcpy; }",
+    "type_traits": """
+        namespace std {
+        template <bool, class A, class> struct conditional { using type = A; };
+        template <class A, class B> struct conditional<false, A, B> { using type = B; };
+        template <bool first, class A, class B>
+        using conditional_t = typename conditional<first, A, B>::type;
+        }
+    """,
     "functional": """
         namespace std {
         template <class> class function;

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 SUMMARY = "train stage 1 (a VQGAN) or stage 2 (a transformer) from a YAML file"
 DESCRIPTION = """\
 Trains what CONFIG says: with `stage: vqgan` an autoencoder between pictures and codes, with
 `stage: transformer` the distribution of its codes. Any setting of the file can be changed on the
-command line as key=value. The run folder (run_dir in CONFIG) gets the configuration, metrics.jsonl,
-TensorBoard logs, picture grids, checkpoints and the trained model.
+command line as key=value; --keys prints them all. The run folder (run_dir in CONFIG) gets the
+configuration, metrics.jsonl, TensorBoard logs, picture grids, checkpoints and the trained model.
 
 Ctrl-C ends a run with a checkpoint; --resume continues it to the same losses. A run folder that
 holds something is never overwritten: give another run_dir, or --resume.
@@ -23,12 +24,22 @@ EXAMPLES = """\
 """
 
 
+class PrintKeys(argparse.Action):
+    """In the place of everything else, as --help is."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, stage: Any, *rest: Any) -> None:
+        from ..train.config_keys import commented_defaults
+
+        print(commented_defaults(stage), end="")
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "config",
         metavar="CONFIG",
         help="YAML file: a path, or the name of one of the package's such as vqgan.yaml and "
-        "transformer.yaml; vqgan_fast/train/config.py has every key and its default",
+        "transformer.yaml; --keys prints what it may hold",
     )
     parser.add_argument(
         "overrides",
@@ -38,6 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in run_dir from its last checkpoint"
+    )
+    parser.add_argument(
+        "--keys",
+        action=PrintKeys,
+        choices=("vqgan", "transformer"),
+        help="print every key of a stage with its default and what it does, as YAML, and end",
     )
 
 

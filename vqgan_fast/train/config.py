@@ -16,19 +16,23 @@ from vqgan_fast.models.config_error import ConfigError as ConfigError  # raised 
 class ModelConfig:
     """The arguments of `vqgan_fast.VQGAN`; f = 2 ^ (number of ch_mult - 1)."""
 
-    codebook_size: int = 1024
-    embed_dim: int = 256
-    ch: int = 128
+    codebook_size: int = 1024  # codes
+    embed_dim: int = 256  # elements of a code
+    ch: int = 128  # channels, times ch_mult at each level
+    # A level each; from one to the next height and width are halved.
     ch_mult: list[int] = field(default_factory=lambda: [1, 1, 2, 2, 4])
-    num_res_blocks: int = 2
+    num_res_blocks: int = 2  # residual blocks of each level; the decoder has one more
+    # Sides of feature maps that have attention behind each block.
     attn_resolutions: list[int] = field(default_factory=lambda: [16])
     resolution: int | None = None  # that attn_resolutions are of; null is data.size
-    z_channels: int = 256
+    z_channels: int = 256  # between the networks and the quantiser
     in_channels: int = 3
     out_ch: int = 3
-    dropout: float = 0.0
-    beta: float = 0.25
-    legacy: bool = True
+    dropout: float = 0.0  # in residual blocks
+    beta: float = 0.25  # weight of one of the quantiser's two terms, see legacy
+    legacy: bool = (
+        True  # beta on the codebook's term, as in the reference; false: on the commitment
+    )
     quantizer: str = "vector"  # or another, see docs/drop_in.md
     quantizer_options: dict[str, Any] = field(default_factory=dict)  # its further arguments
 
@@ -39,15 +43,15 @@ class LossConfig:
 
     kind: str = "vqgan"  # or segmentation: cross-entropy of labels, + codebook_weight
     disc_start: int = 10000  # generator steps before the discriminator joins
-    disc_weight: float = 0.8
-    disc_factor: float = 1.0
+    disc_weight: float = 0.8  # times the adaptive weight
+    disc_factor: float = 1.0  # of both adversarial losses; 0 trains without them
     disc_loss: str = "hinge"  # or vanilla
-    disc_num_layers: int = 3
-    disc_ndf: int = 64
-    use_actnorm: bool = False
+    disc_num_layers: int = 3  # of the PatchGAN, each halving height and width
+    disc_ndf: int = 64  # channels of its first layer
+    use_actnorm: bool = False  # instead of batch normalisation in it
     pixel_loss: str = "l1"  # or mse, as in VQ-VAE
-    codebook_weight: float = 1.0
-    perceptual_weight: float = 1.0
+    codebook_weight: float = 1.0  # of the quantiser's loss
+    perceptual_weight: float = 1.0  # of LPIPS
     perceptual_net: str = "vgg"  # or alex, squeeze
     perceptual_weights: str = "pretrained"  # or random, auto
 
@@ -56,13 +60,13 @@ class LossConfig:
 class GPTConfig:
     """The sizes of the transformer; vocabulary and length follow from first stage and condition."""
 
-    n_layer: int = 24
-    n_head: int = 16
-    n_embd: int = 1024
-    embd_pdrop: float = 0.0
-    resid_pdrop: float = 0.0
-    attn_pdrop: float = 0.0
-    n_unmasked: int = 0
+    n_layer: int = 24  # blocks
+    n_head: int = 16  # of attention in each
+    n_embd: int = 1024  # width
+    embd_pdrop: float = 0.0  # dropout of embeddings,
+    resid_pdrop: float = 0.0  # of what a block adds,
+    attn_pdrop: float = 0.0  # of attention
+    n_unmasked: int = 0  # tokens at the front that all see
     ordering: str = "row_major"  # or spiral_in, spiral_out, z_curve, subsample, alternate
 
 
@@ -115,13 +119,13 @@ class DataConfig:
     size: int = 256  # side of a crop in pixels
     resize: int | None = 256  # the shorter side of each picture before cropping; null keeps it
     crop: str = "random"  # or center
-    flip: bool = True
+    flip: bool = True  # mirror half of the crops
     # (left, top, right, bottom) as fractions of each picture: crops stay inside.
     train_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
     validation_region: list[float] = field(default_factory=lambda: [0.0, 0.0, 1.0, 1.0])
     maps: MapConfig = field(default_factory=MapConfig)
     cache: bool = False  # keep the resized pictures in memory; no worker processes then
-    num_workers: int = 4
+    num_workers: int = 4  # processes that read pictures, for each rank
     batch_size: int = 8  # per rank
     # Samples of a step, over all ranks: batch_size follows from it, on any number of ranks.
     global_batch_size: int | None = None
@@ -141,7 +145,7 @@ class OptimConfig:
     base_learning_rate: float = 4.5e-6
     learning_rate: float | None = None  # the learning rate itself, instead of that rule
     accumulate: int = 1  # batches whose gradients are averaged for one step
-    steps: int = 100_000
+    steps: int = 100_000  # at the end of the run, those before a resume counted in
     # Stop, with a checkpoint, after this long; one is written first, to see how long that takes.
     max_minutes: float | None = None
     precision: str = "fp32"  # or bf16: autocast
@@ -172,13 +176,13 @@ class CodebookConfig:
 class LogConfig:
     """How often what is written, counted in steps."""
 
-    every: int = 50
-    images_every: int = 1000
+    every: int = 50  # figures
+    images_every: int = 1000  # grids of pictures
     checkpoint_every: int = 1000
-    keep_checkpoints: int = 3
+    keep_checkpoints: int = 3  # the newest
     checkpoint_in_background: bool = False  # training goes on while one is written
     tensorboard: bool = True
-    progress: bool = True
+    progress: bool = True  # a bar
 
 
 @dataclass
@@ -187,8 +191,8 @@ class Run:
 
     stage: str = "vqgan"
     run_dir: str | None = None  # everything of a run; refused if not empty, unless resume
-    resume: bool = False
-    seed: int = 0
+    resume: bool = False  # go on from the last checkpoint in run_dir
+    seed: int = 0  # of weights, the order of pictures, crops and draws
     device: str = "auto"  # or cpu, cuda
     rank_timeout_minutes: float = 30.0  # how long ranks wait for one that does not answer
 
