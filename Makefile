@@ -36,7 +36,7 @@ help:
 	@echo 'make demo        train both stages on photographs and sample; DATA=folder for your own pictures'
 	@echo 'make study       the paper'\''s comparisons at toy size, some 45 minutes; writes docs/study.md; goes on where it was'
 	@echo 'make test        every test; ARGS="-k name" for some, JOBS=0 for one process'
-	@echo 'make faults      training whose ranks are killed, cut off, out of disk; some minutes, best as root'
+	@echo 'make faults      training whose ranks are killed, cut off, out of disk, under Slurm; some minutes, best as root'
 	@echo 'make lint        ruff and clang-format through pre-commit, on every file'
 	@echo 'make sanitize    the tests of the ops under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make bench       benchmarks of the ops, with their peers'
@@ -63,7 +63,7 @@ test: $(VENV)/.test build
 	@$(IN_PARALLEL) $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 faults: $(VENV)/.test build
-	@$(IN_PARALLEL) $(BIN)/python -m pytest tests/train/faults.py -v --show-capture=no $(ARGS)
+	@$(IN_PARALLEL) $(BIN)/python -m pytest tests/train/faults.py tests/train/slurm_jobs.py -v --show-capture=no $(ARGS)
 
 lint: $(VENV)/.test
 	@git rev-parse --is-inside-work-tree >/dev/null 2>&1 || { \
