@@ -107,9 +107,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> soft_assign_backward_cuda(
     bool need_bias) {
   const SoftAssignArguments arguments =
       check_soft_assign(z, codebook, values, bias, seed, temperature, squared);
-  const SoftAssignProblem& problem = arguments.problem;
+  SoftAssignProblem problem = arguments.problem;
   check_soft_assign_gradients(problem, z, grad_log_sum_exp, grad_expected, grad_entropy, grad_mean,
                               expected, statistics);
+  // The kernels of fp32 read no wider matrix.
+  if (grad_expected.has_value() && grad_expected->scalar_type() == ScalarType::Double) {
+    problem.fp64 = true;
+  }
   const auto nothing = [&] { return torch::stable::new_empty(z, {0}); };
   Tensor grad_z = nothing(), grad_codebook = nothing(), grad_values = nothing();
   Tensor grad_bias = nothing();

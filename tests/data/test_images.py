@@ -172,9 +172,10 @@ def test_a_rotated_photograph_comes_upright(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "jpg"])
-def test_a_picture_is_not_lost_for_its_exif(tmp_path, suffix):
+@pytest.mark.parametrize("exif", [b"no tags at all", b"MM\0*"])
+def test_a_picture_is_not_lost_for_its_exif(tmp_path, suffix, exif):
     file = tmp_path / f"odd.{suffix}"
-    Image.fromarray(pixels(3, 24, 16)).save(file, exif=b"Exif\0\0no tags at all", quality=100)
+    Image.fromarray(pixels(3, 24, 16)).save(file, exif=b"Exif\0\0" + exif, quality=100)
     assert read_size(file) == read_image(file).size == (24, 16)
     file.write_bytes(file.read_bytes()[:-200])
     with pytest.raises(UnreadableImageError):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hosts import Host, two_hosts
@@ -69,8 +69,10 @@ class Cluster:
         (folder / "key").chmod(0o400)
         files = {"key-file": "key", "socket": "munge.socket", "pid-file": "munge.pid",
                  "log-file": "munge.log", "seed-file": "munge.seed"}  # fmt: skip
-        paths = [f"--{option}={folder / name}" for option, name in files.items()]
-        subprocess.run(["munged", "--force", *paths], check=True)
+        self.munged = ["munged", "--force", *(f"--{k}={folder / v}" for k, v in files.items())]
+
+    def start(self) -> None:
+        subprocess.run(self.munged, check=True)
         self.on("one", "slurmctld", "-c")
         for name in NODES:
             self.plug_in(name)
@@ -86,7 +88,7 @@ class Cluster:
             env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"),
                  "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
                  "PYTHONPATH": os.pathsep.join(map(str, path))},
-            cwd=self.folder, check=True, text=True, stdout=subprocess.PIPE,
+            cwd=self.folder, check=True, text=True, stdout=subprocess.PIPE, timeout=300,
         )  # fmt: skip
         return done.stdout
 
@@ -101,10 +103,14 @@ class Cluster:
 
     def kill(self, node: str) -> None:
         listed = ["ip", "netns", "pids", self.hosts[node].name]
-        for pid in subprocess.run(
-            listed, check=True, text=True, stdout=subprocess.PIPE
-        ).stdout.split():
-            os.kill(int(pid), signal.SIGKILL)
+        for _ in range(10):  # some begin meanwhile
+            told = subprocess.run(listed, check=True, text=True, stdout=subprocess.PIPE).stdout
+            for pid in told.split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            if not told:
+                return
+            time.sleep(0.1)
 
     def job(self, number: str, key: str) -> str:
         """A field of `scontrol show job`, such as Restarts."""
@@ -112,9 +118,10 @@ class Cluster:
         return dict(field.split("=", 1) for field in fields if "=" in field)[key]
 
     def close(self) -> None:
+        if (self.folder / "munge.pid").is_file():
+            os.kill(int((self.folder / "munge.pid").read_text()), signal.SIGTERM)
         for node in NODES:
             self.kill(node)
-        os.kill(int((self.folder / "munge.pid").read_text()), signal.SIGTERM)
 
 
 @contextmanager
@@ -123,6 +130,7 @@ def slurm(folder: Path) -> Iterator[Cluster]:
     with two_hosts() as hosts:
         cluster = Cluster(folder, hosts)
         try:
+            cluster.start()
             idle = "idle\nidle\n"
             wait(
                 lambda: cluster.on("one", "sinfo", "-h", "-N", "-p", "low", "-o", "%T") == idle, 30

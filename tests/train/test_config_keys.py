@@ -17,6 +17,7 @@ def test_the_printed_keys_are_the_defaults(stage, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert yaml.safe_load(text) == OmegaConf.to_container(OmegaConf.structured(STAGES[stage]))
+    assert ("beta on the codebook's term" in text) == (stage == "vqgan")  # in brackets there
     # What the source says beside a key, in lines above it, and of a table that it inherits.
     for told in (
         "run_dir: null  # everything of a run; refused",

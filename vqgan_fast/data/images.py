@@ -29,6 +29,7 @@ PAUSES = (0.1, 0.5, 2.0)  # seconds before each further attempt at such a file
 ORIENTATION = 0x0112  # EXIF's tag of which way is up
 IMAGE_WIDTH, IMAGE_LENGTH, BITS_PER_SAMPLE = 256, 257, 258  # TIFF's tags
 HEADERS_WITH_EXIF = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}
+NO_EXIF = (SyntaxError, struct.error)  # what Pillow raises where a block of EXIF is none
 
 
 class DataError(ValueError):
@@ -181,7 +182,7 @@ def _upright_size(opened: Image.Image) -> tuple[int, int]:
         width, height = opened.tag_v2[IMAGE_WIDTH], opened.tag_v2[IMAGE_LENGTH]
     try:
         rotated = _exif(opened).get(ORIENTATION, 1) in (5, 6, 7, 8)
-    except SyntaxError:  # as in `upright`
+    except NO_EXIF:
         rotated = False
     return (height, width) if rotated else (width, height)
 
@@ -191,7 +192,7 @@ def upright(opened: Image.Image) -> Image.Image:
     opened.load()  # here, so that errors below are not those of the pixels
     try:
         return ImageOps.exif_transpose(opened)
-    except SyntaxError:  # a JPEG's is passed over by Pillow itself
+    except NO_EXIF:  # a JPEG's is passed over by Pillow itself
         return opened.copy()
 
 

@@ -133,7 +133,7 @@ class DataConfig:
 
 @dataclass
 class TransformerDataConfig(DataConfig):
-    """Pictures as above, or the codes that `vqgan-fast tokenize` wrote."""
+    """Pictures, as of stage 1, or the codes that `vqgan-fast tokenize` wrote."""
 
     codes: str | None = None  # their grid counts; size is that of held-out pictures alone
 
@@ -156,7 +156,7 @@ class OptimConfig:
 
 @dataclass
 class TransformerOptimConfig(OptimConfig):
-    """As above, with AdamW's weight decay (of Linear weights only)."""
+    """As of stage 1, with AdamW's weight decay (of Linear weights only)."""
 
     weight_decay: float = 0.01
     sharded: bool = False  # cut weights, gradients and optimizer state over the ranks (FSDP2)

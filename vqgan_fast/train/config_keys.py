@@ -70,9 +70,8 @@ def _comments(table: type) -> dict[str, str]:
             above = node.lineno - 1
             while lines[above - 1].lstrip().startswith("#"):
                 above -= 1
-            parts = [
-                told[n] for n in [*range(above + 1, node.lineno), node.end_lineno] if n in told
-            ]
+            end = node.end_lineno or node.lineno
+            parts = [told[n] for n in range(above + 1, end + 1) if n in told]
             name = cast(ast.Name, node.target).id
             found[name] = " ".join(parts) or found.get(name, "")
     return found

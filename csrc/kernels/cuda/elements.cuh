@@ -90,7 +90,7 @@ __device__ inline double load_element(const void* data, DType dtype, int64_t off
   return element_of_bits(load_bits(data, dtype, offset), dtype);
 }
 
-// The same as fp32, for types that fit: not for fp64.
+// The same two steps as fp32, for types that fit: not for fp64.
 __device__ inline uint32_t load_word(const void* data, DType dtype, int64_t offset) {
   if (dtype == DType::kFloat32) return static_cast<const uint32_t*>(data)[offset];
   return static_cast<const uint16_t*>(data)[offset];
