@@ -159,6 +159,13 @@ def test_cmyk_palette_and_transparent_pictures(tmp_path):
     assert read.getpixel((1, 1)) == (200, 0, 0)
 
 
+def test_a_16_bit_grey_that_a_png_leaves_out_is_white(tmp_path):
+    grey = np.array([[1000, 1001], [30000, 1000]], np.uint16)  # the first two are one in 8 bits
+    Image.fromarray(grey).save(tmp_path / "grey.png", transparency=1000)
+    read = np.asarray(read_image(tmp_path / "grey.png"))
+    assert read[..., 0].tolist() == [[255, 3], [116, 255]]
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_rotated_photograph_comes_upright(tmp_path, suffix):
     exif = Image.Exif()

@@ -226,7 +226,11 @@ def _to_rgb(opened: Image.Image) -> Image.Image:
         raise ValueError("32-bit pixels: save as 8 or 16 bits")
     image = upright(opened)
     if image.mode.startswith("I"):  # 16 bits of grey, which convert("RGB") would clip at 255
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
+        grey = np.asarray(image).clip(0, 65535)
+        image = Image.fromarray((grey // 257).astype(np.uint8))
+        if "transparency" in opened.info:  # of a PNG: the one value that is not painted
+            seen = grey != opened.info["transparency"]
+            image.putalpha(Image.fromarray(seen.astype(np.uint8) * 255))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

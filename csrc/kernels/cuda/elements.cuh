@@ -9,6 +9,7 @@
 
 #include "kernels/cpu/rows.h"
 #include "kernels/cuda/ptx.cuh"
+#include "kernels/cuda/tiling.h"
 
 namespace vqgan_fast {
 
@@ -179,6 +180,15 @@ __device__ inline void store_element(void* data, DType dtype, int64_t offset, do
     default:
       static_cast<float*>(data)[offset] = static_cast<float>(value);
   }
+}
+
+__device__ inline double load_at(const Rows& rows, int64_t row, int64_t column) {
+  return load_element(rows.data, rows.dtype, row_offset(rows, row) + column * rows.element_stride);
+}
+
+__device__ inline void store_at(const Rows& rows, int64_t row, int64_t column, double value) {
+  store_element(const_cast<void*>(rows.data), rows.dtype,
+                row_offset(rows, row) + column * rows.element_stride, value);
 }
 
 __device__ inline double round_to(DType dtype, double value) {

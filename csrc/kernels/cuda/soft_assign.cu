@@ -104,7 +104,7 @@ __device__ void forward(const SoftForwardArgs& args) {
 #pragma unroll 1
     for (int d = lane; d < width; d += 32) {
       const double of_row = tile.summed[warp * kSoftWarpRows + r][d];
-      store_number(args.expected, own_row + r, first_element + d, of_row / total);
+      store_at(args.expected, own_row + r, first_element + d, of_row / total);
     }
   }
   if (blockIdx.y > 0) return;
@@ -123,8 +123,8 @@ __device__ void forward(const SoftForwardArgs& args) {
   of_latent[1] = entropy;
   of_latent[2] = static_cast<double>(index);
   if (args.indices != nullptr) args.indices[row] = index;
-  if (args.entropy.data != nullptr) store_number(args.entropy, row, 0, entropy);
-  if (args.log_sum_exp.data != nullptr) store_number(args.log_sum_exp, row, 0, log_sum_exp);
+  if (args.entropy.data != nullptr) store_at(args.entropy, row, 0, entropy);
+  if (args.log_sum_exp.data != nullptr) store_at(args.log_sum_exp, row, 0, log_sum_exp);
 }
 
 __global__ void __launch_bounds__(kSoftThreads, 2) soft_forward_kernel(SoftForwardArgs args) {
@@ -176,7 +176,7 @@ __device__ void mean(const SoftMeanArgs& args) {
   for (int r = 0; r < kSoftWarpRows; ++r) {
     const double sum = warp_sum(sums[r]);
     if (lane == 0 && own_code + r < problem.num_codes) {
-      store_number(args.out, own_code + r, 0, sum / static_cast<double>(problem.num_rows));
+      store_at(args.out, own_code + r, 0, sum / static_cast<double>(problem.num_rows));
     }
   }
 }

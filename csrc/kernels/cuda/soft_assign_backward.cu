@@ -131,13 +131,13 @@ __device__ void gradient(const SoftGradientArgs& args) {
       if (!of_weights) {
         // Both sides are measured from one centre if `squared`; else the sum lacks the other's.
         const double from = other_rows.centre == nullptr ? 0.0 : other_rows.centre[element];
-        sum += total * (from - (problem.squared ? load_as<double>(own.rows, row, element) : 0.0));
+        sum += total * (from - (problem.squared ? load_at(own.rows, row, element) : 0.0));
         sum *= scale;
       }
-      store_number(of_weights ? args.grad_weights : args.grad_rows, row, element, sum);
+      store_at(of_weights ? args.grad_weights : args.grad_rows, row, element, sum);
     }
     if (!of_weights && args.grad_add.data != nullptr && lane == 0 && blockIdx.y == 0) {
-      store_number(args.grad_add, row, 0, total / problem.temperature);
+      store_at(args.grad_add, row, 0, total / problem.temperature);
     }
   }
 }

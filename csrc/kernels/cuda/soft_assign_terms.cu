@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kSoftThreads)
     double sum = 0.0;
 #pragma unroll 1
     for (int64_t row = begin; row < end; ++row) {
-      const double x = load_as<double>(rows, row, d);
+      const double x = load_at(rows, row, d);
       sum += x;
       squares += x * x;
     }
@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kSoftThreads)
   const int lane = threadIdx.x % 32;
   double from_centre = 0.0, from_zero = 0.0;
   for (int64_t d = lane; d < problem.dim; d += 32) {
-    const double x = is_code ? load_as<double>(problem.codebook, item, d)
-                             : load_as<double>(problem.z, item - num_codes, d);
+    const double x = is_code ? load_at(problem.codebook, item, d)
+                             : load_at(problem.z, item - num_codes, d);
     const double y = is_code || problem.squared ? x - centre[d] : x;
     from_centre += y * y;
     from_zero += x * x;
@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(kSoftThreads)
   if (lane > 0) return;
   keep_largest(largest + (is_code ? 0 : 1), from_centre);
   if (!is_code) return;
-  const double bias = problem.bias.data == nullptr ? 0.0 : load_number(problem.bias, item);
+  const double bias = problem.bias.data == nullptr ? 0.0 : load_at(problem.bias, item, 0);
   const double term = (bias - (problem.squared ? from_centre : 0.0)) / problem.temperature;
   keep_largest(largest + 2, term < 0 ? -term : term);
   terms[item] = term;
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(kSoftThreads) soft_latents_kernel(SoftLatentAr
   args.add[row] = constant - of_latent[0] + excess;
   if (args.term == nullptr) return;
   args.excess[row] = excess;
-  args.entropy[row] = entropies ? load_number(args.grad_entropy, row) : 0.0;
+  args.entropy[row] = entropies ? load_at(args.grad_entropy, row, 0) : 0.0;
   if (args.grad_expected.data == nullptr) args.anchor[row] = 0.0;
   args.term[row] = -args.code_terms[code];
 }
@@ -188,7 +188,7 @@ __global__ void __launch_bounds__(kSoftThreads)
     const double shift = wide ? 0.0 : lost_in_fp32(args.excess[row]);
     term -= args.problem.temperature * exp(lost - shift) * left[row];
   }
-  if (args.grad_log_sum_exp.data != nullptr) term += load_number(args.grad_log_sum_exp, row);
+  if (args.grad_log_sum_exp.data != nullptr) term += load_at(args.grad_log_sum_exp, row, 0);
   args.term[row] = term;
 }
 
@@ -199,13 +199,13 @@ __global__ void __launch_bounds__(kSoftThreads)
   __shared__ double mean;
   double sum = 0.0;
   for (int64_t k = threadIdx.x; grad_mean.data != nullptr && k < num_codes; k += kSoftThreads) {
-    sum += load_number(grad_mean, k);
+    sum += load_at(grad_mean, k, 0);
   }
   sum = block_sum(sum, shared);
   if (threadIdx.x == 0) mean = sum / static_cast<double>(num_codes);
   __syncthreads();
   for (int64_t k = threadIdx.x; k < num_codes; k += kSoftThreads) {
-    const double gradient = grad_mean.data == nullptr ? 0.0 : load_number(grad_mean, k) - mean;
+    const double gradient = grad_mean.data == nullptr ? 0.0 : load_at(grad_mean, k, 0) - mean;
     terms[k] = gradient / static_cast<double>(num_rows);
   }
 }

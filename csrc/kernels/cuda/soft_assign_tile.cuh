@@ -31,28 +31,6 @@ template <class T>
 constexpr bool is_wide = sizeof(T) == sizeof(double);
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-template <class T>
-__device__ T load_as(const Rows& rows, int64_t row, int64_t column) {
-  const int64_t offset = row_offset(rows, row) + column * rows.element_stride;
-  switch (rows.dtype) {
-    case DType::kFloat32:
-      return static_cast<T>(static_cast<const float*>(rows.data)[offset]);
-    case DType::kBFloat16:
-      return static_cast<T>(load_bfloat16(static_cast<const uint16_t*>(rows.data)[offset]));
-    default:
-      return static_cast<T>(load_element(rows.data, rows.dtype, offset));
-  }
-}
-
-__device__ inline double load_number(const Rows& rows, int64_t row) {
-  return load_element(rows.data, rows.dtype, row_offset(rows, row));
-}
-
-__device__ inline void store_number(const Rows& rows, int64_t row, int64_t column, double value) {
-  store_element(const_cast<void*>(rows.data), rows.dtype,
-                row_offset(rows, row) + column * rows.element_stride, value);
-}
-
 // A thread's own numbers, one for each of its warp's rows, lie in shared memory: a loop over them
 // need not be unrolled then, which logarithms and exponentials would make very long.
 template <class T>
@@ -307,7 +285,7 @@ __device__ inline double row_constant(const SoftAssignProblem& problem, const fl
                                       int64_t row) {
   double sum = 0.0;
   for (int64_t d = threadIdx.x % 32; d < problem.dim; d += 32) {
-    const double z = load_as<double>(problem.z, row, d);
+    const double z = load_at(problem.z, row, d);
     const double from = centre == nullptr ? 0.0 : static_cast<double>(centre[d]);
     sum += problem.squared ? -(z - from) * (z - from) : z * from;
   }

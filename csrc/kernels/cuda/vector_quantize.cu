@@ -36,15 +36,6 @@ __device__ Place place_of(int64_t i, const Rows& rows, int64_t num_rows, int64_t
   return along_rows ? Place{line, rest} : Place{rest, line};
 }
 
-__device__ double load_at(const Rows& rows, int64_t row, int64_t column) {
-  return load_element(rows.data, rows.dtype, row_offset(rows, row) + column * rows.element_stride);
-}
-
-__device__ void store_at(const Rows& rows, int64_t row, int64_t column, double value) {
-  store_element(const_cast<void*>(rows.data), rows.dtype,
-                row_offset(rows, row) + column * rows.element_stride, value);
-}
-
 int64_t element_blocks(int64_t elements) {
   const int64_t blocks = ceil_div(elements, kThreads);
   return blocks < kElementBlocks ? blocks : kElementBlocks;
