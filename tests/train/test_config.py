@@ -100,6 +100,8 @@ def test_the_examples_hold_valid_keys_and_lack_only_the_data(given, name):
         ({}, ["rank_timeout_minutes=1e300"], r"rank_timeout_minutes must be at most 1000000, got"),
         ({}, ["seed=9223372036854775808"], r"seed must be below 2\^63 = .*, got 92233720368547758"),
         ({}, ["optim.steps=0"], r"optim\.steps must be at least 1, got 0"),
+        ({}, ["model.ch=0"], r"model\.ch must be at least 1, got 0"),
+        ({}, ["model.dropout=1"], r"model\.dropout must be at least 0 and below 1, got 1"),
         ({}, ["optim.learning_rate=-1"], r"optim\.learning_rate must be above 0, got -1"),
         ({}, ["optim.ema_decay=1"], r"optim\.ema_decay must be at least 0 and below 1, got 1\.0"),
         ({}, ["optim.precision=fp16"], r"optim\.precision must be one of fp32, bf16, got 'fp16'"),

@@ -37,6 +37,8 @@ AT_LEAST_ONE = (
     "optim.accumulate", "optim.steps",
     "log.every", "log.images_every", "log.checkpoint_every", "log.keep_checkpoints",
     "codebook.restart_after", "codebook.usage_window", "loss.disc_num_layers", "loss.disc_ndf",
+    "model.codebook_size", "model.embed_dim", "model.z_channels", "model.ch",
+    "model.num_res_blocks",
     "gpt.n_layer", "gpt.n_head", "gpt.n_embd",
 )  # fmt: skip
 NOT_NEGATIVE = (
@@ -47,7 +49,8 @@ POSITIVE = (
     "optim.base_learning_rate", "optim.learning_rate", "optim.max_minutes", "rank_timeout_minutes",
 )  # fmt: skip
 SHARES = ("pkeep", "cond_drop_prob", "codebook.collapse_usage")
-DECAYS = ("optim.ema_decay",)  # 1 would keep the first value for ever
+# 1 would keep the first value for ever, or drop all.
+BELOW_ONE = ("optim.ema_decay", "model.dropout")
 SEEDS, TIMEOUTS = ("seed",), ("rank_timeout_minutes",)
 SEED_LIMIT = 2**63  # ranks add their numbers, and torch takes 64 bits
 LONGEST_TIMEOUT = 10**6  # minutes; two years, where clocks that count nanoseconds still hold it
@@ -67,7 +70,7 @@ def check_config(config: Run) -> None:
         (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
         (POSITIVE, lambda value: value > 0, "above 0"),
         (SHARES, lambda value: 0 <= value <= 1, "between 0 and 1"),
-        (DECAYS, lambda value: 0 <= value < 1, "at least 0 and below 1"),
+        (BELOW_ONE, lambda value: 0 <= value < 1, "at least 0 and below 1"),
         (SEEDS, lambda value: value < SEED_LIMIT, f"below 2^63 = {SEED_LIMIT}"),
         (TIMEOUTS, lambda value: value <= LONGEST_TIMEOUT, f"at most {LONGEST_TIMEOUT}"),
     ):
