@@ -20,6 +20,7 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from rotation import Contender
 from torch import Tensor
+from torch_searches import addmm_argmin
 
 from vqgan_fast import ops
 
@@ -138,7 +139,7 @@ def test_as_a_model_has_it(layout: str, threads: int, compare: Callable) -> None
     assert_nearest(flat, codebook, ops.nearest_code(z, codebook, return_distance=False).flatten())
 
     def copied() -> Tensor:
-        return contenders.addmm_argmin(z.reshape(-1, 256).float(), codebook)
+        return addmm_argmin(z.reshape(-1, 256).float(), codebook)
 
     compare(
         f"nearest_code of {layout}",

@@ -23,8 +23,8 @@ from typing import Any
 
 import torch
 from exactness_data import DATA
+from gpu_contenders import WAYS, can_go, search_way, told
 from gpu_report import write
-from gpu_speed import WAYS, can_go, search_way, told
 from torch import Tensor
 
 from vqgan_fast import ops

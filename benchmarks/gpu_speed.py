@@ -20,17 +20,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
 import statistics
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_contenders import WAYS, Search, by_ways, ours, peers, search_way, told
 from gpu_report import commit, failed, kernels, merge, table, write
 from torch import Tensor
 
@@ -53,9 +52,7 @@ MORE_SHAPES = [
 ROUNDS = 15
 ROUND_MS = 2.0  # of one contender: more of the short ones
 GRAPH_MS = 0.2  # of one graph: launching it takes some microseconds, as long as a short search
-WAYS = ("exact", "direct", "mma", "wgmma")  # the order of vqgan_fast::SearchWay
 Shape = tuple[int, int, int]
-Search = Callable[[], Tensor]
 Contenders = Callable[[Tensor, Tensor], dict[str, Search]]
 
 
@@ -142,83 +139,6 @@ def inputs(shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     n, k, d = shape
     z, codebook = (torch.randn(m, d, device="cuda").to(dtype) for m in (n, k))
     return z, codebook
-
-
-@contextmanager
-def search_way(way: str):
-    before = os.environ.get("VQGAN_FAST_CUDA_SEARCH")
-    os.environ["VQGAN_FAST_CUDA_SEARCH"] = way
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["VQGAN_FAST_CUDA_SEARCH"]
-        else:
-            os.environ["VQGAN_FAST_CUDA_SEARCH"] = before
-
-
-def taming(z: Tensor, codebook: Tensor) -> Tensor:
-    """The reference implementation's expression."""
-    d = z.square().sum(1, keepdim=True) + codebook.square().sum(1)
-    return (d - 2 * torch.einsum("bd,dn->bn", z, codebook.t())).argmin(1)
-
-
-def addmm(z: Tensor, codebook: Tensor) -> Tensor:
-    return torch.addmm(0.5 * codebook.square().sum(1), z, codebook.t(), alpha=-1).argmin(1)
-
-
-def can_go(way: str, z: Tensor, codebook: Tensor) -> bool:
-    """Whether the search of these goes the way that it is asked to."""
-    try:
-        with search_way(way):
-            return WAYS[torch.ops.vqgan_fast._nearest_code_way(z, codebook)] == way
-    except Exception as error:
-        print(f"whether {way} can be gone is not known: {told(error)}", file=sys.stderr)
-        return False
-
-
-def ours(z: Tensor, codebook: Tensor) -> dict[str, Search]:
-    return {
-        "exact": lambda: ops.nearest_code(z, codebook, "exact", False),
-        "fast": lambda: ops.nearest_code(z, codebook, "fast", False),
-    }
-
-
-def by_ways(ways: list[str], z: Tensor, codebook: Tensor) -> dict[str, Search]:
-    def search(way: str) -> Tensor:
-        with search_way(way):
-            return ops.nearest_code(z, codebook, "exact", False)
-
-    return {f"exact by {way}": partial(search, way) for way in ways if can_go(way, z, codebook)}
-
-
-def peers(z: Tensor, codebook: Tensor) -> dict[str, Search]:
-    n, k = len(z), len(codebook)
-    found: dict[str, Search] = {}
-    if n * k * 4 <= torch.cuda.mem_get_info()[0] // 4:
-        found |= {
-            "torch addmm + argmin": lambda: addmm(z, codebook),
-            "taming": lambda: taming(z, codebook),
-        }
-        if (n, k, z.shape[1]) in GOALS:  # each compilation takes some 15 s
-            torch.compiler.reset()  # or sizes become variables, which makes slower code
-            compiled = torch.compile(addmm, dynamic=False)
-            found["torch.compile of that"] = lambda: compiled(z, codebook)
-        if z.dtype == torch.float32:
-            found["torch cdist + argmin"] = lambda: torch.cdist(z, codebook).argmin(1)
-    try:
-        from flash_kmeans.assign_euclid_triton import euclid_assign_triton
-
-        squares = z.float().square().sum(1)[None]
-    except Exception as error:  # not installed (make gpu-wheels), or not for this triton
-        print(f"no flash-kmeans: {told(error)}", file=sys.stderr)
-    else:
-        found["flash-kmeans"] = lambda: euclid_assign_triton(z[None], codebook[None], squares)[0]
-    return found
-
-
-def told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def row_of(shape: Shape, dtype: torch.dtype, name: str) -> dict[str, Any]:
@@ -314,7 +234,9 @@ def main() -> None:
                 print(table(of_shape, peaks), flush=True)
 
     def everyone(z: Tensor, codebook: Tensor) -> dict[str, Search]:
-        return ours(z, codebook) | by_ways(args.ways, z, codebook) | peers(z, codebook)
+        compiled = (len(z), *codebook.shape) in GOALS
+        others = by_ways(args.ways, z, codebook) | peers(z, codebook, compiled)
+        return ours(z, codebook) | others
 
     time_all(ours, alone=True)
     for way in args.ways:

@@ -124,9 +124,11 @@ def test_a_contender_that_fails_in_a_late_round_costs_its_own_time_alone(speed):
     assert exact["ms"] == fast["ms"] == 1.0 and exact["wrong"] == 0
 
 
-def test_each_way_is_timed_that_can_be_gone(speed, monkeypatch):
-    monkeypatch.setattr(speed, "can_go", lambda way, *_: way != "wgmma")
-    found = speed.by_ways(["mma", "wgmma"], *torch.randn(2, 9, 4).unbind())
+def test_each_way_is_timed_that_can_be_gone(monkeypatch):
+    import gpu_contenders
+
+    monkeypatch.setattr(gpu_contenders, "can_go", lambda way, *_: way != "wgmma")
+    found = gpu_contenders.by_ways(["mma", "wgmma"], *torch.randn(2, 9, 4).unbind())
     assert list(found) == ["exact by mma"] and len(found["exact by mma"]()) == 9
 
 
