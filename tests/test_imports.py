@@ -50,6 +50,12 @@ EXTRA_OF = {"matplotlib": "demo", "rich": "demo", "torch-fidelity": "evaluate"}
 NOT_OURS = {"torchvision", "transformers"}
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """A source file, parsed once for all checks."""
+    return ast.parse(path.read_text())
+
+
 def part_of(path: Path) -> str:
     """The part a source file belongs to: its first folder or its own name below the package."""
     first = path.relative_to(PACKAGE).parts[0]
@@ -86,7 +92,7 @@ def test_imports_go_one_way(path: Path) -> None:
         return
     assert part in ALLOWED, f"{part} has no place in ALLOWED: say what it may import"
     known = set(ALLOWED) | PROGRAMS
-    for imported, line in imported_parts(path, ast.parse(path.read_text())):
+    for imported, line in imported_parts(path, tree_of(path)):
         if imported in known and imported != part:
             assert imported in ALLOWED[part], f"{path.name}:{line}: {part} imports {imported}"
 
@@ -95,7 +101,7 @@ def test_imports_go_one_way(path: Path) -> None:
 def test_only_ops_calls_the_registered_operators(path: Path) -> None:
     if part_of(path) == "ops":
         return
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.ops."):
             assert ast.unparse(node) == "torch.ops.load_library", (
                 f"{path.name}:{node.lineno}: only vqgan_fast/ops may say {ast.unparse(node)}"
@@ -124,7 +130,7 @@ def imported_packages(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_what_is_imported_is_declared(path: Path) -> None:
-    for name in imported_packages(ast.parse(path.read_text())) - NOT_OURS:
+    for name in imported_packages(tree_of(path)) - NOT_OURS:
         extra = EXTRA_OF.get(name, "train")
         assert name in declared(extra), f"{path.name} imports {name}, which [{extra}] lacks"
 
