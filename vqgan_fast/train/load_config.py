@@ -60,23 +60,27 @@ def build_config(
     Args:
         given: keys and values in the nesting of `VQGANRun` or `TransformerRun`.
         source: what errors call `given`.
-        changes: keys and values that win over `given`, "the command line" in errors.
+        changes: keys and values that win over `given`; errors say that they are "on the command
+            line".
         check: as `load_config`.
 
     Raises:
         ConfigError: as `load_config`.
     """
-    layers = [(expand(given), source), (expand(changes or {}), "the command line")]
-    stage = {**given, **layers[1][0]}.get("stage", "vqgan")
+    layers = [(expand(given), f"in {source}"), (expand(changes or {}), "on the command line")]
+    stage, named = "vqgan", ""
+    for layer, place in layers:
+        if "stage" in layer:
+            stage, named = layer["stage"], place
     if stage not in list(STAGES):  # what a file holds may be no key of a dict
-        raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} in {source}")
+        raise ConfigError(f"stage must be one of {', '.join(STAGES)}, got {stage!r} {named}")
     merged = OmegaConf.structured(STAGES[stage])
-    for layer, name in layers:
-        _check_keys(layer, STAGES[stage], stage, name)
+    for layer, place in layers:
+        _check_keys(layer, STAGES[stage], stage, place)
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise ConfigError(_value_message(error, name)) from error
+            raise ConfigError(_value_message(error, place)) from error
     config = OmegaConf.to_object(merged)
     if check:
         check_config(config)
@@ -121,33 +125,33 @@ def _read_overrides(overrides: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_keys(
-    layer: Mapping[str, Any], table: type, stage: str, source: str, prefix: str = ""
+    layer: Mapping[str, Any], table: type, stage: str, place: str, prefix: str = ""
 ) -> None:
     """Every key must be in the table; the error names the nearest one that is."""
     known = {entry.name: entry for entry in fields(table)}
     for key, value in layer.items():
         name = f"{prefix}{key}"
         if key not in known:
-            raise ConfigError(_unknown_key(name, str(key), known, prefix, stage, source))
+            raise ConfigError(_unknown_key(name, str(key), known, prefix, stage, place))
         section = _section(known[key])
         if section is None:
             continue
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} in {source} must hold keys and values, got {value!r}")
-        _check_keys(value, section, stage, source, f"{name}.")
+            raise ConfigError(f"{name} {place} must hold keys and values, got {value!r}")
+        _check_keys(value, section, stage, place, f"{name}.")
 
 
 def _unknown_key(
-    name: str, key: str, known: Mapping[str, Any], prefix: str, stage: str, source: str
+    name: str, key: str, known: Mapping[str, Any], prefix: str, stage: str, place: str
 ) -> str:
     for other, table in STAGES.items():
         if other != stage and name in _all_keys(table):
-            return f"{name} in {source} belongs to stage: {other}, and this is stage: {stage}"
+            return f"{name} {place} belongs to stage: {other}, and this is stage: {stage}"
     elsewhere = [full for full in _all_keys(STAGES[stage]) if full.split(".")[-1] == key]
     near = [prefix + match for match in difflib.get_close_matches(key, known, n=1)]
     for suggestion in elsewhere + near:
-        return f"there is no key {name} (in {source}); did you mean {suggestion}?"
-    return f"there is no key {name} (in {source}); known here: {', '.join(known)}"
+        return f"there is no key {name} {place}; did you mean {suggestion}?"
+    return f"there is no key {name} {place}; known here: {', '.join(known)}"
 
 
 def _all_keys(table: type, prefix: str = "") -> list[str]:
@@ -166,8 +170,8 @@ def _section(entry: Any) -> type | None:
     return factory if isinstance(factory, type) and is_dataclass(factory) else None
 
 
-def _value_message(error: OmegaConfBaseException, source: str) -> str:
+def _value_message(error: OmegaConfBaseException, place: str) -> str:
     reason = str(error).splitlines()[0]
     if reason.startswith("Invalid value assigned") and "ListConfig" in reason:
         reason = "expected a list such as [1, 2]"
-    return f"{error.full_key or 'a value'} in {source}: {reason}"
+    return f"{error.full_key or 'a value'} {place}: {reason}"
