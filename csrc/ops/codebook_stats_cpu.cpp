@@ -5,6 +5,7 @@
 
 #include "kernels/cpu/codebook_stats.h"
 #include "ops/checks.h"
+#include "ops/code_indices_cpu.h"
 #include "ops/parallel_cpu.h"
 #include "ops/tensor_rows.h"
 
@@ -14,20 +15,16 @@ namespace {
 std::tuple<Tensor, Tensor> codebook_stats_cpu(const Tensor& z, const Tensor& indices,
                                               int64_t num_codes) {
   const StatsSizes sizes = check_stats(z, indices, num_codes);
-  const Tensor rows = torch::stable::contiguous(indices);
-  const auto* index = static_cast<const int64_t*>(rows.data_ptr());
-  const int64_t bad = find_bad_index(index, sizes.num_rows, num_codes);
-  VQGAN_FAST_CHECK(bad < 0, "indices must lie in [0, ", num_codes, "), got ", index[bad],
-                   " at flat position ", bad);
+  const Tensor flat = contiguous_indices(indices, num_codes);
   const ScalarType sums_type = accumulation_type(z, z);
   // The large one first: the small one could take the place where the last call's large one lay,
   // and new pages would be asked of the system.
   Tensor sums = on_large_pages(torch::stable::new_empty(z, {num_codes, sizes.dim}, sums_type));
   Tensor counts = torch::stable::new_empty(z, {num_codes}, ScalarType::Long);
   Tensor holder;
-  codebook_stats(rows_of(z, &holder), index, sizes.num_rows, num_codes, sizes.dim,
-                 static_cast<int64_t*>(counts.data_ptr()), dtype_of(sums_type), sums.data_ptr(),
-                 torch_parallel());
+  codebook_stats(rows_of(z, &holder), static_cast<const int64_t*>(flat.data_ptr()), sizes.num_rows,
+                 num_codes, sizes.dim, static_cast<int64_t*>(counts.data_ptr()),
+                 dtype_of(sums_type), sums.data_ptr(), torch_parallel());
   return {counts, sums};
 }
 

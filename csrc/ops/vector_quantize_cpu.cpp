@@ -4,11 +4,11 @@
 #include <optional>
 #include <tuple>
 
-#include "kernels/cpu/codebook_stats.h"
 #include "kernels/cpu/float_mode.h"
 #include "kernels/cpu/row_block.h"
 #include "kernels/cpu/vector_quantize.h"
 #include "ops/checks.h"
+#include "ops/code_indices_cpu.h"
 #include "ops/parallel_cpu.h"
 #include "ops/tensor_rows.h"
 
@@ -70,12 +70,8 @@ std::tuple<Tensor, Tensor> vector_quantize_backward_cpu(std::optional<Tensor> gr
   const bool batched = codebook.dim() > 2;
   const double per_element = z.numel() > 0 ? 2.0 / static_cast<double>(z.numel()) : 0.0;
 
-  const Tensor flat = torch::stable::contiguous(indices);
+  const Tensor flat = contiguous_indices(indices, sizes.num_codes);
   const auto* index = static_cast<const int64_t*>(flat.data_ptr());
-  const int64_t bad = find_bad_index(index, flat.numel(), sizes.num_codes);
-  VQGAN_FAST_CHECK(bad < 0, "indices must lie in [0, ", sizes.num_codes, "), got ", index[bad],
-                   " at flat position ", bad);
-
   Tensor grad_codebook = need_grad_codebook ? on_large_pages(torch::stable::empty_like(codebook))
                                             : torch::stable::new_empty(codebook, {0});
   std::optional<RowsLike> grad_z;
