@@ -1,4 +1,4 @@
-// Squared distances of rows and codes: the definition in fp64, and directly in fp32.
+// Squared distances of single pairs of a row and a code, by the definition in fp64.
 #pragma once
 
 #include <cstdint>
