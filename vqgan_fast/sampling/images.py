@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models import VQGAN, LatentTransformer, PixelSNAIL, WindowGPT
+from ..models import VQGAN, ColourCodes, LatentTransformer, PixelSNAIL, WindowGPT
 from ..models.conditions import SOSCondition, Tokens
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
@@ -201,8 +201,8 @@ def default_grid(model: LatentTransformer, parts: Sequence[Tensor]) -> tuple[int
 
 
 @torch.no_grad()
-def decode(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor:
-    """Images (B, 3, f H, f W) in [-1, 1] of codes (B, H, W), one by one."""
+def decode(first_stage: VQGAN | ColourCodes, codes: Tensor, tile: int | None = None) -> Tensor:
+    """Images (B, C, f H, f W) in [-1, 1] of codes (B, H, W), one by one."""
     with evaluating(first_stage):
         images = [
             first_stage.decode_indices(image)
@@ -213,7 +213,9 @@ def decode(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor
     return torch.cat(images).clamp(-1, 1)
 
 
-def decode_partial(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -> Tensor:
+def decode_partial(
+    first_stage: VQGAN | ColourCodes, codes: Tensor, tile: int | None = None
+) -> Tensor:
     """As `decode`, of codes that are UNKNOWN (-1) at some cells; grey (0) there."""
     flat = codes.flatten(1)
     known = flat != UNKNOWN
@@ -228,7 +230,7 @@ def decode_partial(first_stage: VQGAN, codes: Tensor, tile: int | None = None) -
 
 
 def _previews(
-    first_stage: VQGAN,
+    first_stage: VQGAN | ColourCodes,
     tile: int | None,
     preview: Preview,
     every: int,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..models import VQGAN
+from ..models import VQGAN, ColourCodes
 from ..models.evaluating import evaluating
 from ..quantizers.checks import check_integer
 from .inputs import check_tensor
@@ -18,7 +18,9 @@ UNUSED = 0.25
 
 
 @torch.no_grad()
-def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16) -> Tensor:
+def decode_tiled(
+    vqgan: VQGAN | ColourCodes, codes: Tensor, tile: int = 64, overlap: int = 16
+) -> Tensor:
     """Decodes codes in overlapping tiles that fade into each other.
 
     A decoder's group normalisation and attention look at the whole of what they are given, so a
@@ -35,6 +37,7 @@ def decode_tiled(vqgan: VQGAN, codes: Tensor, tile: int = 64, overlap: int = 16)
         (B, C, f H, f W) as the first stage decodes, on the codes' device, not clamped.
 
     Raises:
+        TypeError: codes are no tensor.
         ValueError: sizes that do not fit, a code out of range.
     """
     check_integer("tile", tile)

@@ -234,4 +234,7 @@ class TransformerRun(Run):
     log: LogConfig = field(default_factory=LogConfig)
 
 
-STAGES: dict[str, type[Run]] = {"vqgan": VQGANRun, "transformer": TransformerRun}
+STAGES: dict[str, type[VQGANRun | TransformerRun]] = {
+    "vqgan": VQGANRun,
+    "transformer": TransformerRun,
+}

@@ -18,7 +18,7 @@ from vqgan_fast.models.pretrained import replacing
 from vqgan_fast.models.taming.config import read_yaml
 
 from .check_config import check_config
-from .config import STAGES, Run
+from .config import STAGES, Run, TransformerRun, VQGANRun
 from .taming_config import is_taming, translate
 
 SHIPPED = Path(__file__).resolve().parent.parent / "configs"
@@ -26,7 +26,7 @@ SHIPPED = Path(__file__).resolve().parent.parent / "configs"
 
 def load_config(
     path: str | os.PathLike[str], overrides: Iterable[str] = (), check: bool = True
-) -> Run:
+) -> VQGANRun | TransformerRun:
     """Read a run's configuration, ours or one of the reference's own YAML files.
 
     Args:
@@ -54,7 +54,7 @@ def build_config(
     source: str = "the configuration",
     changes: Mapping[str, Any] | None = None,
     check: bool = True,
-) -> Run:
+) -> VQGANRun | TransformerRun:
     """A checked configuration from nested keys and values.
 
     Args:
