@@ -114,6 +114,9 @@ def unpatch(model: nn.Module) -> list[str]:
 
     Returns:
         The paths of these modules, without those of their parts.
+
+    Raises:
+        TypeError: model is no module.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")

@@ -107,6 +107,9 @@ class Segmentation(FileMap):
         n_labels: labels are 0 ... n_labels - 1.
         shift: added to each byte of a file, modulo 256: with 1, the 255 of unlabelled pixels
             becomes label 0, as for COCO-Stuff with its 183 labels.
+
+    Raises:
+        ValueError: n_labels is not in [1, 256].
     """
 
     resampling = Image.Resampling.NEAREST
@@ -185,6 +188,9 @@ class Edges(CropMap):
 
     Args:
         sigma: of the Gaussian in front, in pixels.
+
+    Raises:
+        ValueError: sigma is not positive.
     """
 
     channels = 3
@@ -203,7 +209,11 @@ class Edges(CropMap):
 
 
 class LowResolution(CropMap):
-    """The crop made `factor` times smaller, with antialiasing, and as large as before again."""
+    """The crop made `factor` times smaller, with antialiasing, and as large as before again.
+
+    Raises:
+        ValueError: factor is below 2.
+    """
 
     channels = 3
 

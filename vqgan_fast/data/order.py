@@ -31,6 +31,9 @@ class SampleOrder:
         num_samples: N, at least 1.
         seed: of the permutations.
         shuffle: False keeps the samples' own order in every epoch.
+
+    Raises:
+        ValueError: there are no samples.
     """
 
     def __init__(self, num_samples: int, seed: int = 0, shuffle: bool = True) -> None:
@@ -59,6 +62,9 @@ def rank_positions(start: int, batch_size: int, rank: int = 0, world_size: int =
     Args:
         start: samples that came before, of all ranks.
         batch_size: samples per rank.
+
+    Raises:
+        ValueError: rank is not below world_size.
     """
     if rank >= world_size:
         raise ValueError(f"rank must be below world_size = {world_size}, got {rank}")

@@ -51,6 +51,10 @@ class PairedStream(ImageStream):
         maps: kinds of maps; one made of files has a file for each picture.
         settings: as `ImageStream`; `cache` keeps maps that are files as well, each once it was
             read.
+
+    Raises:
+        ValueError: a kind has not as many files as there are pictures; as `ImageStream`.
+        DataError: as `ImageStream`.
     """
 
     def __init__(

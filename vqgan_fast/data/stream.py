@@ -78,6 +78,7 @@ class ImageStream(Dataset[Sample]):
         cache: decode and resize every picture once, now, and keep them in memory as 8-bit RGB.
 
     Raises:
+        ValueError: crop is neither, or there are no files.
         DataError: no file can be read, or pictures (the first are named) have a
             region smaller than a crop.
     """

@@ -66,7 +66,7 @@ class ReconstructionMeasures:
 
 
 def structural_similarity(a: Tensor, b: Tensor) -> float:
-    """SSIM of two uint8 pictures (3, H, W), at least 11 pixels on each side."""
+    """SSIM of two uint8 pictures (3, H, W); ValueError for fewer than 11 pixels on a side."""
     from skimage.metrics import structural_similarity as ssim
 
     if min(a.shape[1:]) < 11:

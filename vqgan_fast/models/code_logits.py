@@ -20,6 +20,9 @@ def code_logits(transformer: nn.Module, condition: Tokens, codes: Tensor) -> Ten
         transformer: a GPT, a WindowGPT or a PixelSNAIL, or one wrapped for data-parallel training.
         condition: tokens; a WindowGPT or PixelSNAIL takes (B, 1) or (B, h, w).
         codes: (B, h, w), or (B, h w) for a GPT that reads row by row.
+
+    Raises:
+        ValueError: codes (B, h w) for a GPT that reads them in another order.
     """
     model = getattr(transformer, "module", transformer)
     if isinstance(model, WindowGPT | PixelSNAIL):

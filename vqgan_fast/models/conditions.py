@@ -92,6 +92,9 @@ class LabelCondition(Condition):
     Args:
         n_classes: labels are 0 ... n_classes - 1.
         classes: their names, for whoever asks for one.
+
+    Raises:
+        ValueError: n_classes is no positive integer, or not the number of names.
     """
 
     num_tokens = 1
@@ -133,6 +136,9 @@ class CombinedCondition(Condition):
 
     Args:
         parts: at least one, each with an input of its own.
+
+    Raises:
+        ValueError: there are no parts.
     """
 
     def __init__(self, parts: Sequence[Condition]) -> None:
@@ -148,7 +154,11 @@ class CombinedCondition(Condition):
     def forward(
         self, batch_size: int, device: torch.device | str, condition_input: Any = None
     ) -> Tokens:
-        """The tokens of each part, in a tuple, of a sequence with the input of each."""
+        """The tokens of each part, in a tuple, of a sequence with the input of each.
+
+        Raises:
+            ValueError: not one input for each part; what a part raises.
+        """
         several = isinstance(condition_input, Sequence)
         if not several or len(condition_input) != len(self.parts):
             given = len(condition_input) if several else type(condition_input).__name__

@@ -119,7 +119,7 @@ def their_name(name: str, levels: int) -> str:
 
 
 def vq_model_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """VQModel's arguments for those of a VQGAN."""
+    """VQModel's arguments for those of a VQGAN; ValueError for what has no counterpart."""
     ch_mult, resolution = list(config["ch_mult"]), config["resolution"]
     if ch_mult[0] != 1:
         raise ValueError(

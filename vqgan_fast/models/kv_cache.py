@@ -95,7 +95,11 @@ class KVCache:
         self.length += count
 
     def truncate(self, length: int) -> None:
-        """Forgets all tokens from `length` on, so that another continuation can be written."""
+        """Forgets all tokens from `length` on, so that another continuation can be written.
+
+        Raises:
+            ValueError: length is negative, or more than there are.
+        """
         if not 0 <= length <= self.length:
             raise ValueError(f"length must lie in [0, {self.length}], got {length}")
         self.length = length

@@ -92,7 +92,12 @@ class CoordinateCondition(Condition):
         device: torch.device | str,
         condition_input: Tensor | None = None,
     ) -> Tensor:
-        """(batch_size, h, w) int64 of coordinates (batch_size, 1, f h, f w) in [0, 1)."""
+        """(batch_size, h, w) int64 of coordinates (batch_size, 1, f h, f w) in [0, 1).
+
+        Raises:
+            TypeError: no tensor.
+            ValueError: no coordinates, or another shape.
+        """
         expected = f"coordinates ({batch_size}, 1, height, width), multiples of {self.factor}"
         if condition_input is None:
             raise ValueError(f"condition_input must be {expected}, got None")

@@ -84,6 +84,9 @@ class GumbelQuantizer(CodebookQuantizer):
         straight_through: see above.
         kl_weight: see above.
         temperature: a plain attribute, which a schedule may set.
+
+    Raises:
+        ValueError: an argument that cannot work, named.
     """
 
     def __init__(

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..ops.checks import accumulation_type
+from .base import QuantizerInfo
 from .checks import check_number
 from .entropy import entropy_terms
-from .vector_quantizer import QuantizerInfo, VectorQuantizer
+from .vector_quantizer import VectorQuantizer
 
 
 class IndexPropagationQuantizer(VectorQuantizer):
@@ -35,6 +36,9 @@ class IndexPropagationQuantizer(VectorQuantizer):
         entropy_weight: 0 leaves the entropies out, and does not compute them.
         entropy_temperature: of the entropies alone.
         sample_weight, batch_weight: of the two entropies.
+
+    Raises:
+        ValueError: an argument, or z, that cannot work, named.
     """
 
     def __init__(
