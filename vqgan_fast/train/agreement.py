@@ -33,22 +33,33 @@ def start_together(config: Run, ranks: Ranks) -> Run:
         ConfigError: ranks differ in version, device or configuration, or `data.global_batch_size`
             cannot be shared out equally.
     """
-    _check_alike(_describe(config, ranks), ranks)
+    check_same(_describe(config, ranks), ranks)
     if not ranks.is_main:  # rank 0 says it
         warnings.filterwarnings("ignore", category=LeftOutWarning)
     return share_batch(config, ranks.world_size)
 
 
-def check_same(described: Mapping[str, str], ranks: Ranks) -> None:
+def check_same(described: Mapping[str, Any], ranks: Ranks) -> None:
     """Compare what ranks found, as machines may have copies of their own; every rank calls it.
 
     Args:
-        described: in words that change with it, by the name that an error gives it.
+        described: by the name that an error gives it, in words or values that change with it.
 
     Raises:
         ConfigError: it is not the same on all of them.
     """
-    _check_alike(described, ranks)
+    hosts, descriptions = zip(
+        *ranks.gather_objects((platform.node(), dict(described))), strict=True
+    )
+    first = descriptions[0]
+    for rank, other in enumerate(descriptions):
+        for name in [*first, *(name for name in other if name not in first)]:
+            ours, theirs = first.get(name), other.get(name)
+            if ours != theirs:
+                raise ConfigError(
+                    f"the ranks of a run must be alike: {name} is {ours} on rank 0 ({hosts[0]}) "
+                    f"and {theirs} on rank {rank} ({hosts[rank]})"
+                )
 
 
 def share_batch(config: Run, world_size: int) -> Run:
@@ -116,18 +127,3 @@ def _describe(config: Run, ranks: Ranks) -> dict[str, Any]:
         "the kind of device": ranks.device.type,
         **flatten(OmegaConf.to_container(OmegaConf.structured(config))),
     }
-
-
-def _check_alike(description: Mapping[str, Any], ranks: Ranks) -> None:
-    hosts, descriptions = zip(
-        *ranks.gather_objects((platform.node(), dict(description))), strict=True
-    )
-    first = descriptions[0]
-    for rank, other in enumerate(descriptions):
-        for name in [*first, *(name for name in other if name not in first)]:
-            ours, theirs = first.get(name), other.get(name)
-            if ours != theirs:
-                raise ConfigError(
-                    f"the ranks of a run must be alike: {name} is {ours} on rank 0 ({hosts[0]}) "
-                    f"and {theirs} on rank {rank} ({hosts[rank]})"
-                )
