@@ -59,11 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ..train import VQGANRun, load_config, train_transformer, train_vqgan
+    from ..train import load_config, train
 
     overrides = [*args.overrides, *(["resume=true"] if args.resume else [])]
-    config = load_config(args.config, overrides)
-    if isinstance(config, VQGANRun):
-        train_vqgan(config)
-    else:
-        train_transformer(config)
+    train(load_config(args.config, overrides))

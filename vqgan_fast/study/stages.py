@@ -10,7 +10,7 @@ from ..data import ImageStream, list_images, to_model_range, tokenize_images, wr
 from ..models import ColourCodes
 from ..models.latent_transformer import load_first_stage
 from ..report.curves import read_metrics
-from ..train import VQGANRun, train_transformer, train_vqgan
+from ..train import TransformerRun, VQGANRun, train
 from ..train.config import DataConfig, Run
 from .plan import FirstStage, Plan, Prior
 
@@ -30,7 +30,7 @@ def is_finished(run: Run) -> bool:
 def make_first_stage(stage: FirstStage) -> None:
     """Trains a first stage, or goes on with it; does nothing where it is finished."""
     if stage.colours is None:
-        train(stage.run)
+        train_to_the_end(stage.run)
         return
     folder = Path(stage.run.run_dir) / "vqgan"
     if not (folder / "config.json").is_file():
@@ -45,28 +45,30 @@ def make_codes(plan: Plan, name: str) -> None:
     if plan.crops_per_picture is None or path.is_file():
         return
     run = plan.first_stages[name].run
+    model = load_first_stage(Path(run.run_dir) / "vqgan")
     tokens, _ = tokenize_images(
-        load_first_stage(Path(run.run_dir) / "vqgan"),
+        model,
         training_stream(run.data, run.seed),
         crops_per_image=plan.crops_per_picture,
         batch_size=min(BATCH, plan.crops_per_picture),
     )
-    write_codes(path, tokens, load_first_stage(Path(run.run_dir) / "vqgan").quantize.codebook)
+    write_codes(path, tokens, model.quantize.codebook)
 
 
 def make_prior(plan: Plan, prior: Prior) -> None:
     """Trains a second stage, or goes on with it; does nothing where it is finished."""
     if plan.crops_per_picture is not None:
         prior.run.data.train, prior.run.data.codes = None, str(plan.codes_file(prior.first_stage))
-    train(prior.run)
+    train_to_the_end(prior.run)
 
 
-def train(run: Run) -> None:
+def train_to_the_end(run: VQGANRun | TransformerRun) -> None:
+    """From where a run is; does nothing where it is finished."""
     if is_finished(run):
         return
     folder = Path(run.run_dir)
     run.resume = folder.is_dir() and any(folder.iterdir())
-    (train_vqgan if isinstance(run, VQGANRun) else train_transformer)(run)
+    train(run)
 
 
 def training_stream(data: DataConfig, seed: int) -> ImageStream:
