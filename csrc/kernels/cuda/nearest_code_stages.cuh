@@ -1,4 +1,4 @@
-// The steps of nearest_code on CUDA, as nearest_code.cu strings them together: each a launcher and
+// The steps of nearest_code on CUDA, as nearest_code.cpp strings them together: each a launcher and
 // what it reads and writes.
 #pragma once
 

@@ -91,8 +91,8 @@ __global__ void __launch_bounds__(kSoftThreads)
   const int lane = threadIdx.x % 32;
   double from_centre = 0.0, from_zero = 0.0;
   for (int64_t d = lane; d < problem.dim; d += 32) {
-    const double x = is_code ? load_at(problem.codebook, item, d)
-                             : load_at(problem.z, item - num_codes, d);
+    const double x =
+        is_code ? load_at(problem.codebook, item, d) : load_at(problem.z, item - num_codes, d);
     const double y = is_code || problem.squared ? x - centre[d] : x;
     from_centre += y * y;
     from_zero += x * x;
