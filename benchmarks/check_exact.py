@@ -123,7 +123,7 @@ def forced(name: str, value: str | None) -> Iterator[None]:
 def levels() -> list[str]:
     """The SIMD levels that were compiled in and that this CPU runs, the best last."""
     compiled = _native.build_info()["simd_compiled"]
-    return compiled[: compiled.index(_native.cpu_features()["detected"]) + 1]
+    return [level for level in compiled if level in _native.cpu_features()["levels"]]
 
 
 # The same rows, laid out in memory in another way.

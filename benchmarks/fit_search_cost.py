@@ -37,6 +37,7 @@ from tqdm import tqdm
 from vqgan_fast import _native, ops
 
 WAYS = ("direct", "fp32", "int16", "int8", "boxes")
+INT8_LEVELS = ("avxvnni", "avx512vnni", "neondot")  # others have no more of it than the baseline
 MOST_PRODUCTS = 1.7e9
 # A turn calls so often that it takes about this long; a size has as many rounds as fit.
 TURN_SECONDS = 3e-4
@@ -111,8 +112,7 @@ def times_of(size: Size, seconds_of_size: float) -> Times:
     z, codebook = tensors_of(size)
     no_rows = z[:0]
     calls: dict[tuple[str, bool], Callable[[], object]] = {}
-    # Of int8 the level with VNNI alone has more than the baseline.
-    has_int8 = _native.cpu_features()["selected"] == "avx512vnni"
+    has_int8 = _native.cpu_features()["selected"] in INT8_LEVELS
     for way, kept in itertools.product(WAYS, (True, False)):
         if way == "int8" and not has_int8:
             continue

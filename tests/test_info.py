@@ -39,7 +39,7 @@ def test_collect_is_plain_data_with_every_part():
     assert collected["versions"]["vqgan_fast"] == vqgan_fast.__version__
     assert collected["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert collected["cpu"]["threads"] == torch.get_num_threads()
-    assert set(collected["cpu"]["simd"]) == {"detected", "selected", "nearest_code"}
+    assert set(collected["cpu"]["simd"]) == {"detected", "selected", "nearest_code", "levels"}
     assert [library["name"] for library in collected["libraries"]] == [
         "libvqgan_fast.so",
         "libvqgan_fast_cuda.so",

@@ -40,6 +40,9 @@ py::dict cpu_features() {
   features["detected"] = simd_level_name(cpu_simd_level());
   features["selected"] = simd_level_name(simd_level());
   features["nearest_code"] = simd_level_name(simd_level());
+  py::list levels;
+  for (const SimdLevel level : cpu_simd_levels()) levels.append(simd_level_name(level));
+  features["levels"] = levels;
   return features;
 }
 
@@ -52,7 +55,8 @@ PYBIND11_MODULE(_native, m) {
         "How this binary was built: version, compiler, oldest torch, SIMD levels, CUDA.");
   m.def("cpu_features", &vqgan_fast::cpu_features,
         "SIMD levels: the highest that this CPU runs, the one selected (VQGAN_FAST_ISA forces it), "
-        "and the one that nearest_code runs at. RuntimeError if VQGAN_FAST_ISA cannot be had.");
+        "the one that nearest_code runs at, and all that this CPU runs. RuntimeError if "
+        "VQGAN_FAST_ISA cannot be had.");
   m.def("nearest_code", &vqgan_fast::nearest_code_numpy, "z"_a, "codebook"_a, "return_distance"_a,
         "num_threads"_a, "See vqgan_fast.numpy.nearest_code.");
 }

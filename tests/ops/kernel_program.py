@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "csrc" / "kernels" / "cpu"
-LEVEL = re.compile(r"^(.+)_(avx2|avx512|avx512vnni|amx|neon)$")
+LEVEL = re.compile(r"^(.+)_(avx2|avxvnni|avx512|avx512vnni|amx|neon|neondot)$")
 
 
 def kernel_sources(levels: Sequence[str]) -> list[Path]:
@@ -32,12 +33,14 @@ def compile_program(
     common_headers: Sequence[str],
     only_parsed: re.Pattern[str] | None = None,
     link: Sequence[str] = (),
+    level_options: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Path:
     """
     A program, made in `folder` by the compiler and options of `command`.
 
     The common headers, most of what there is to read, are read once for all sources. Of what
-    `only_parsed` matches no code is made: that it is C++ is all there is to see.
+    `only_parsed` matches no code is made: that it is C++ is all there is to see. The kernels of a
+    SIMD level are compiled with its `level_options` besides.
     """
     common = folder / "common.h"
     common.write_text("".join(f"#include <{name}>\n" for name in common_headers))
@@ -45,7 +48,8 @@ def compile_program(
     subprocess.run([*command, *header], check=True)
 
     def compile_one(source: Path) -> Path | None:
-        one = [*command, "-include", common]
+        level = LEVEL.match(source.stem)
+        one = [*command, *(level_options.get(level[2], ()) if level else ()), "-include", common]
         if only_parsed and only_parsed.search(source.stem):
             subprocess.run([*one, "-fsyntax-only", source], check=True)
             return None

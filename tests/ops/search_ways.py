@@ -11,7 +11,9 @@ from vqgan_fast import _native, ops
 WAYS = ("auto", "direct", "fp32", "int16", "int8", "boxes")
 LEVELS = _native.build_info()["simd_compiled"]
 # Those that have an int8 screen of their own; every other one takes one of these.
-INT8_LEVELS = ("baseline", "avx512vnni")
+INT8_LEVELS = [
+    level for level in LEVELS if level in ("baseline", "avxvnni", "avx512vnni", "neondot")
+]
 WAYS_AT_LEVELS = [
     (way, level)
     for way, level in itertools.product(WAYS, LEVELS)
@@ -20,8 +22,8 @@ WAYS_AT_LEVELS = [
 
 
 def cpu_levels() -> list[str]:
-    """The compiled levels that this CPU runs: those up to the one it detects."""
-    return LEVELS[: LEVELS.index(_native.cpu_features()["detected"]) + 1]
+    """The compiled levels that this CPU runs."""
+    return [level for level in LEVELS if level in _native.cpu_features()["levels"]]
 
 
 def force_way(name: str, level: str, monkeypatch: pytest.MonkeyPatch) -> str:

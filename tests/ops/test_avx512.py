@@ -1,4 +1,4 @@
-"""The kernels of AVX-512 and AMX on any CPU with AVX2, emulated, against the definitions."""
+"""Kernels of AVX-512, AVX-VNNI and AMX on any CPU with AVX2, emulated, against the definitions."""
 
 from __future__ import annotations
 
@@ -40,10 +40,9 @@ def runs_avx2() -> bool:
 
 
 def build(folder: Path, options: list[str]) -> Path:
-    """check_avx512.cpp with every AVX-512 kernel, which find avx512/immintrin.h first."""
-    sources = [
-        s for s in kernel_sources(["avx512", "avx512vnni", "amx"]) if not OTHER_OPS.match(s.stem)
-    ]
+    """check_avx512.cpp with every kernel of these, which find avx512/immintrin.h first."""
+    sources = kernel_sources(["avxvnni", "avx512", "avx512vnni", "amx"])
+    sources = [source for source in sources if not OTHER_OPS.match(source.stem)]
     flags = ["-std=c++17", "-ffp-contract=off", "-Wno-psabi", "-mavx2", "-mfma", "-mf16c", *options]
     flags += [f"-I{HERE}", f"-I{ROOT / 'csrc'}", *definitions(sources)]
     # The program is such a CPU.

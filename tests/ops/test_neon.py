@@ -26,7 +26,7 @@ EMULATOR = None if NATIVE else shutil.which("qemu-aarch64") or shutil.which("qem
 def build(folder: Path) -> Path:
     """Every kernel of the search and check_neon.cpp, linked statically."""
     assert COMPILER is not None
-    sources = kernel_sources(["neon"])
+    sources = kernel_sources(["neon", "neondot"])
     screens = [
         s.stem.upper() for s in sources if re.fullmatch("screen_(fp32|int16|int8|boxes)", s.stem)
     ]
@@ -34,8 +34,19 @@ def build(folder: Path) -> Path:
     flags += [f"-DHAS_{name}" for name in screens]
     sources.append(Path(__file__).parent / "neon" / "check_neon.cpp")
     return compile_program(
-        folder, [COMPILER, *flags], sources, HEADERS, only_parsed=UNCALLED, link=["-static"]
+        folder,
+        [COMPILER, *flags],
+        sources,
+        HEADERS,
+        only_parsed=UNCALLED,
+        link=["-static"],
+        level_options={"neondot": ["-march=armv8.2-a+dotprod"]},
     )
+
+
+def has_dot_products() -> bool:
+    """Of bytes: the emulator has everything."""
+    return not NATIVE or " asimddp" in Path("/proc/cpuinfo").read_text()
 
 
 @pytest.mark.skipif(
@@ -46,4 +57,5 @@ def test_every_kernel_of_64_bit_arm_follows_the_definition(tmp_path: Path) -> No
     command = [*([EMULATOR] if EMULATOR else []), build(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-4000:]
-    assert re.search(r"neon: [1-9]\d* codebooks screened", run.stdout)
+    for level in ("neon", "neondot") if has_dot_products() else ("neon",):
+        assert re.search(rf"\b{level}: [1-9]\d* codebooks screened", run.stdout), run.stdout

@@ -52,7 +52,7 @@ def test_a_search_holds_one_packed_codebook(way: str, dim: int, code_bytes: int)
         "--search", "nearest_code", "64", str(num_codes), str(dim), VQGAN_FAST_SCREEN=way
     )
     level = _native.cpu_features()["selected"]
-    has_sieve = (way, dim) == ("boxes", 8) and level not in ("baseline", "neon")
+    has_sieve = (way, dim) == ("boxes", 8) and level not in ("baseline", "neon", "neondot")
     packed = num_codes * (code_bytes + (20 if has_sieve else 0))
     large_page = 2**21
     for call in ("extra", "second"):

@@ -25,6 +25,9 @@ using Curve = int16_t[std::size(kDims)][std::size(kCodes)][std::size(kRows)];
 constexpr Curve kAvx2[] = {
 #include "kernels/cpu/nearest_code_correction_avx2.inc"
 };
+constexpr Curve kAvxVnni[] = {
+#include "kernels/cpu/nearest_code_correction_avxvnni.inc"
+};
 constexpr Curve kAvx512Vnni[] = {
 #include "kernels/cpu/nearest_code_correction_avx512vnni.inc"
 };
@@ -32,12 +35,13 @@ constexpr Curve kAmx[] = {
 #include "kernels/cpu/nearest_code_correction_amx.inc"
 };
 static_assert(std::size(kAvx2) == kNumCurves && std::size(kAmx) == kNumCurves &&
-              std::size(kAvx512Vnni) == kNumCurvesVnni);
+              std::size(kAvxVnni) == kNumCurvesVnni && std::size(kAvx512Vnni) == kNumCurvesVnni);
 
 // Null for levels that were not measured.
 const Curve* curves_of(SimdLevel level) {
   if (level == SimdLevel::kAmx) return kAmx;
   if (level == SimdLevel::kAvx512Vnni) return kAvx512Vnni;
+  if (level == SimdLevel::kAvxVnni) return kAvxVnni;
   return level == SimdLevel::kAvx2 ? kAvx2 : nullptr;
 }
 
@@ -64,7 +68,7 @@ SearchCorrection::SearchCorrection(SimdLevel level, double num_rows, double num_
 double SearchCorrection::factor(SearchWay way, bool packed) const {
   const Curve* curves = curves_of(level_);
   if (curves == nullptr) return 1.0;
-  const bool has_int8 = level_ == SimdLevel::kAvx512Vnni;
+  const bool has_int8 = level_ == SimdLevel::kAvxVnni || level_ == SimdLevel::kAvx512Vnni;
   if (way == SearchWay::kInt8 && !has_int8) return 1.0;
   const int index = static_cast<int>(way) - (way == SearchWay::kBoxes && !has_int8);
   const int anew = has_int8 ? 4 : 3;

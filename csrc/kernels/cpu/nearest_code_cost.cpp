@@ -28,12 +28,13 @@ struct BoxesCost {
 struct LevelCost {
   DenseCost direct, fp32, int16;
   BoxesCost boxes;
-  DenseCost int8 = {};  // of the level with VNNI alone
+  DenseCost int8 = {};  // of levels with dot products of bytes
 };
 
 // Fitted by benchmarks/fit_search_cost.py on one core: AVX2 of an AMD Zen 3, which has no more, AMX
-// of an Intel Xeon (Granite Rapids by its cache), the other levels of a Zen 4; NEON is an estimate.
-// nearest_code_correction has by how much AVX2, AVX-512 with VNNI and AMX differ from this.
+// of an Intel Xeon (Granite Rapids by its cache), the other levels of a Zen 4: AVX-VNNI as that CPU
+// takes the same instructions in the form of AVX-512. NEON is an estimate.
+// nearest_code_correction has by how much AVX2, the levels with VNNI and AMX differ from this.
 constexpr LevelCost kBaseline = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
                                  {560, 30, 4.37, 0.12, 0.0503, 2500, 6.16, 1.03},
                                  {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
@@ -42,10 +43,20 @@ constexpr LevelCost kNeon = {{0, 104, 2.97, 0.109, 0.0915, 0, 0.944, 0},
                              {560, 30, 2, 0.03, 0.035, 2500, 6.16, 1.03},
                              {1310, 48.7, 1.79, 0.273, 0.185, 2500, 13.2, 1.27},
                              {620, 12, 2.46, 0.711, 2500, 6.9, 4.59, 2.55}};
+constexpr LevelCost kNeonDot = {kNeon.direct,
+                                kNeon.fp32,
+                                kNeon.int16,
+                                kNeon.boxes,
+                                {4430, 194, 1.36, 0.07, 0.0095, 3470, 52.7, 0.686}};
 constexpr LevelCost kAvx2 = {{2110, 183, 1.34, 0.0604, 0.0228, 0, 0.566, 0.0465},
                              {2970, 22.4, 1.37, 0.00821, 0.0172, 2500, 4.31, 0.405},
                              {3530, 60, 0.464, 0.0239, 0.0128, 2500, 24, 0.526},
                              {3170, 20.7, 2.46, 0.243, 2500, 11.7, 4.31, 4.67}};
+constexpr LevelCost kAvxVnni = {{1843, 185.9, 1.191, 0.03896, 0.02599, 0, 0.8549, 0.02543},
+                                {3105, 24.86, 1.402, 0.002585, 0.01894, 2643, 5.105, 0.3672},
+                                {4097, 100.2, 0.5343, 0.01279, 0.01248, 3755, 35.89, 0.4777},
+                                {3511, 12.58, 4.387, 0.2955, 251.4, 13.1, 2.85, 5.383},
+                                {5257, 204.8, 1.363, 0.0157, 0.01066, 3907, 53.66, 0.656}};
 constexpr LevelCost kAvx512 = {{0, 127, 1.47, 0.048, 0.0213, 0, 0.437, 0.0269},
                                {730, 36.6, 1.11, 0.0182, 0.0174, 2500, 4.29, 0.337},
                                {1050, 41, 1.08, 0.0715, 0.0101, 2500, 20.3, 0.619},
@@ -72,8 +83,12 @@ const LevelCost& cost_of(SimdLevel level) {
   switch (level) {
     case SimdLevel::kNeon:
       return kNeon;
+    case SimdLevel::kNeonDot:
+      return kNeonDot;
     case SimdLevel::kAvx2:
       return kAvx2;
+    case SimdLevel::kAvxVnni:
+      return kAvxVnni;
     case SimdLevel::kAvx512:
       return kAvx512;
     case SimdLevel::kAvx512Vnni:
@@ -127,7 +142,7 @@ double SearchCost::pack_and_search(SearchWay way) const {
 
 double SearchCost::search_formula(SearchWay way) const {
   const LevelCost& cost = cost_of(level_);
-  if (way == SearchWay::kInt8 && level_ != SimdLevel::kAvx512Vnni) {
+  if (way == SearchWay::kInt8 && cost.int8.pair_element == 0.0) {
     return std::numeric_limits<double>::infinity();
   }
   if (way == SearchWay::kBoxes) {

@@ -134,6 +134,9 @@ extern const QuantisedKernels kScreenInt8Baseline;
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVX2
 extern const QuantisedKernels kScreenInt16Avx2;
 #endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVXVNNI
+extern const QuantisedKernels kScreenInt16AvxVnni;
+#endif
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVX512
 extern const QuantisedKernels kScreenInt16Avx512;
 #endif
@@ -143,6 +146,12 @@ extern const QuantisedKernels kScreenInt16Avx512Vnni;
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AMX
 extern const QuantisedKernels kScreenInt16Amx;       // pairs
 extern const QuantisedKernels kScreenInt16AmxTiles;  // bytes
+#endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT8_NEONDOT
+extern const QuantisedKernels kScreenInt8NeonDot;
+#endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT8_AVXVNNI
+extern const QuantisedKernels kScreenInt8AvxVnni;
 #endif
 #ifdef VQGAN_FAST_HAS_SCREEN_INT8_AVX512VNNI
 extern const QuantisedKernels kScreenInt8Avx512Vnni;

@@ -25,6 +25,9 @@ const QuantisedKernels& kernels_for(SimdLevel level, int64_t dim) {
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVX512
   if (level >= SimdLevel::kAvx512) return kScreenInt16Avx512;
 #endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVXVNNI
+  if (level == SimdLevel::kAvxVnni) return kScreenInt16AvxVnni;
+#endif
 #ifdef VQGAN_FAST_HAS_SCREEN_INT16_AVX2
   if (level >= SimdLevel::kAvx2) return kScreenInt16Avx2;
 #endif

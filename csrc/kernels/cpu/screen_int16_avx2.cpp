@@ -1,69 +1,21 @@
-// AVX2: 6 rows by 2 vectors of 8 codes in 12 accumulators, which leaves one register for a row, two
-// for codes and one for their products.
-#include <immintrin.h>
-
-#include <cstdint>
-#include <cstring>
-
+// AVX2.
 #include "kernels/cpu/quantised_loops.h"
+#include "kernels/cpu/quantised_vectors_avx2.h"
 
 namespace vqgan_fast {
 namespace {
 
-struct Avx2 {
-  static constexpr int kVectors = 2;
-  static constexpr int kLanes = 8;
-  static constexpr int kTileRows = 6;
+struct Avx2Int16 : Avx2Vectors {
   static constexpr int kElements = 2;
-  static constexpr int64_t kLeastDimToMark = 48;
-  using Int = __m256i;
-  using Real = __m256d;
-  using Short = __m128i;  // as many int16s as Real has doubles, in the low half
-
-  static Int load(const int32_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  }
-  static Int load_elements(const int16_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  }
-  static void store(int32_t* p, Int a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a); }
-  static Int broadcast(int32_t a) { return _mm256_set1_epi32(a); }
-  static Int broadcast_elements(const int16_t* p) {
-    int32_t pair;
-    std::memcpy(&pair, p, sizeof pair);
-    return _mm256_set1_epi32(pair);
-  }
-  static Int shift(Int a, const int32_t* count) {
-    return _mm256_sra_epi32(a, _mm_cvtsi32_si128(*count));
-  }
   // The sum in assembly keeps it in its register: GCC 12 spills half of the accumulators otherwise.
   static Int dot(Int acc, Int a, Int b) {
     asm("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(a, b)));
     return acc;
   }
-  static Int add(Int a, Int b) { return _mm256_add_epi32(a, b); }
-  static Int min(Int a, Int b) { return _mm256_min_epi32(a, b); }
-  static Int max(Int a, Int b) { return _mm256_max_epi32(a, b); }
-  static Int replace_low_bits(Int a, Int tag) {
-    return _mm256_or_si256(_mm256_and_si256(a, _mm256_set1_epi32(~kInt16TagMask)), tag);
-  }
-  static int32_t smallest(Int a) {
-    __m128i b = _mm_min_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    b = _mm_min_epi32(b, _mm_shuffle_epi32(b, 0x4e));
-    return _mm_cvtsi128_si32(_mm_min_epi32(b, _mm_shuffle_epi32(b, 0xb1)));
-  }
-  static uint32_t within(Int a, int32_t limit) {
-    const Int above = _mm256_cmpgt_epi32(a, _mm256_set1_epi32(limit));
-    return ~_mm256_movemask_ps(_mm256_castsi256_ps(above)) & 0xffu;
-  }
-  static Short narrow(Real a) {
-    const __m128i ints = _mm256_cvttpd_epi32(a);
-    return _mm_packs_epi32(ints, ints);
-  }
 };
 
 }  // namespace
 
-const QuantisedKernels kScreenInt16Avx2 = make_kernels<Avx2>();
+const QuantisedKernels kScreenInt16Avx2 = make_kernels<Avx2Int16>();
 
 }  // namespace vqgan_fast

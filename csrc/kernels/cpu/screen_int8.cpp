@@ -1,6 +1,6 @@
-// The int8 screen: the int16 screen with elements of one byte, of which a CPU with VNNI multiplies
-// twice as many. They tell codes apart less well; the few of each row that they do not are
-// measured. docs/numerics.md, "The int8 screen", derives what they are.
+// The int8 screen: the int16 screen with elements of one byte, of which a CPU with dot products of
+// bytes multiplies twice as many. They tell codes apart less well; the few of each row that they do
+// not are measured. docs/numerics.md, "The int8 screen", derives what they are.
 #include <cstdint>
 #include <limits>
 
@@ -16,6 +16,12 @@ const QuantisedKernels& kernels_for(SimdLevel level) {
   (void)level;
 #ifdef VQGAN_FAST_HAS_SCREEN_INT8_AVX512VNNI
   if (level >= SimdLevel::kAvx512Vnni) return kScreenInt8Avx512Vnni;
+#endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT8_AVXVNNI
+  if (level == SimdLevel::kAvxVnni) return kScreenInt8AvxVnni;
+#endif
+#ifdef VQGAN_FAST_HAS_SCREEN_INT8_NEONDOT
+  if (level == SimdLevel::kNeonDot) return kScreenInt8NeonDot;
 #endif
   return kScreenInt8Baseline;
 }

@@ -1,4 +1,4 @@
-// Every way of nearest_code at the AVX-512 levels, against the definition.
+// Every way of nearest_code at the levels with AVX-512 or AVX-VNNI, against the definition.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -22,6 +22,8 @@ struct Way {
 // Of the levels with VNNI and AMX the int16 and int8 screens alone have kernels; clusters are
 // screened by int16 or fp32.
 constexpr Way kWays[] = {
+    {"int16", SimdLevel::kAvxVnni, make_screen_int16},
+    {"int8", SimdLevel::kAvxVnni, make_screen_int8},
     {"direct", SimdLevel::kAvx512, nullptr},
     {"fp32", SimdLevel::kAvx512, make_screen_fp32},
     {"int16", SimdLevel::kAvx512, make_screen_int16},

@@ -1,5 +1,5 @@
-// Stands in for <immintrin.h>, so that csrc/kernels/cpu/*_avx512*.cpp and *_amx.cpp run on a CPU
-// that has AVX2 and no more: the intrinsics of AVX-512 and AMX that they use are functions in
+// Stands in for <immintrin.h>, so that csrc/kernels/cpu/*_avx512*.cpp, *_avxvnni.cpp and *_amx.cpp
+// run on a CPU that has AVX2 and no more: the intrinsics of AVX-512 and AMX are functions in
 // namespace emulated. Where AVX2 has the same instruction, both halves of a vector go through it;
 // the others do what Intel's guide says of each lane. What the guide leaves undefined is filled
 // with ones, which make a NaN of a float; what a CPU would fault on ends the program.
@@ -160,19 +160,20 @@ BY_HALVES(__m512, cvtepi32_ps, _mm256_cvtepi32_ps)
 inline __m512i dpwssd_epi32(__m512i acc, __m512i a, __m512i b) {
   return add_epi32(acc, madd_epi16(a, b));
 }
+inline __m256i dpwssd_epi32(__m256i acc, __m256i a, __m256i b) {
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+}
 // Four products of unsigned and signed bytes and a sum that wraps: vpdpbusd of VNNI.
+inline __m256i dpbusd_epi32(__m256i acc, __m256i a, __m256i b) {
+  const __m256i kByte = _mm256_set1_epi16(255);
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8);
+  const __m256i odd = _mm256_srai_epi16(b, 8);
+  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_and_si256(a, kByte), even));
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_srli_epi16(a, 8), odd));
+}
 inline __m512i dpbusd_epi32(__m512i acc, __m512i a, __m512i b) {
-  return by_halves(
-      [](__m256i sum, __m256i x, __m256i y) {
-        const __m256i kByte = _mm256_set1_epi16(255);
-        const auto odd = [](__m256i bytes) { return _mm256_srai_epi16(bytes, 8); };
-        const auto even = [](__m256i bytes) {
-          return _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8);
-        };
-        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(x, kByte), even(y)));
-        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(x, 8), odd(y)));
-      },
-      acc, a, b);
+  return by_halves([](__m256i sum, __m256i x, __m256i y) { return dpbusd_epi32(sum, x, y); }, acc,
+                   a, b);
 }
 inline __m512i slli_epi32(__m512i a, int n) {
   return by_halves([=](__m256i half) { return _mm256_slli_epi32(half, n); }, a);

@@ -1,5 +1,6 @@
 // Runs the CPU kernels of a 64-bit ARM build against the definition: the screens that exist, and
-// nearest_code as a whole, at every level. Prints what differs; exits with 0 if nothing does.
+// nearest_code as a whole, at every level that the CPU has. Prints what differs; exits with 0 if
+// nothing does.
 #include <cstdio>
 #include <map>
 #include <string>
@@ -39,14 +40,13 @@ int check_screens(const Problem& p, SimdLevel level, const std::string& what) {
 
 int main() {
   using namespace vqgan_fast;
-  constexpr SimdLevel kLevels[] = {SimdLevel::kBaseline, SimdLevel::kNeon};
   std::map<std::string, int> screened;
   for (const auto& [data, change] : kCases) {
     for (const int64_t dim : {1, 2, 3, 4, 5, 7, 8, 9, 16, 31, 32, 33, 64, 100, 256}) {
       for (const int64_t num_codes : {1, 15, 16, 17, 65, 300}) {
         // Made once for both: in an emulator, random numbers and the definition take the most time.
         const Problem p = make_problem(num_codes, dim, DType::kFloat64, change);
-        for (const SimdLevel level : kLevels) {
+        for (const SimdLevel level : cpu_simd_levels()) {
           const std::string name = force(level), what = name + ", " + data;
           check_nearest_code(p, what + ", nearest_code");
           screened[name] += check_screens(p, level, what);
