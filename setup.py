@@ -253,6 +253,17 @@ def configure_options(version: str) -> list[str]:
     return [f"-D{name}={value}" for name, value in options.items()]
 
 
+def forget_other_nvcc(tree: Path, options: list[str]) -> None:
+    """CMake would begin anew with another compiler by itself, and without our options."""
+    cache = tree / "CMakeCache.txt"
+    if not cache.is_file():
+        return
+    before = re.search(r"^CMAKE_CUDA_COMPILER:\w+=(.*)$", cache.read_text(), re.MULTILINE)
+    if before and f"-DCMAKE_CUDA_COMPILER={before[1]}" not in options:
+        cache.unlink()
+        shutil.rmtree(tree / "CMakeFiles", ignore_errors=True)
+
+
 class CMakeBuild(build_ext):
     """Builds every target of CMakeLists.txt and puts the results into the package."""
 
@@ -272,6 +283,7 @@ class CMakeBuild(build_ext):
         cmake = tool("cmake", "CMAKE_BIN_DIR")
         with open(tree / "lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            forget_other_nvcc(tree, options)
             self.call([cmake, "-S", ROOT, "-B", tree, "-G", "Ninja", *options])
             self.call([cmake, "--build", tree])
             staged = tree / "staged"

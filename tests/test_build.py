@@ -216,6 +216,16 @@ def test_sanitizers_are_for_a_copy_of_the_package(build, monkeypatch, tmp_path):
     assert (tmp_path / "vqgan_fast" / "libvqgan_fast.so").read_text() == "in use"
 
 
+def test_another_nvcc_begins_the_build_anew(build, tmp_path):
+    cache = tmp_path / "CMakeCache.txt"
+    build.forget_other_nvcc(tmp_path, [])  # nothing was built
+    cache.write_text("A:BOOL=ON\nCMAKE_CUDA_COMPILER:UNINITIALIZED=/cuda-13.0/bin/nvcc\n")
+    build.forget_other_nvcc(tmp_path, ["-DCMAKE_CUDA_COMPILER=/cuda-13.0/bin/nvcc"])
+    assert cache.is_file()
+    build.forget_other_nvcc(tmp_path, ["-DCMAKE_CUDA_COMPILER=/cuda-13.0/bin/nvcc-other"])
+    assert not cache.is_file()
+
+
 def test_libraries_of_an_older_build_are_removed(build, tmp_path):
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     staged, package = tmp_path / "staged", tmp_path / "package"
