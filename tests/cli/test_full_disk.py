@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from commands import fails
 
 
-@pytest.fixture
-def fill_disk() -> Iterator[Callable[[int], None]]:
-    """As this process sees it: from the call on no file can grow beyond so many bytes."""
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """As this process sees it, what pytest reports to a file too: no file grows beyond `room`."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda room: resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(
@@ -31,13 +35,13 @@ def fill_disk() -> Iterator[Callable[[int], None]]:
 )
 def test_the_file_is_named(
     command: str, output: str, file: str, trained: Path, photos: Path, tmp_path: Path,
-    fill_disk: Callable[[int], None], capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     given = {"sample": [trained / "stage2"], "shard": [photos]}
     option = ["--size", 32, "--json"] if command == "evaluate" else ["--output"]
     argv = [command, *given.get(command, [trained / "stage1", photos]), *option, tmp_path / output]
-    fill_disk(20)
-    message = fails(capsys, *argv)
+    with full_disk(20):
+        message = fails(capsys, *argv)
     assert f"{tmp_path / file} cannot be written: File too large" in message
     assert not (tmp_path / file).exists()
 
@@ -51,15 +55,14 @@ def test_the_file_is_named(
     ],
 )
 def test_a_converted_model_is_named(
-    kind: str, what: str, trained: Path, tmp_path: Path, fill_disk: Callable[[int], None],
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    kind: str, what: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = ["convert", trained / "stage1", "--to", kind, "--output", tmp_path / "out"]
-    fill_disk(1000)  # enough for a configuration
-    message = fails(capsys, *argv)
+    with full_disk(1000):  # enough for a configuration
+        message = fails(capsys, *argv)
     assert what.format(tmp_path / "out") in message
     assert "is the disk full" in message and message.count("\n") == 1
-    fill_disk(0)
-    message = fails(capsys, *argv)
+    with full_disk(0):
+        message = fails(capsys, *argv)
     assert f"{tmp_path / 'out'}" in message and message.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
