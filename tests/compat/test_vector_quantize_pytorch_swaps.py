@@ -243,6 +243,6 @@ def test_what_is_not_covered_is_refused_and_left_alone(option: str, original: Ca
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with pytest.raises(NotImplementedError, match=option):
         swapped(module)
-    for name, tensor in module.state_dict().items():
-        assert torch.equal(tensor, before[name])
+    for name, now in module.state_dict().items():  # the peer leaves some uninitialised: may be NaN
+        torch.testing.assert_close(now, before[name], rtol=0, atol=0, equal_nan=True)
     module(torch.randn(2, 5, 8))
