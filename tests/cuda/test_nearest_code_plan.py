@@ -36,6 +36,15 @@ def test_the_way_follows_the_sizes(kernels):
     assert choose(kernels, *SHAPES[0], 90, fp64=True) == "exact"
 
 
+@pytest.mark.parametrize("capability", [75, 80, 90])
+def test_sums_of_fp32_are_not_taken_where_they_are_no_limit(kernels, capability):
+    """The limit of direct distances divides by 1 - 2 (D + 8) 2^-24: docs/numerics.md."""
+    for rows in (1, 65536):  # few products, and many
+        assert choose(kernels, rows, 2, 2**21, capability) == "direct"
+        for dim in (2**21 + 1, 2**23 - 8, 2**24):
+            assert choose(kernels, rows, 2, dim, capability) == "exact"
+
+
 @pytest.mark.parametrize("way", ROW_TILE)
 @pytest.mark.parametrize("num_rows", [1, 31, 257, 65536, 2**31 + 5])
 @pytest.mark.parametrize("num_codes", [1, 65, 1000, 262144, 2**31 - 1])

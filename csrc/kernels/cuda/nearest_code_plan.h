@@ -17,7 +17,7 @@ struct DeviceLimits {
 };
 
 enum class SearchWay {
-  kExact,   // fp64 distances of all pairs: fp64 inputs
+  kExact,   // fp64 distances of all pairs: fp64 inputs, and rows of millions of columns
   kDirect,  // fp32 distances of all pairs: few pairs, and GPUs before sm_80
   kMma,     // scores by mma.sync
   kWgmma,   // scores by wgmma: sm_90, while 256 rows fit into shared memory
@@ -39,6 +39,9 @@ constexpr double kDirectProducts = 0x1p28;
 // two launches in all. That takes them a millisecond, so not where there are many rows.
 constexpr int64_t kScanElements = int64_t{1} << 20;
 constexpr int64_t kMaxScreenDim = 1024;  // the bound's constants
+// Beyond, sums of fp32 are no limit for anything (direct_limit's divisor falls to 0 at four times
+// this), and the definition itself is searched.
+constexpr int64_t kMaxDirectDim = int64_t{1} << 21;
 
 struct SearchPlan {
   SearchWay way = SearchWay::kExact;
@@ -79,7 +82,7 @@ inline double products(int64_t num_rows, int64_t num_codes, int64_t dim) {
 
 inline bool way_is_possible(SearchWay way, int64_t dim, bool fp64, const DeviceLimits& device) {
   if (way == SearchWay::kExact) return true;
-  if (fp64) return false;
+  if (fp64 || dim > kMaxDirectDim) return false;
   if (way == SearchWay::kDirect) return true;
   if (dim > kMaxScreenDim || !device.has_mma) return false;
   return way == SearchWay::kMma || (device.has_wgmma && image_depth(dim) <= kWgmmaMaxDepth);
@@ -87,7 +90,7 @@ inline bool way_is_possible(SearchWay way, int64_t dim, bool fp64, const DeviceL
 
 inline SearchWay choose_way(int64_t num_rows, int64_t num_codes, int64_t dim, bool fp64,
                             const DeviceLimits& device) {
-  if (fp64) return SearchWay::kExact;
+  if (!way_is_possible(SearchWay::kDirect, dim, fp64, device)) return SearchWay::kExact;
   if (products(num_rows, num_codes, dim) <= kDirectProducts) return SearchWay::kDirect;
   for (const SearchWay way : {SearchWay::kWgmma, SearchWay::kMma}) {
     if (way_is_possible(way, dim, fp64, device)) return way;
