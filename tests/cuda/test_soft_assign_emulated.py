@@ -136,6 +136,29 @@ def test_an_offset_or_a_low_temperature_costs_no_accuracy(kernels, case, squared
 
 
 @pytest.mark.parametrize("squared", [True, False])
+@pytest.mark.parametrize("temperature", [0.7, 1e39])
+def test_norms_that_leave_fp32(kernels, temperature, squared):
+    """Elements do not, but their squares do, which decide whether fp32 will do for the logits."""
+    z, codebook, values, _ = problem(40, 70, 9, 5)
+    inputs = (1e20 * z, 1e20 * codebook, values, None, None, temperature, squared)
+    if temperature > 1:
+        return check(kernels, inputs, 1e-5)
+    expected, found = reference.soft_assign(*inputs, True, True, True), forward(kernels, *inputs)
+    assert_near(found[1], expected[1], 1e-5)
+    assert torch.equal(found[4], expected[4].flatten())
+
+
+def test_a_bias_that_leaves_fp32(kernels):
+    """Divided by the temperature; and -0, whose bits are above those of all positive numbers."""
+    z, codebook, values, bias = problem(40, 70, 9, 5)
+    bias.fill_(-0.0)[3] = 3e38
+    inputs = (z, codebook, values, bias, None, 0.7, False)
+    expected, found = reference.soft_assign(*inputs, True, True, True), forward(kernels, *inputs)
+    assert_near(found[1], expected[1], 1e-5)
+    assert (found[4] == 3).all()
+
+
+@pytest.mark.parametrize("squared", [True, False])
 def test_latents_that_are_sure_of_their_codes(kernels, squared):
     """Of which the gradient of `expected` is a small difference of large products."""
     codebook, values, weights = torch.randn(70, 8), torch.randn(70, 5), torch.randn(40, 5)

@@ -74,10 +74,11 @@ __global__ void __launch_bounds__(kSoftThreads)
   for (int64_t d = threadIdx.x; !aside && d < dim; d += kSoftThreads) centre[d] = 0.0f;
 }
 
-// Counts towards the largest of finite numbers that are not negative.
+// Counts towards the largest magnitude of finite numbers. One that leaves fp32 counts as infinity:
+// no kernel of fp32 may take its logits.
 __device__ void keep_largest(unsigned* largest, double value) {
-  const unsigned bits = bits_of_float(static_cast<float>(value));
-  if (bits < 0x7f800000u) atomicMax(largest, bits);
+  if (value - value != 0.0) return;
+  atomicMax(largest, bits_of_float(static_cast<float>(value)) & 0x7fffffffu);
 }
 
 // A warp for each code or latent.
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(kSoftThreads)
   if (!is_code) return;
   const double bias = problem.bias.data == nullptr ? 0.0 : load_at(problem.bias, item, 0);
   const double term = (bias - (problem.squared ? from_centre : 0.0)) / problem.temperature;
-  keep_largest(largest + 2, term < 0 ? -term : term);
+  keep_largest(largest + 2, term);
   terms[item] = term;
   terms[num_codes + item] = (bias - (problem.squared ? from_zero : 0.0)) / problem.temperature;
 }
