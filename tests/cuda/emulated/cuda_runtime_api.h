@@ -74,12 +74,16 @@ constexpr size_t kStackBytes = 128 << 10;
 // A spinning thread looks again at what it waits for whenever it is its turn.
 enum class State { kReady, kSpinning, kAtBlockBarrier, kAtWarpBarrier, kDone };
 
+// What a thread waits for its warp in: lanes of one warp must all be in the same.
+enum class Collective { kSyncWarp, kShuffle, kBallot, kMatch, kLoadMatrices, kMultiply };
+
 struct Fiber {
   ucontext_t context;  // for the first time, after that:
   jmp_buf jump;
   bool started;
   std::vector<char> stack;
   State state;
+  Collective collective;  // at a warp's barrier
 };
 
 inline int multiprocessors = 4;
@@ -104,6 +108,12 @@ inline uint64_t exchange[1024];
   if (_setjmp(fibers[current].jump) == 0) _longjmp(scheduler, 1);
 }
 
+// Full masks: whoever is not done must come, in the same instruction.
+inline void wait_for_warp(Collective collective) {
+  fibers[current].collective = collective;
+  wait(State::kAtWarpBarrier);
+}
+
 [[gnu::noinline]] inline void resume(unsigned thread) {
   current = thread;
   threadIdx.x = thread;
@@ -126,10 +136,16 @@ inline void run_fiber() {
 // Lets everyone in [begin, end) go on if all who still run have arrived.
 inline bool release(unsigned begin, unsigned end, State barrier) {
   bool any = false;
+  unsigned first = begin;
   for (unsigned t = begin; t < end; ++t) {
-    if (fibers[t].state == barrier)
+    if (fibers[t].state == barrier) {
+      if (!any) first = t;
       any = true;
-    else if (fibers[t].state != State::kDone)
+      if (barrier == State::kAtWarpBarrier && fibers[t].collective != fibers[first].collective) {
+        std::fprintf(stderr, "lanes of a warp meet in different instructions\n");
+        std::abort();
+      }
+    } else if (fibers[t].state != State::kDone)
       return false;
   }
   for (unsigned t = begin; any && t < end; ++t) {
@@ -207,9 +223,13 @@ template <class T>
 T from_lane(T value, unsigned source) {
   static_assert(sizeof(T) <= sizeof(uint64_t), "one exchange slot for each thread");
   std::memcpy(&exchange[current], &value, sizeof value);
-  wait(State::kAtWarpBarrier);
+  wait_for_warp(Collective::kShuffle);
+  if (fibers[source].state == State::kDone) {
+    std::fprintf(stderr, "a shuffle from a lane that is done\n");
+    std::abort();
+  }
   std::memcpy(&value, &exchange[source], sizeof value);
-  wait(State::kAtWarpBarrier);
+  wait_for_warp(Collective::kShuffle);
   return value;
 }
 
@@ -270,7 +290,7 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 
 inline void __syncthreads() { emulated::wait(emulated::State::kAtBlockBarrier); }
 
-inline void __syncwarp() { emulated::wait(emulated::State::kAtWarpBarrier); }
+inline void __syncwarp() { emulated::wait_for_warp(emulated::Collective::kSyncWarp); }
 
 template <class T>
 T __shfl_down_sync(unsigned, T value, unsigned delta, int width) {
@@ -294,11 +314,11 @@ inline unsigned __ballot_sync(unsigned, bool value) {
   const unsigned first = emulated::current / emulated::kWarp * emulated::kWarp;
   unsigned votes = 0;
   emulated::exchange[emulated::current] = value;
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kBallot);
   for (unsigned lane = 0; lane < emulated::kWarp; ++lane) {
     if (emulated::exchange[first + lane] != 0) votes |= 1u << lane;
   }
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kBallot);
   return votes;
 }
 
@@ -306,11 +326,11 @@ inline unsigned __match_any_sync(unsigned, int value) {
   const unsigned first = emulated::current / emulated::kWarp * emulated::kWarp;
   unsigned equals = 0;
   emulated::exchange[emulated::current] = static_cast<unsigned>(value);
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kMatch);
   for (unsigned lane = 0; lane < emulated::kWarp; ++lane) {
     if (emulated::exchange[first + lane] == static_cast<unsigned>(value)) equals |= 1u << lane;
   }
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kMatch);
   return equals;
 }
 

@@ -134,7 +134,7 @@ inline void load_matrices(uint32_t (&registers)[4], const void* row) {
   emulated::check(shared_address(row) % 16 == 0, "ldmatrix: a row must be aligned");
   emulated::Exchange& all = emulated::next_exchange();
   all.rows[lane] = row;
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kLoadMatrices);
   for (unsigned matrix = 0; matrix < 4; ++matrix) {
     const auto* source = static_cast<const unsigned char*>(all.rows[8 * matrix + lane / 4]);
     std::memcpy(&registers[matrix], source + 4 * (lane % 4), 4);
@@ -152,7 +152,7 @@ inline void multiply_accumulate(float* d, const uint32_t (&a)[4], uint32_t b0, u
   all.b[lane][1] = emulated::half_value(b0 >> 16);
   all.b[lane][2] = emulated::half_value(b1);
   all.b[lane][3] = emulated::half_value(b1 >> 16);
-  emulated::wait(emulated::State::kAtWarpBarrier);
+  emulated::wait_for_warp(emulated::Collective::kMultiply);
   // PTX ISA, "Matrix fragments for mma.m16n8k16": element (row, k) of a is value k % 2 of register
   // row / 8 + 2 (k / 8) of lane 4 (row % 8) + k % 8 / 2; (k, n) of b value k % 2 of register k / 8
   // of lane 4 n + k % 8 / 2; (row, n) of d value n % 2 + 2 (row / 8) of lane 4 (row % 8) + n / 2.
