@@ -86,14 +86,15 @@ def test_grid_attention(kernels, window):
         assert torch.equal(y, expected)
 
 
-def test_a_grid_window_wider_than_the_grid(kernels):
+@pytest.mark.parametrize("far", [9, 2**40, 2**63 - 1])
+def test_a_grid_window_wider_than_the_grid(kernels, far):
     width, dim = 3, 8
     q = torch.randn(1, 1, dim)
     caches = [torch.randn(1, 1, 3, width, dim) for _ in range(2)]
     cell = (torch.tensor([0]), torch.tensor([4]), torch.tensor([1]))
-    expected = ops.grid_attention(q, q, q, *(c.clone() for c in caches), *cell, width, 2, 2**40, 9)
+    expected = ops.grid_attention(q, q, q, *(c.clone() for c in caches), *cell, width, 2, 2, 2)
     y = torch.full_like(q, NAN)
-    sizes = (1, 3, width, *cell, width, 2, 2**40, 9)
+    sizes = (1, 3, width, *cell, width, 2, far, far)
     kernels.call("grid_attention", q, q, q, 1, 1, dim, *caches, *sizes, y)
     assert torch.equal(y, expected)
 

@@ -84,7 +84,7 @@ struct GridCells {
   int64_t runs(int64_t row, CacheRun* runs) const {
     const int64_t i = rows[row], j = columns[row];
     const int64_t first = j > left ? j - left : 0;
-    const int64_t last = j + right < width ? j + right : width - 1;
+    const int64_t last = right < width - j ? j + right : width - 1;
     int64_t count = 0;
     for (int64_t above = i > up ? i - up : 0; above < i; ++above) {
       runs[count++] = {above % ring_rows * cache_columns + first, last - first + 1};

@@ -41,7 +41,7 @@ struct Grid {
   }
   __device__ int64_t first(int64_t j) const { return j > cells.left ? j - cells.left : 0; }
   __device__ int64_t across(int64_t j) const {
-    const int64_t last = j + cells.right < cells.width ? j + cells.right : cells.width - 1;
+    const int64_t last = cells.right < cells.width - j ? j + cells.right : cells.width - 1;
     return last - first(j) + 1;
   }
   __device__ int64_t above(int64_t i) const { return i < cells.up ? i : cells.up; }
