@@ -65,7 +65,7 @@ HEADERS = {
         };
         }
     """,
-    "string": "namespace std { class string; }",
+    "vector": "namespace std { template <class T> class vector; }",
     "launches.h": """
         #include <cuda_runtime_api.h>
         template <class... P, class... A>

@@ -1,6 +1,7 @@
 // What measurements add to the formulas of nearest_code_cost.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cpu/simd_level.h"

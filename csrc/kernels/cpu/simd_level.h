@@ -3,7 +3,6 @@
 // simd_level().
 #pragma once
 
-#include <string>
 #include <vector>
 
 namespace vqgan_fast {
